@@ -1,0 +1,39 @@
+# install, test, lint, demo, bench: each sets up what it needs, once.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+SCAN ?=
+OUT ?= demo-output
+
+.PHONY: install test lint demo bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt $(PLUGINS)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medldm needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[eval,demo,dev]'
+	for plugin in $(PLUGINS); do $(BIN)/python -m pip install -q --no-deps -e $$(dirname $$plugin) || exit 1; done
+	touch $(STAMP)
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+demo: $(STAMP)
+	$(BIN)/medldm demo --out $(OUT) --overwrite $(if $(SCAN),--scan $(SCAN))
+
+bench: $(STAMP)
+	@for file in benchmarks/[a-z]*.py; do \
+	  grep -q '__main__' $$file || continue; \
+	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
+
+clean:
+	rm -rf build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
