@@ -1,0 +1,45 @@
+"""medldm: latent diffusion for medical images, from the scan to a restoration that can be trusted and back.
+
+Reading order: geometry, volume, io, intensity; operators, nets, diffusion, model; restore/restore.py, top to
+bottom; training. Names below are resolved on first use, so that importing medldm is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "read": "medldm.io",
+    "write": "medldm.io",
+    "Geometry": "medldm.geometry",
+    "Volume": "medldm.volume",
+    "MedldmError": "medldm.errors",
+    "load_model": "medldm.api",
+    "denoise": "medldm.api",
+    "super_resolve": "medldm.api",
+    "synthesize": "medldm.api",
+    "train": "medldm.api",
+    "Restoration": "medldm.restore.restoration",
+    "Model": "medldm.model",
+}
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from medldm.api import denoise, load_model, super_resolve, synthesize, train
+    from medldm.errors import MedldmError
+    from medldm.geometry import Geometry
+    from medldm.io import read, write
+    from medldm.model import Model
+    from medldm.restore.restoration import Restoration
+    from medldm.volume import Volume
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'medldm' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

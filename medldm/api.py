@@ -1,0 +1,234 @@
+"""The public API: each function takes the scan, calls one room and returns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medldm.errors import InputError
+from medldm.geometry import Geometry
+from medldm.io import read, write
+from medldm.model import Model, load_model
+from medldm.recipe import Recipe, load_recipe, parse_recipe
+from medldm.restore.restoration import Restoration
+from medldm.restore.restore import Settings, restore
+from medldm.synthesis.synthesize import synthesize as _synthesize
+from medldm.volume import Volume
+
+__all__ = ["denoise", "load_model", "read", "super_resolve", "synthesize", "train", "write"]
+
+Scan = str | Path | Volume | NDArray[Any]
+Progress = Callable[[str, int, int], None]
+
+
+def as_volume(
+    scan: Scan,
+    *,
+    spacing: Sequence[float] | None = None,
+    affine: NDArray[Any] | None = None,
+    series: str | None = None,
+) -> Volume:
+    """A scan in any of its forms as a Volume; a 2D array is rows x columns as displayed.
+
+    Raises InputError for an array of the wrong shape, with values that are not finite, or, in 3D, without
+    spacing and affine.
+    """
+    if isinstance(scan, Volume):
+        return scan
+    if isinstance(scan, str | Path):
+        return read(scan, series)
+    array = np.asarray(scan)
+    if array.ndim not in (2, 3) or array.dtype.kind not in "uifb" or not array.size:
+        raise InputError("array", f"shape {array.shape}, {array.dtype}", "a 2D or 3D array of real numbers")
+    if not np.isfinite(array).all():
+        raise InputError("array", f"{int((~np.isfinite(array)).sum())} values that are not finite", "finite values", "fill them")
+    step: dict[str, Any] = {"step": "array", "shape": list(array.shape)}
+    if array.ndim == 2:
+        row, column = _lengths(spacing, 2) if spacing is not None else (1.0, 1.0)
+        step["spacing_assumed"] = spacing is None and affine is None
+        array = array.T[..., None]
+        geometry = Geometry(np.diag([-column, -row, 1.0, 1.0]) if affine is None else affine, array.shape)
+    elif affine is not None:
+        geometry = Geometry(affine, array.shape)
+    elif spacing is not None:
+        geometry = Geometry.from_spacing(array.shape, _lengths(spacing, 3))
+    else:
+        raise InputError("array", "neither spacing nor affine", "one of them for a 3D array", "give spacing=(i, j, k) in mm")
+    unit = "grey8" if array.dtype == np.uint8 else "arbitrary"
+    return Volume(array.astype(np.float32), geometry, unit, "", (step,))
+
+
+def _lengths(spacing: Sequence[float], count: int) -> tuple[float, ...]:
+    values = tuple(float(s) for s in np.broadcast_to(spacing, (count,)))
+    if not all(np.isfinite(v) and v > 0 for v in values):
+        raise InputError("spacing", str(spacing), f"{count} lengths > 0 in mm")
+    return values
+
+
+def _with_shape_of(scan: Scan, restoration: Restoration) -> Restoration:
+    """Let `.array` have the axis order of an array that was given."""
+    if isinstance(scan, np.ndarray) and scan.ndim == 2:
+        return dataclasses.replace(restoration, array=restoration.array[..., 0].T)
+    return restoration
+
+
+def _model(model: Model | str | Path, device: str | None) -> Model:
+    return model if isinstance(model, Model) else load_model(model, device)
+
+
+def denoise(
+    scan: Scan,
+    *,
+    model: Model | str | Path,
+    noise_std: float | None = None,
+    mode: str | float = "fidelity",
+    samples: int = 1,
+    steps: int = 20,
+    sampler: str = "dpmpp_2m",
+    seed: int = 0,
+    spacing: Sequence[float] | None = None,
+    affine: NDArray[Any] | None = None,
+    value_range: tuple[float, float] | None = None,
+    series: str | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Restoration:
+    """Remove the noise of a scan, on its own grid.
+
+    scan : path, Volume, or array with `spacing` (mm an axis) or `affine` (voxel -> RAS+ mm); a 2D array is
+        rows x columns
+    model : name of a pack, its folder, or a loaded Model
+    noise_std : of the scan, in its own unit; estimated if None
+    mode : "fidelity" (posterior mean, one step), "perceptual" (posterior sample), or a number between, 0..1
+    samples : posterior samples drawn; more than one puts their spread into the uncertainty
+    value_range : values of the scan that are the model's 0 and 1; estimated if None
+    Raises InputError, ModelError, RunError (`medldm.errors`).
+    """
+    volume = as_volume(scan, spacing=spacing, affine=affine, series=series)
+    settings = Settings(noise_std, mode, samples, steps, sampler, seed, value_range, progress)
+    settings.check()
+    return _with_shape_of(scan, restore(volume, _model(model, device), (1, 1, 1), settings))
+
+
+def super_resolve(
+    scan: Scan,
+    *,
+    model: Model | str | Path,
+    scale: int | Sequence[int] | None = None,
+    spacing: Sequence[float] | float | None = None,
+    noise_std: float | None = None,
+    mode: str | float = "fidelity",
+    samples: int = 1,
+    steps: int = 20,
+    sampler: str = "dpmpp_2m",
+    seed: int = 0,
+    affine: NDArray[Any] | None = None,
+    value_range: tuple[float, float] | None = None,
+    series: str | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Restoration:
+    """Refine a scan's grid by whole factors; the outer edges of the field of view stay.
+
+    scale : a factor an axis of the scan; one number means every axis of an image, and the thickest axis of a
+        volume (through plane)
+    spacing : with a path or Volume: the spacing to reach (mm), instead of `scale`; with an array: its spacing
+    noise_std : of the scan, in its unit; None: taken as free of noise, and the result's block means equal it
+    Other arguments as in `denoise`. Raises InputError, ModelError, RunError.
+    """
+    of_array = isinstance(scan, np.ndarray)
+    own = np.atleast_1d(spacing) if of_array and spacing is not None else None
+    volume = as_volume(scan, spacing=own, affine=affine, series=series)
+    loaded = _model(model, device)
+    factor = _factor(volume, loaded, scale, None if of_array else spacing)
+    settings = Settings(noise_std, mode, samples, steps, sampler, seed, value_range, progress)
+    return _with_shape_of(scan, restore(volume, loaded, factor, settings))
+
+
+def _factor(
+    volume: Volume, model: Model, scale: int | Sequence[int] | None, spacing: Sequence[float] | float | None
+) -> tuple[int, int, int]:
+    """Factor an axis of the scan; raises InputError for what the model was not trained on."""
+    dims, now = model.recipe.dims, np.array(volume.geometry.spacing)
+    if (scale is None) == (spacing is None):
+        raise InputError("super_resolve", "both or neither of scale and spacing", "one of them")
+    if spacing is not None:
+        wanted = np.broadcast_to(np.asarray(spacing, dtype=float), (3,)) if np.size(spacing) in (1, 3) else None
+        if wanted is None or not (np.isfinite(wanted).all() and (wanted > 0).all()):
+            raise InputError("spacing", str(spacing), "one or three lengths > 0 in mm")
+        exact = np.where(np.arange(3) < dims, now / wanted, 1.0)
+        factor = np.rint(exact)
+        if np.any(np.abs(exact - factor) > 0.02 * factor) or np.any(factor < 1):
+            text = " x ".join(f"{s:.4g}" for s in now)
+            raise InputError("spacing", str(spacing), f"whole fractions of the scan's {text} mm", "or give scale")
+    elif np.size(scale) == 1:
+        one = int(np.asarray(scale).reshape(-1)[0])
+        factor = np.array([one, one, 1]) if dims == 2 else np.ones(3)
+        if dims == 3:
+            factor[len(now) - 1 - int(np.argmax(now[::-1]))] = one
+    else:
+        factor = np.ones(3)
+        factor[: np.size(scale)] = np.asarray(scale)[:3]
+    result = (int(factor[0]), int(factor[1]), int(factor[2]))
+    table = model.recipe.degradation
+    refined = [f for f in result if f != 1]
+    bad = [f for f in refined if f not in table.factors]
+    if bad or not refined:
+        known = ", ".join(map(str, table.factors))
+        raise InputError("scale", " x ".join(map(str, result)), f"factors out of {known}", "take another scale")
+    if table.through_plane and len(refined) > 1:
+        raise InputError("scale", " x ".join(map(str, result)), f"one axis: {model.name} refines through plane", "e.g. 1x1x2")
+    if not table.through_plane and (result[0] != result[1] or result[2] != 1):
+        raise InputError("scale", " x ".join(map(str, result)), "the same factor on both axes of the image")
+    return result
+
+
+def synthesize(
+    *,
+    model: Model | str | Path,
+    n: int,
+    seed: int = 0,
+    steps: int = 30,
+    sampler: str = "dpmpp_2m",
+    conditions: dict[str, object] | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Volume]:
+    """Yield `n` new scans; the i-th depends on (seed, i) alone.
+
+    Raises InputError, ModelError.
+    """
+    loaded = _model(model, device)
+    return _synthesize(
+        loaded, n=n, seed=seed, steps=steps, sampler=sampler, conditions=conditions, progress=progress
+    )
+
+
+def train(
+    recipe: str | Path | dict[str, Any] | Recipe,
+    *,
+    data: str | Path,
+    out: str | Path,
+    resume: bool = True,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Train a model by a recipe (TOML file or table) on the scans below `data`; the pack is left in `out`.
+
+    An interrupted training goes on from its last checkpoint. Raises RecipeError, InputError, RunError,
+    OutputError.
+    """
+    from medldm.training.train import train as run
+
+    if isinstance(recipe, Recipe):
+        checked = recipe
+    else:
+        checked = parse_recipe(recipe) if isinstance(recipe, dict) else load_recipe(recipe)
+    if not Path(data).is_dir():
+        raise InputError(str(data), "no such folder", "the folder of the data set")
+    return run(checked, data=Path(data), out=Path(out), resume=resume, device=device, progress=progress)

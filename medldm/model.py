@@ -1,0 +1,157 @@
+"""The model folder ("pack"): `weights.safetensors`, `recipe.json`, `card.md`. Loading executes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from medldm import registry
+from medldm.diffusion.denoiser import Denoiser
+from medldm.errors import ModelError, RecipeError
+from medldm.intensity import Intensity
+from medldm.io.atomic import write_whole
+from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.conditioning import condition_channels
+from medldm.nets.head import MeasurementHead
+from medldm.nets.unet import LatentUNet
+from medldm.recipe import Recipe, parse_recipe
+from medldm.volume import Volume
+
+WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.json", "card.md"
+
+
+class Networks(nn.Module):
+    """The three networks of a model, built from its recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        code, unet, head = recipe.autoencoder, recipe.unet, recipe.head
+        self.autoencoder = Autoencoder(
+            recipe.dims,
+            factor=code.factor,
+            channels=code.channels,
+            width=code.width,
+            encoder_depth=code.encoder_depth,
+            decoder_depth=code.decoder_depth,
+            noise_std=code.noise_std,
+        )
+        self.denoiser = Denoiser(
+            LatentUNet(
+                recipe.dims,
+                latent_channels=code.channels,
+                condition_channels=condition_channels(self.autoencoder),
+                channels=unet.channels,
+                attention_levels=unet.attention_levels,
+                num_res_blocks=unet.num_res_blocks,
+            )
+        )
+        self.head = MeasurementHead(recipe.dims, channels=head.channels, depth=head.depth)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Networks and everything that belongs to them: recipe (a validated table), card, hash of the weights."""
+
+    name: str
+    networks: Networks
+    recipe: Recipe
+    card: str
+    weights_sha256: str
+
+    @property
+    def device(self) -> torch.device:
+        return self.networks.autoencoder.mean.device
+
+    @property
+    def intensity(self) -> Intensity:
+        return Intensity.from_dict(self.recipe.intensity.model_dump())
+
+    def fits(self, volume: Volume) -> list[str]:
+        """Reasons for doubt about using the model on `volume` (none: an empty list).
+
+        Raises ModelError where it cannot be used at all: a scan of several slices for a 2D model.
+        """
+        recipe, warnings = self.recipe, []
+        if recipe.dims == 2 and volume.array.shape[2] != 1:
+            raise ModelError(
+                f"model {self.name}",
+                f"a scan of {volume.array.shape[2]} slices",
+                "a single image (this model is 2D)",
+                "give one slice, or take a 3D model",
+            )
+        if volume.modality and volume.modality not in recipe.modality:
+            warnings.append(f"modality {volume.modality}; the model was trained on {', '.join(recipe.modality)}")
+        low, high = recipe.spacing_range
+        assumed = any(step.get("spacing_assumed") for step in volume.history)
+        spacing = volume.geometry.spacing[: recipe.dims]
+        if not assumed and not all(low <= s <= high for s in spacing):
+            text = " x ".join(f"{s:.3g}" for s in spacing)
+            warnings.append(f"voxels of {text} mm; the model was trained on {low:g} to {high:g} mm")
+        return warnings
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the pack; float networks are stored in half precision, the linear code in full."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        buffers = {name for name, _ in self.networks.named_buffers()}
+        state = {
+            name: value.detach().cpu().contiguous().to(torch.float32 if name in buffers else torch.float16)
+            for name, value in self.networks.state_dict().items()
+        }
+        write_whole(folder / WEIGHTS, lambda path: save_file(state, path))
+        text = json.dumps(self.recipe.model_dump(mode="json"), indent=2)
+        write_whole(folder / RECIPE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        write_whole(folder / CARD, lambda path: path.write_text(self.card, encoding="utf-8"))
+        return folder
+
+
+def default_device(device: str | None = None) -> torch.device:
+    """The device named, else a GPU where there is one, else the CPU. Raises ModelError."""
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as failure:
+        reason = str(failure).splitlines()[0][:80]
+        raise ModelError(f"device {device}", reason, "cpu, cuda or cuda:N", "see medldm doctor") from None
+    return chosen
+
+
+def pack_folder(name_or_folder: str | Path) -> Path:
+    """Folder of a pack given by its name (entry point `medldm.models`) or by itself. Raises ModelError."""
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        missing = [part for part in (WEIGHTS, RECIPE) if not (folder / part).is_file()]
+        if missing:
+            raise ModelError(f"model folder {folder.name}", f"no {', '.join(missing)}", "a pack (see medldm train)")
+        return folder
+    return Path(registry.find("models", str(name_or_folder)).folder())
+
+
+def load_model(name_or_folder: str | Path, device: str | None = None) -> Model:
+    """Load a pack by name or folder.
+
+    Raises ModelError for an unknown name (the nearest ones are named), a damaged folder or a bad device.
+    """
+    folder = pack_folder(name_or_folder)
+    where = f"model {folder.name if Path(name_or_folder).is_dir() else name_or_folder}"
+    target = default_device(device)
+    try:
+        recipe = parse_recipe(json.loads((folder / RECIPE).read_text(encoding="utf-8")), where=where)
+        networks = Networks(recipe)
+        state = load_file(folder / WEIGHTS)
+        networks.load_state_dict({name: value.float() for name, value in state.items()})
+        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    except RecipeError as failure:
+        raise ModelError(where, str(failure), "a recipe of this version") from None
+    except (OSError, ValueError, SafetensorError, RuntimeError) as failure:
+        reason = str(failure).splitlines()[0][:120]
+        raise ModelError(where, f"damaged pack ({reason})", "weights that match recipe.json", "reinstall it") from None
+    card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
+    return Model(recipe.name, networks.to(target).eval().requires_grad_(False), recipe, card, digest)

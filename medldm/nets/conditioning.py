@@ -1,0 +1,48 @@
+"""What the networks are told about the measurement.
+
+Everything enters by concatenation: a network sees the measurement on the fine grid and, as constant maps,
+how noisy and how coarse it was. All zeros, the flag included, mean "no measurement" (synthesis).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.patches import space_to_depth
+
+NOISE_STD_RANGE = (0.001, 0.3)
+
+
+class Measurement(NamedTuple):
+    """A degraded image as the networks take it.
+
+    image : (B, 1, *S) on the fine grid (interpolated where it was measured coarsely), scaled to 0..1
+    noise_std : (B,) noise of the measurement before interpolation, same unit as `image`
+    factor : (B, dims) blocks averaged along each axis (1 = none)
+    """
+
+    image: Tensor
+    noise_std: Tensor
+    factor: Tensor
+
+    def level_maps(self, size: torch.Size | tuple[int, ...]) -> Tensor:
+        """(B, 1 + dims, *size): noise level (0 at 0.1 % of the range, 1 at 30 %) and log2 of the factor."""
+        low, high = NOISE_STD_RANGE
+        log_noise = torch.log(self.noise_std.clamp(low, high) / low) / torch.log(torch.tensor(high / low))
+        levels = torch.cat([log_noise[:, None].to(self.image), torch.log2(self.factor.to(self.image)) / 2], dim=1)
+        return levels.view(*levels.shape, *(1,) * len(size)).expand(-1, -1, *size)
+
+    def to_latent_condition(self, autoencoder: Autoencoder) -> Tensor:
+        """(B, condition_channels, *S / factor): flag, levels, encoded measurement, all its pixels."""
+        encoded, _ = autoencoder.encode(self.image)
+        pixels = (space_to_depth(self.image, autoencoder.factor) - 0.5) * 2
+        flag = torch.ones_like(encoded[:, :1])
+        return torch.cat([flag, self.level_maps(encoded.shape[2:]), encoded, pixels], dim=1)
+
+
+def condition_channels(autoencoder: Autoencoder) -> int:
+    return 2 + autoencoder.dims + autoencoder.channels + autoencoder.mean.numel()

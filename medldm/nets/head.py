@@ -1,0 +1,79 @@
+"""Full-resolution head: merges the decoded estimate with the measurement.
+
+The latents drop what the code cannot hold; the measurement still has it. The head estimates
+``E[x | z_0 estimate, y]``: told how sure the latent estimate is (its diffusion level), it answers with the
+posterior mean when nothing but the measurement is known, and keeps to the sampled latents at the end of
+sampling. It also predicts the standard deviation of its own error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.layers.factories import Conv, Pool
+from torch import Tensor, nn
+
+from medldm.nets.autoencoder import ResidualBlock
+from medldm.nets.conditioning import Measurement
+from medldm.nets.patches import depth_to_space, space_to_depth
+
+FULL_WIDTH = 16
+
+
+class MeasurementHead(nn.Module):
+    """U-Net at half resolution with a thin finish at full resolution; no norm.
+
+    channels : widths, one a level; the first is at half the image's resolution
+    depth : residual blocks a level on each side
+    """
+
+    def __init__(self, dims: int, *, channels: Sequence[int], depth: int = 2) -> None:
+        super().__init__()
+        conv = Conv[Conv.CONV, dims]
+        self.dims = dims
+        self.multiple = 2 ** len(channels)
+        self.half = (2,) * dims
+        inputs = 2 * 2**dims + 2 + dims
+        self.stem = conv(inputs, channels[0], 3, padding=1)
+        self.pool = Pool[Pool.AVG, dims](2)
+        self.down = nn.ModuleList(
+            nn.Sequential(*(ResidualBlock(dims, c) for _ in range(depth))) for c in channels
+        )
+        self.widen = nn.ModuleList(conv(a, b, 1) for a, b in zip(channels[:-1], channels[1:], strict=True))
+        self.narrow = nn.ModuleList(conv(b, a, 1) for a, b in zip(channels[:-1], channels[1:], strict=True))
+        self.up = nn.ModuleList(
+            nn.Sequential(*(ResidualBlock(dims, c) for _ in range(depth))) for c in channels[:-1]
+        )
+        self.to_full = conv(channels[0], FULL_WIDTH * 2**dims // 2, 1)
+        self.finish = nn.Sequential(
+            conv(FULL_WIDTH // 2 + 2, FULL_WIDTH, 3, padding=1), nn.ReLU(), conv(FULL_WIDTH, 3, 3, padding=1)
+        )
+
+    def forward(self, decoded: Tensor, measurement: Measurement, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Merge.
+
+        decoded : (B, 1, *S) decoded latent estimate, each size a multiple of `multiple`
+        measurement : on the same grid
+        level : (B,) diffusion level of the latent estimate, 0..1 (1: nothing but the measurement is known)
+        Returns the image (B, 1, *S) and the standard deviation of its error (B, 1, *S).
+        """
+        pair = torch.cat([measurement.image, decoded], dim=1)
+        half = space_to_depth(pair, self.half)
+        level_map = level.to(half).view(-1, 1, *(1,) * self.dims).expand(-1, 1, *half.shape[2:])
+        h = self.stem(torch.cat([half - 0.5, measurement.level_maps(half.shape[2:]), level_map], dim=1))
+        skips: list[Tensor] = []
+        for index, blocks in enumerate(self.down):
+            h = blocks(h)
+            if index < len(self.widen):
+                skips.append(h)
+                h = self.widen[index](self.pool(h))
+        for index in reversed(range(len(self.up))):
+            narrow = self.narrow[index](h)
+            for axis in range(2, narrow.ndim):
+                narrow = narrow.repeat_interleave(2, dim=axis)
+            h = self.up[index](skips[index] + narrow)
+        full = depth_to_space(self.to_full(torch.relu(h)), self.half)
+        gate, residual, log_std = self.finish(torch.cat([full, pair - 0.5], dim=1)).float().chunk(3, dim=1)
+        image = decoded + torch.sigmoid(gate) * (measurement.image - decoded) + 0.1 * residual
+        return image, torch.exp((log_std - 4).clamp(-9, 1))

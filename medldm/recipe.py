@@ -1,0 +1,164 @@
+"""Recipes: a TOML file is the arguments of one training, checked; unknown keys are errors."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medldm.errors import RecipeError
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IntensityTable(_Table):
+    """Arguments of `medldm.intensity.Intensity`."""
+
+    kind: Literal["window", "percentile"]
+    low: float
+    high: float
+    zero_floor: bool = False
+
+
+class Source(_Table):
+    """One set of scans, below the folder given as `data`.
+
+    index : CSV table; None: every scan in `folder` that a reader takes, each a patient of its own
+    file, mask : file patterns over the table's columns, e.g. "t1/{participant}.nii.gz"; the mask's voxels > 0
+        are the organ, and copies with everything else set to 0 are trained on as well
+    weight : share of the batches in restoration
+    synthesis : whether whole images of this set teach synthesis
+    coarsen : block averages by one of these factors are trained on as well (2D, images finer than `spacing`)
+    """
+
+    folder: str = "."
+    index: str | None = None
+    file: str = "{file}"
+    patient: str = "patient"
+    mask: str | None = None
+    weight: float = Field(1.0, gt=0)
+    synthesis: bool = True
+    coarsen: tuple[int, ...] = (1,)
+
+
+class AutoencoderTable(_Table):
+    """Arguments of `medldm.nets.autoencoder.Autoencoder`."""
+
+    factor: int = Field(ge=1)
+    channels: int = Field(ge=1)
+    width: int = 96
+    encoder_depth: int = 2
+    decoder_depth: int = 4
+    noise_std: float = 0.01
+
+
+class UNetTable(_Table):
+    """Arguments of `medldm.nets.unet.LatentUNet`."""
+
+    channels: tuple[int, ...]
+    attention_levels: tuple[bool, ...]
+    num_res_blocks: int = 1
+
+
+class HeadTable(_Table):
+    """Arguments of `medldm.nets.head.MeasurementHead`."""
+
+    channels: tuple[int, ...]
+    depth: int = 2
+
+
+class DegradationTable(_Table):
+    """What the measurement may have lost."""
+
+    noise: Literal["gaussian", "rician"]
+    noise_std: tuple[float, float] = (0.005, 0.25)
+    factors: tuple[int, ...] = (2, 3, 4)
+    through_plane: bool = False
+    super_resolution_share: float = Field(0.35, ge=0, le=1)
+
+
+class StageTable(_Table):
+    """One training stage."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    crop: tuple[int, ...]
+    lr: float = Field(gt=0)
+    ema: float = Field(0.999, ge=0, lt=1)
+
+
+class Recipe(_Table):
+    """Everything that a training needs but the data's place: networks, data, degradations, stages."""
+
+    name: str
+    description: str = ""
+    dims: Literal[2, 3]
+    modality: tuple[str, ...]
+    spacing: tuple[float, float, float]
+    spacing_range: tuple[float, float]
+    axcodes: str | None = None
+    synthesis_shape: tuple[int, int, int]
+    synthesis_unit: str = "arbitrary"
+    synthesis_scale: float = 1.0
+    seed: int = 0
+    validation_fraction: float = Field(0.04, ge=0, lt=1)
+    augment_gain: float = Field(0.0, ge=0)
+    augment_zoom: float = Field(1.0, ge=1)
+    intensity: IntensityTable
+    sources: tuple[Source, ...] = Field(min_length=1)
+    degradation: DegradationTable
+    autoencoder: AutoencoderTable
+    unet: UNetTable
+    head: HeadTable
+    stage_autoencoder: StageTable
+    stage_denoiser: StageTable
+    stage_head: StageTable
+
+    @property
+    def multiple(self) -> int:
+        """What each image size is padded to a multiple of, so that every network takes it."""
+        latent: int = self.autoencoder.factor * 2 ** (len(self.unet.channels) - 1)
+        head: int = 2 ** len(self.head.channels)
+        return max(latent, head) if max(latent, head) % min(latent, head) == 0 else latent * head
+
+
+def _known_keys(model: type[BaseModel]) -> set[str]:
+    keys = set(model.model_fields)
+    for field in model.model_fields.values():
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                keys |= _known_keys(kind)
+    return keys
+
+
+def parse_recipe(table: dict[str, Any], *, where: str = "recipe") -> Recipe:
+    """Check a table; raises RecipeError naming the first wrong key, the nearest name for an unknown one."""
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as failure:
+        first = failure.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(first["loc"][-1]), sorted(_known_keys(Recipe)), n=1)
+            do = f"did you mean {near[0]!r}?" if near else "remove it"
+            raise RecipeError(where, f"unknown key {key!r}", "a key of a recipe", do) from None
+        raise RecipeError(where, f"{key}: {str(first.get('input'))[:60]}", first["msg"]) from None
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a TOML recipe (or the JSON of a pack); raises RecipeError."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as failure:
+        raise RecipeError(str(path), failure.strerror or "unreadable", "a TOML recipe", "see configs/") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as failure:
+        raise RecipeError(str(path), f"not TOML ({failure})", "a TOML recipe", "see configs/") from None
+    return parse_recipe(table, where=str(path))

@@ -1,0 +1,29 @@
+"""The answer of a restoration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medldm.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """A restored scan and how far to trust it.
+
+    volume : the result, in the scan's unit; on its grid (super-resolution: on the finer one)
+    array : the result in the shape, axis order, unit and scale of what was given
+    residual : measurement minus (degraded) result, on the scan's grid
+    uncertainty : standard deviation of the result's error, in the scan's unit, on the result's grid
+    report : plain data: model, settings, noise level, checks, warnings, timings, versions
+    """
+
+    volume: Volume
+    array: NDArray[np.float32]
+    residual: Volume
+    uncertainty: Volume
+    report: dict[str, Any]

@@ -1,0 +1,42 @@
+"""The head over images too large for one pass.
+
+The head has no norm, so a tile with its surroundings gives what the whole gives; beyond `HALO` voxels the
+influence is small (measured in tests/test_restore.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from medldm.nets.conditioning import Measurement
+from medldm.nets.head import MeasurementHead
+
+HALO = 32
+MAX_VOXELS = 12_000_000
+
+
+def merge_by_tiles(
+    head: MeasurementHead, decoded: Tensor, measurement: Measurement, level: Tensor, *, max_voxels: int = MAX_VOXELS
+) -> tuple[Tensor, Tensor]:
+    """``head(decoded, measurement, level)``, in tiles where the image has more than `max_voxels`."""
+    size = decoded.shape[2:]
+    if decoded[0, 0].numel() <= max_voxels:
+        image, std = head(decoded, measurement, level)
+        return image, std
+    edge = int(max_voxels ** (1 / len(size))) - 2 * HALO
+    edge = max(head.multiple, edge // head.multiple * head.multiple)
+    halo = -(-HALO // head.multiple) * head.multiple
+    image, std = torch.empty_like(decoded), torch.empty_like(decoded)
+    for start in itertools.product(*(range(0, s, edge) for s in size)):
+        outer = [slice(max(a - halo, 0), min(a + edge + halo, s)) for a, s in zip(start, size, strict=True)]
+        inner = [slice(a, min(a + edge, s)) for a, s in zip(start, size, strict=True)]
+        within = [slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)]
+        every = (slice(None), slice(None))
+        part = Measurement(measurement.image[(*every, *outer)], measurement.noise_std, measurement.factor)
+        tile, tile_std = head(decoded[(*every, *outer)], part, level)
+        image[(*every, *inner)] = tile[(*every, *within)]
+        std[(*every, *inner)] = tile_std[(*every, *within)]
+    return image, std

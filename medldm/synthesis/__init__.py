@@ -1,0 +1,1 @@
+"""Synthesis of new scans."""

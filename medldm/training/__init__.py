@@ -1,0 +1,1 @@
+"""Training: data, three stages (autoencoder, denoiser, head), one loop."""

@@ -1,0 +1,35 @@
+"""The model card that a training writes; measured results are added by `medldm evaluate` or by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from medldm.recipe import Recipe
+
+
+def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str) -> str:
+    """Markdown: what it is, how it was made, what it cost, what it cannot do."""
+    lines = [
+        f"# {recipe.name}",
+        "",
+        recipe.description or "A latent diffusion model trained with medldm.",
+        "",
+        "Research use only; not a medical device.",
+        "",
+        "## Training",
+        "",
+        f"- command: `{command or 'medldm.train'}`",
+        f"- data: {scans} scans of the train split ({', '.join(s.folder for s in recipe.sources)})",
+        f"- seed: {recipe.seed}; torch {torch.__version__.split('+')[0]}",
+        f"- variance kept by the linear code: {100 * done.get('linear_variance', float('nan')):.2f} %",
+        "",
+        "| stage | seconds | losses over the last tenth |",
+        "|---|---|---|",
+    ]
+    for name, losses in done["losses"].items():
+        text = ", ".join(f"{key} {value:.4g}" for key, value in losses.items())
+        lines.append(f"| {name} | {done['seconds'].get(name, 0):.0f} | {text} |")
+    lines += ["", "The whole recipe is in `recipe.json`.", ""]
+    return "\n".join(lines)

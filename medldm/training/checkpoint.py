@@ -1,0 +1,38 @@
+"""Checkpoints, written whole and read without executing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medldm.errors import RunError
+from medldm.io.atomic import write_whole
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Replace the checkpoint in `folder`; what is there stays whole if this fails."""
+    write_whole(folder / CHECKPOINT, lambda path: torch.save(state, path))
+
+
+def load_checkpoint(folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint in `folder`, None where there is none.
+
+    Raises RunError for an unreadable file, or one of another recipe.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as failure:
+        raise RunError(str(path), f"unreadable ({type(failure).__name__})", "a checkpoint", "delete it, start anew") from None
+    if state["recipe"] != recipe:
+        changed = sorted(k for k in {*recipe, *state["recipe"]} if recipe.get(k) != state["recipe"].get(k))
+        raise RunError(
+            str(path), f"another recipe (differs in {', '.join(changed)})", "the same recipe", "use --no-resume or another --out"
+        )
+    return state
