@@ -1,0 +1,108 @@
+"""The methods that `benchmarks.restoration` compares: classical ones and medldm through its public API."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cache import cached
+from benchmarks.protocol import BRAIN_SUPERIOR_AXIS, Case
+from medldm.evaluate import baselines
+from medldm.geometry import Geometry
+
+Image = NDArray[np.float64]
+# (case, measurement, noise level or factor) -> result on the truth's grid
+Restore = Callable[[Case, Image, float], Image]
+
+CHEST_MODEL, BRAIN_MODEL = "chest-xray-256", "brain-t1-2mm"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of a table. slow: BM3D and BM4D, computed once and kept; package: what it needs installed."""
+
+    name: str
+    restore: Restore
+    slow: bool = False
+    package: str | None = None
+
+    @property
+    def available(self) -> bool:
+        return self.package is None or importlib.util.find_spec(self.package) is not None
+
+
+def _bm3d(case: Case, y: Image, s: float) -> Image:
+    return cached(f"bm3d {version('bm3d')}", y, s, lambda: baselines.bm3d(y, s))
+
+
+def _bm4d(case: Case, y: Image, s: float) -> Image:
+    plain = cached(f"bm4d {version('bm4d')}", y, s, lambda: baselines.bm4d(y, s))
+    return baselines.debias(plain, s)
+
+
+def _chest_denoise(case: Case, y: Image, s: float) -> Image:
+    import medldm
+
+    result = medldm.denoise(y, model=CHEST_MODEL, noise_std=s, value_range=(0.0, 1.0))
+    return np.asarray(result.array, dtype=np.float64)
+
+
+def _chest_super_resolve(case: Case, y: Image, factor: float) -> Image:
+    import medldm
+
+    result = medldm.super_resolve(y, model=CHEST_MODEL, scale=int(factor), value_range=(0.0, 1.0))
+    return np.asarray(result.array, dtype=np.float64)
+
+
+def _brain_denoise(case: Case, y: Image, s: float) -> Image:
+    import medldm
+
+    result = medldm.denoise(y, model=BRAIN_MODEL, noise_std=s, affine=case.affine)
+    return np.asarray(result.array, dtype=np.float64)
+
+
+def _brain_super_resolve(case: Case, y: Image, factor: float) -> Image:
+    import medldm
+
+    assert case.affine is not None
+    scale = [1, 1, 1]
+    scale[BRAIN_SUPERIOR_AXIS] = int(factor)
+    coarse = Geometry(case.affine, case.truth.shape).zoom(tuple(1 / f for f in scale))
+    result = medldm.super_resolve(y, model=BRAIN_MODEL, scale=tuple(scale), affine=coarse.affine)
+    return np.asarray(result.array, dtype=np.float64)
+
+
+CHEST_DENOISE = (
+    Method("noisy", lambda case, y, s: y),
+    Method("wavelet", lambda case, y, s: baselines.wavelet(y, s), package="pywt"),
+    Method("total variation", lambda case, y, s: baselines.total_variation(y, s)),
+    Method("non-local means", lambda case, y, s: baselines.non_local_means(y, s)),
+    Method("BM3D", _bm3d, slow=True, package="bm3d"),
+    Method("medldm", _chest_denoise),
+)
+CHEST_SUPER_RESOLVE = (
+    Method("linear", lambda case, y, f: baselines.interpolate(y, (int(f), int(f)), order=1)),
+    Method("cubic", lambda case, y, f: baselines.interpolate(y, (int(f), int(f)))),
+    Method("medldm", _chest_super_resolve),
+)
+BRAIN_DENOISE = (
+    Method("noisy", lambda case, y, s: y),
+    Method("non-local means", lambda case, y, s: baselines.non_local_means(y, s, rician=True)),
+    Method(
+        "non-local means (s = 0)",
+        lambda case, y, s: baselines.non_local_means(y, s, rician=True, subtract=False),
+    ),
+    Method("BM4D debiased", _bm4d, slow=True, package="bm4d"),
+    Method("medldm", _brain_denoise),
+)
+BRAIN_SUPER_RESOLVE = (
+    Method("linear", lambda case, y, f: baselines.interpolate(y, (1, int(f), 1), order=1)),
+    Method("cubic", lambda case, y, f: baselines.interpolate(y, (1, int(f), 1))),
+    Method("cubic back-projected", lambda case, y, f: baselines.back_projected(y, (1, int(f), 1))),
+    Method("medldm", _brain_super_resolve),
+)

@@ -1,0 +1,219 @@
+"""How good are denoising and super-resolution beside classical methods? (Protocol: benchmarks/protocol.py.)
+
+    python -m benchmarks.restoration [--quick] [--task chest|brain] [--skip-slow] [--skip-model]
+
+Means over patients with 95 % bootstrap intervals; a bar holds where the interval of the paired difference
+between medldm and the classical method lies above zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import methods, protocol, record
+from benchmarks.methods import Method
+from benchmarks.protocol import Case
+from medldm.evaluate.intervals import Interval, interval, paired_difference
+
+MODEL = "medldm"
+QUICK_SLOW_LEVEL = 0.10
+QUICK_SLOW_HEADS = 2
+NO_HARM_DB = 0.05
+
+
+@dataclass(frozen=True)
+class Task:
+    """One table: the same images, degraded at each level, given to each method."""
+
+    name: str
+    degrade: Callable[[Case, float], NDArray[np.float64]]
+    levels: tuple[float, ...]
+    methods: tuple[Method, ...]
+    reference: str
+    slow_cases: int | None = None
+
+
+def tasks(area: str, *, quick: bool) -> list[Task]:
+    """The two tables of an area; `quick` leaves out x2 of the radiographs."""
+    if area == "chest":
+        return [
+            Task(
+                "chest, Gaussian noise",
+                protocol.gaussian,
+                protocol.CHEST_NOISE,
+                methods.CHEST_DENOISE,
+                "non-local means",
+            ),
+            Task(
+                "chest, block average",
+                lambda case, f: protocol.in_plane(case, int(f)),
+                (4,) if quick else protocol.FACTORS,
+                methods.CHEST_SUPER_RESOLVE,
+                "cubic",
+            ),
+        ]
+    return [
+        Task(
+            "brain, Rician noise",
+            protocol.rician,
+            protocol.BRAIN_NOISE,
+            methods.BRAIN_DENOISE,
+            "non-local means",
+            QUICK_SLOW_HEADS,
+        ),
+        Task(
+            "brain, through-plane block average",
+            lambda case, f: protocol.through_plane(case, int(f)),
+            protocol.FACTORS,
+            methods.BRAIN_SUPER_RESOLVE,
+            "cubic back-projected",
+        ),
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Scores of one method at one level, by patient, and the mean seconds an image."""
+
+    method: str
+    psnr: dict[str, float]
+    ssim: dict[str, float]
+    seconds: float
+
+
+def measure(task: Task, method: Method, level: float, cases: Sequence[Case]) -> Measured:
+    psnr, ssim, seconds = {}, {}, 0.0
+    for case in cases:
+        y = task.degrade(case, level)
+        start = time.perf_counter()
+        result = method.restore(case, y, level)
+        seconds += time.perf_counter() - start
+        score = case.score(result)
+        psnr[case.patient], ssim[case.patient] = score["psnr"], score["ssim"]
+    return Measured(method.name, psnr, ssim, seconds / len(cases))
+
+
+def difference(measured: Measured, other: Measured) -> Interval:
+    """PSNR of `measured` above `other`, paired, over the patients that both have."""
+    shared = sorted(set(measured.psnr) & set(other.psnr))
+    return paired_difference({p: measured.psnr[p] for p in shared}, {p: other.psnr[p] for p in shared})
+
+
+def run_task(
+    task: Task, cases: Sequence[Case], *, quick: bool, skip_slow: bool, skip_model: bool, console: Console
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Measure, print and return a task's rows and bars."""
+    rows: list[dict[str, Any]] = []
+    bars: list[dict[str, Any]] = []
+    for level in task.levels:
+        done: dict[str, Measured] = {}
+        for method in task.methods:
+            if not method.available or (method.name == MODEL and skip_model):
+                continue
+            if method.slow and (skip_slow or (quick and level != QUICK_SLOW_LEVEL)):
+                continue
+            subset = cases[: task.slow_cases] if method.slow and quick else cases
+            with console.status(f"{task.name}, {level:g}: {method.name}"):
+                done[method.name] = measure(task, method, level, subset)
+        rows += [_row(task, level, measured, done) for measured in done.values()]
+        if MODEL in done:
+            bars += _bars(task, level, done)
+        _print(task, level, rows[-len(done) :], console)
+    return rows, bars
+
+
+def _row(task: Task, level: float, measured: Measured, done: dict[str, Measured]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "task": task.name,
+        "level": level,
+        "method": measured.method,
+        "psnr": interval(list(measured.psnr.values())).to_dict(),
+        "ssim": interval(list(measured.ssim.values())).to_dict(),
+        "time_ratio": measured.seconds / max(done[task.reference].seconds, 1e-9),
+    }
+    if MODEL in done and measured.method != MODEL:
+        row["medldm_minus_this"] = difference(done[MODEL], measured).to_dict()
+    return row
+
+
+def _bars(task: Task, level: float, done: dict[str, Measured]) -> list[dict[str, Any]]:
+    """medldm above the reference and the best classical row; denoising never below what it was given."""
+    where = f"{task.name}, {level:g}"
+    classical = [measured for name, measured in done.items() if name != MODEL]
+    best = min(classical, key=lambda measured: difference(done[MODEL], measured).mean)
+    bars = []
+    for name in dict.fromkeys((task.reference, best.method)):
+        gain = difference(done[MODEL], done[name])
+        label = f"{where}: medldm - {name} (dB, low end; {gain.n} patients)"
+        bars.append(record.bar(label, gain.low, "> 0", gain.low > 0))
+    if "noisy" in done:
+        worst = min(done[MODEL].psnr[p] - done["noisy"].psnr[p] for p in done[MODEL].psnr)
+        label = f"{where}: worst patient above the input (dB)"
+        bars.append(record.bar(label, worst, f">= {-NO_HARM_DB}", worst >= -NO_HARM_DB))
+    return bars
+
+
+def _print(task: Task, level: float, rows: Sequence[dict[str, Any]], console: Console) -> None:
+    table = Table(title=f"{task.name}, {level:g}", title_justify="left")
+    time_ratio = f"time / {task.reference}"
+    for column in ("method", "n", "PSNR dB [95 %]", "SSIM [95 %]", "medldm minus this (dB)", time_ratio):
+        table.add_column(column, justify="left" if column == "method" else "right", overflow="fold")
+    for row in rows:
+        p, s, d = row["psnr"], row["ssim"], row.get("medldm_minus_this")
+        table.add_row(
+            row["method"],
+            str(p["n"]),
+            f"{p['mean']:.2f} [{p['low']:.2f}, {p['high']:.2f}]",
+            f"{s['mean']:.3f} [{s['low']:.3f}, {s['high']:.3f}]",
+            f"{d['mean']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]" if d else "",
+            f"{row['time_ratio']:.2f}",
+        )
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.restoration", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--quick", action="store_true", help="24 radiographs, x4 only, BM3D and BM4D at 0.10 only"
+    )
+    parser.add_argument("--task", choices=("chest", "brain"), help="one of the two areas")
+    parser.add_argument("--skip-slow", action="store_true", help="without BM3D and BM4D")
+    parser.add_argument("--skip-model", action="store_true", help="classical rows only; nothing is recorded")
+    chosen = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    rows: list[dict[str, Any]] = []
+    bars: list[dict[str, Any]] = []
+    for area in (chosen.task,) if chosen.task else ("chest", "brain"):
+        count = protocol.QUICK_CHEST if chosen.quick else None
+        cases = protocol.chest_cases(count) if area == "chest" else protocol.brain_cases()
+        for task in tasks(area, quick=chosen.quick):
+            more_rows, more_bars = run_task(
+                task,
+                cases,
+                quick=chosen.quick,
+                skip_slow=chosen.skip_slow,
+                skip_model=chosen.skip_model,
+                console=console,
+            )
+            rows, bars = rows + more_rows, bars + more_bars
+    for entry in bars:
+        verdict = "holds" if entry["holds"] else "FAILS"
+        console.print(f"{verdict}  {entry['name']}: {entry['value']:+.2f} (target {entry['target']})")
+    if not chosen.skip_model:
+        name = "restoration" if not chosen.task else f"restoration-{chosen.task}"
+        record.write(name + ("-quick" if chosen.quick else ""), rows, bars)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
