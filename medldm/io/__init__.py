@@ -1,0 +1,80 @@
+"""Files in, files out. One file a format; LPS and RAS meet in the DICOM files here and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medldm import registry
+from medldm.errors import EmptyInput, InputError, OutputError, UnsupportedInput
+from medldm.volume import Volume
+
+__all__ = ["check_output", "read", "write"]
+
+
+def read(path: str | Path, series: str | None = None) -> Volume:
+    """Read a scan: NIfTI file, DICOM folder or file, picture, or what a plugin reads.
+
+    series : SeriesInstanceUID, where a DICOM folder holds several
+    Raises InputError and its children (`medldm.errors`) with the reason; there are no partial results.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise EmptyInput(str(path), "no such file or folder", "a scan", "check the path")
+    for name in registry.names("readers"):
+        try:
+            reader = registry.find("readers", name)
+        except InputError:
+            continue  # a broken plugin harms nobody else; medldm doctor names it
+        if reader.can_read(path):
+            volume: Volume = reader.read(path, series)
+            return volume
+    if path.is_dir():
+        raise EmptyInput(str(path), "a folder without DICOM images", "a DICOM series, or one file")
+    raise UnsupportedInput(str(path), f"a file that no reader knows ({path.suffix or 'no suffix'})", "NIfTI, DICOM or a picture")
+
+
+def _writer(volume: Volume | None, path: Path, format: str | None) -> Any:
+    if format is not None:
+        return registry.find("writers", format)
+    for name in registry.names("writers"):
+        writer = registry.find("writers", name)
+        if path.name.lower().endswith(tuple(writer.SUFFIXES)):
+            return writer
+    if path.suffix == "" and (volume is None or volume.source is not None):
+        return registry.find("writers", "dicom")
+    raise OutputError(
+        str(path), "a name that no writer knows", "a name ending in .nii.gz, .png, or a folder with format dicom",
+        "name it so, or give the format",
+    )
+
+
+def check_output(path: str | Path, *, overwrite: bool = False, volume: Volume | None = None, format: str | None = None) -> Path:
+    """Refuse, before any work is done, an output that could not be written.
+
+    Raises OutputError for an existing target without `overwrite`, a missing or read-only parent folder, or
+    a name that no writer knows.
+    """
+    import os
+
+    path = Path(path)
+    _writer(volume, path, format)
+    if path.exists() and not overwrite:
+        raise OutputError(str(path), "an existing file or folder", "a new name", "choose another, or overwrite")
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(str(path), "no folder to write into", f"the folder {parent.name or parent}", "create it first")
+    if not os.access(parent, os.W_OK):
+        raise OutputError(str(path), "a folder that cannot be written to", "a writable folder")
+    return path
+
+
+def write(volume: Volume, path: str | Path, format: str | None = None, *, overwrite: bool = False) -> Path:
+    """Write a scan, whole or not at all, in the format of the name: .nii.gz, .png; a folder is a DICOM series.
+
+    format : name of a writer ("nifti", "dicom", "picture", a plugin's), where the name does not tell
+    Raises OutputError (see `check_output`), and InputError for a volume that the format cannot hold.
+    """
+    path = check_output(path, overwrite=overwrite, volume=volume, format=format)
+    _writer(volume, path, format).write(volume, path)
+    return path

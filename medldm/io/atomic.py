@@ -1,0 +1,63 @@
+"""Written whole or not at all: a hidden neighbour first, then a rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from medldm.errors import OutputError
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_whole(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Let `fill` write a file under a hidden name of the same ending, flush it to the disk, then rename it to `path`.
+
+    What was at `path` stays until the end, and nothing is left behind on an error. Raises OutputError.
+    """
+    hidden = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        fill(hidden)
+        _sync(hidden)
+        os.replace(hidden, path)
+    except OSError as failure:
+        raise OutputError(str(path), failure.strerror or "a failure", "a place that can be written to") from None
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+def write_folder_whole(path: Path, fill: Callable[[Path], Any]) -> None:
+    """The same for a folder; an existing one is replaced. Raises OutputError."""
+    try:
+        hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
+    except OSError as failure:
+        raise OutputError(str(path), failure.strerror or "a failure", "a place that can be written to") from None
+    old = hidden.with_name(f"{hidden.name}.old")
+    try:
+        hidden.chmod(0o755)
+        fill(hidden)
+        for part in hidden.iterdir():
+            _sync(part)
+        if path.exists():
+            os.replace(path, old)
+        os.rename(hidden, path)
+    except OSError as failure:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise OutputError(str(path), failure.strerror or "a failure", "a place that can be written to") from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""The doors for plugins: entry points `medldm.<kind>`, loaded when asked for.
+
+What ships with medldm enters by the same doors. A broken plugin is named where it is asked for and in
+`medldm doctor`, and harms nobody else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from medldm.errors import InputError, ModelError
+
+KINDS = ("readers", "writers", "operators", "samplers", "models", "metrics")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One plugin: its name, where it is, who brings it, and the error if it does not load."""
+
+    name: str
+    value: str
+    distribution: str
+    error: str | None
+
+
+def _points(kind: str) -> dict[str, EntryPoint]:
+    if kind not in KINDS:
+        raise InputError("registry", repr(kind), ", ".join(KINDS))
+    return {point.name: point for point in sorted(entry_points(group=f"medldm.{kind}"), key=lambda p: p.name)}
+
+
+def names(kind: str) -> list[str]:
+    """Names on offer, none of them loaded."""
+    return list(_points(kind))
+
+
+def find(kind: str, name: str) -> Any:
+    """Load the plugin `name`.
+
+    Raises ModelError (for models) or InputError naming what is there, and the nearest, if it is unknown or
+    does not load.
+    """
+    error = ModelError if kind == "models" else InputError
+    points = _points(kind)
+    where = f"{kind.removesuffix('s')} {name!r}"
+    if name not in points:
+        near = difflib.get_close_matches(name, points, n=1)
+        do = f"did you mean {near[0]!r}?" if near else f"see medldm {'models' if kind == 'models' else 'doctor'}"
+        raise error(where, "no such name", ", ".join(points) or "none installed", do)
+    try:
+        return points[name].load()
+    except Exception as failure:
+        reason = f"{type(failure).__name__}: {failure}".splitlines()[0][:120]
+        raise error(where, f"a plugin that does not load ({reason})", points[name].value, "repair or remove it") from None
+
+
+def entries(kind: str) -> list[Entry]:
+    """Every plugin of a kind, loaded to see whether it works."""
+    found = []
+    for name, point in _points(kind).items():
+        error = None
+        try:
+            point.load()
+        except Exception as failure:
+            error = f"{type(failure).__name__}: {failure}".splitlines()[0][:120]
+        found.append(Entry(name, point.value, point.dist.name if point.dist else "", error))
+    return found

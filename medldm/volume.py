@@ -1,0 +1,77 @@
+"""A scan: voxels with their geometry, unit and history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medldm.errors import GeometryError
+from medldm.geometry import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels in the world; immutable, every change returns a new one.
+
+    array : (I, J, K) float32, read-only; a picture or radiograph has K = 1
+    geometry : of the same shape
+    unit : "HU", "arbitrary", "grey8" (0..255), "grey16" (0..65535), or the unit of a PET
+    modality : DICOM code ("CT", "MR", ...), "" where unknown
+    history : what was done to it, plain data, never a patient's identity
+    source : what the writer of a derived series needs of the original, if any
+    Raises GeometryError where array and geometry differ in shape.
+    """
+
+    array: NDArray[np.float32]
+    geometry: Geometry
+    unit: str = "arbitrary"
+    modality: str = ""
+    history: tuple[dict[str, Any], ...] = ()
+    source: object | None = None
+
+    def __post_init__(self) -> None:
+        array = np.asarray(self.array, dtype=np.float32).view()
+        if array.shape != self.geometry.shape:
+            raise GeometryError("volume", f"an array of shape {array.shape}", f"the geometry's {self.geometry.shape}")
+        array.setflags(write=False)
+        object.__setattr__(self, "array", array)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.geometry.shape))
+        spacing = " x ".join(f"{s:.3g}" for s in self.geometry.spacing)
+        codes = "".join(self.geometry.axcodes)
+        return f"Volume({size}, {spacing} mm, {codes}, {self.unit}, {self.modality or 'modality unknown'})"
+
+    def with_array(self, array: NDArray[Any], step: dict[str, Any] | None = None) -> Volume:
+        """Other values on the same grid."""
+        return replace(self, array=array, history=(*self.history, step) if step else self.history)
+
+    def with_step(self, step: dict[str, Any]) -> Volume:
+        """The same scan with one more entry in its history."""
+        return replace(self, history=(*self.history, step))
+
+    def permute(self, order: Sequence[int]) -> Volume:
+        """New axis a is the old axis order[a]."""
+        return replace(self, array=self.array.transpose(tuple(order)), geometry=self.geometry.permute(order))
+
+    def flip(self, axes: Sequence[int]) -> Volume:
+        return replace(self, array=np.flip(self.array, tuple(axes)), geometry=self.geometry.flip(axes))
+
+    def crop(self, start: Sequence[int], stop: Sequence[int]) -> Volume:
+        window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        return replace(self, array=self.array[window], geometry=self.geometry.crop(start, stop))
+
+    def pad(
+        self, before: Sequence[int], after: Sequence[int], mode: Literal["reflect", "edge", "constant"] = "edge"
+    ) -> Volume:
+        width = list(zip(before, after, strict=True))
+        return replace(self, array=np.pad(self.array, width, mode=mode), geometry=self.geometry.pad(before, after))
+
+    def reorient(self, axcodes: Sequence[str]) -> Volume:
+        """Permute and flip, nothing else, so that the axes run nearest to `axcodes` ("RAS", "PSR", ...)."""
+        order, flips = self.geometry.orientation_to(axcodes)
+        return self.permute(order).flip(flips)
