@@ -37,7 +37,7 @@ class AutoencoderStage(nn.Module):
         z = mean + std * torch.randn(mean.shape, generator=generator).to(mean)
         error = (self.trained.decode(z) - x).square().mean()
         drift = (mean.square().mean() - 1).clamp_min(0)
-        return {"loss": error + 1e-4 * drift, "psnr": -10 * torch.log10(error.detach())}
+        return {"loss": 1000 * (error + 1e-4 * drift), "psnr": -10 * torch.log10(error.detach())}
 
 
 class DenoiserStage(nn.Module):

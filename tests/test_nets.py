@@ -1,0 +1,108 @@
+"""Networks: exact inverses, linear start, tiles that equal the whole."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.conditioning import Measurement, condition_channels
+from medldm.nets.head import MeasurementHead
+from medldm.nets.patches import depth_to_space, pad_to_multiple, space_to_depth
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def fresh(network: torch.nn.Module, seed: int = 0, scale: float = 0.05) -> torch.nn.Module:
+    """Random weights everywhere, so that nothing is hidden behind a zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.data = scale * torch.randn(parameter.shape, generator=generator)
+    return network.eval()
+
+
+@pytest.mark.parametrize("factor", [(2, 2), (4, 2), (2, 2, 2), (1, 2, 4)])
+def test_depth_to_space_inverts_space_to_depth(factor):
+    x = randn(2, 3, *(4 * f for f in factor))
+    assert torch.equal(depth_to_space(space_to_depth(x, factor), factor), x)
+
+
+def test_space_to_depth_gathers_a_block():
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    assert space_to_depth(x, (2, 2))[0, :, 0, 1].tolist() == [2, 3, 6, 7]
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.lists(st.integers(1, 20), min_size=2, max_size=3), multiple=st.sampled_from([2, 8, 16]))
+def test_padding_is_undone_by_its_crop(size, multiple):
+    x = randn(1, 2, *size)
+    padded, crop = pad_to_multiple(x, (multiple,) * len(size))
+    assert all(n % multiple == 0 for n in padded.shape[2:])
+    assert torch.equal(padded[crop], x)
+    assert set(padded.unique().tolist()) <= set(x.unique().tolist())  # mirrored, nothing invented
+
+
+def test_linear_start_is_the_block_pca():
+    """Against a second implementation by singular values."""
+    code = Autoencoder(2, factor=4, channels=5, width=8)
+    patches = randn(4000, 16, seed=1) @ randn(16, 16, seed=2) + 3
+    kept = code.start_linear(patches)
+    image = depth_to_space(patches[:64].T.reshape(1, 16, 8, 8), (4, 4))
+    z, _ = code.encode(image)
+    centred = (patches - patches.mean(0)).double()
+    _, values, basis = torch.linalg.svd(centred, full_matrices=False)
+    expected = centred[:64] @ basis[:5].T @ basis[:5] + patches.mean(0).double()
+    decoded = space_to_depth(code.decode(z), (4, 4)).flatten(2)[0].T
+    torch.testing.assert_close(decoded.double(), expected, atol=1e-3, rtol=1e-3)
+    assert kept == pytest.approx(float(values[:5].square().sum() / values.square().sum()), rel=1e-4)
+
+
+def test_linear_start_is_white():
+    code = Autoencoder(3, factor=2, channels=4, width=8)
+    patches = randn(5000, 8, seed=1) @ randn(8, 8, seed=2)
+    code.start_linear(patches)
+    z = code.encode(depth_to_space(patches[:4096].T.reshape(1, 8, 16, 16, 16), (2, 2, 2)))[0].flatten(2)[0]
+    torch.testing.assert_close(torch.cov(z), torch.eye(4), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_tile_has_the_latents_of_the_whole(dims):
+    code = fresh(Autoencoder(dims, factor=4, channels=4, width=8, encoder_depth=1, decoder_depth=1))
+    x = randn(1, 1, *(96,) * dims) if dims == 2 else randn(1, 1, 64, 16, 16)
+    whole = code.encode(x)[0]
+    tile = code.encode(x[:, :, 16:])[0]
+    reach = 4  # convolutions in the encoder's branch
+    torch.testing.assert_close(tile[:, :, reach:], whole[:, :, 4 + reach :], atol=1e-4, rtol=1e-4)
+
+
+def measurement(dims: int, n: int = 32, batch: int = 1) -> Measurement:
+    return Measurement(randn(batch, 1, *(n,) * dims).abs(), torch.full((batch,), 0.05), torch.ones(batch, dims))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_condition_has_the_channels_it_announces(dims):
+    code = Autoencoder(dims, factor=4, channels=4, width=8)
+    cond = measurement(dims, 16).to_latent_condition(code)
+    assert cond.shape[1] == condition_channels(code)
+    assert (cond[:, 0] == 1).all()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_head_takes_and_returns_images(dims):
+    head = fresh(MeasurementHead(dims, channels=(8, 8), depth=1))
+    y = measurement(dims, 16, batch=2)
+    image, std = head(torch.zeros_like(y.image), y, torch.ones(2))
+    assert image.shape == std.shape == y.image.shape
+    assert (std > 0).all()
+
+
+def test_head_without_trust_in_itself_lies_between_its_two_inputs():
+    head = MeasurementHead(2, channels=(8, 8), depth=1)
+    for parameter in head.finish[-1].parameters():
+        torch.nn.init.zeros_(parameter)
+    y = measurement(2)
+    decoded = torch.zeros_like(y.image)
+    image, _ = head(decoded, y, torch.ones(1))
+    torch.testing.assert_close(image, y.image / 2)

@@ -1,0 +1,85 @@
+"""Every operator of the registry is proven by the same check."""
+
+import numpy as np
+import pytest
+import torch
+
+from medldm import registry
+from medldm.errors import InputError
+from medldm.geometry import Geometry
+from medldm.operators.block_average import BlockAverage
+from medldm.operators.check import check_operator
+from medldm.operators.identity import Identity
+from medldm.operators.noise import Gaussian, Rician
+
+
+@pytest.mark.parametrize("name", registry.names("operators"))
+def test_operator_passes_the_shared_check(name):
+    check_operator(registry.find("operators", name).example())
+
+
+def test_the_check_finds_a_wrong_adjoint():
+    class Wrong(Identity):
+        def adjoint(self, y):
+            return 1.01 * y
+
+    with pytest.raises(InputError, match="adjoint"):
+        check_operator(Wrong())
+
+
+def test_the_check_finds_what_is_not_linear():
+    class Square(Identity):
+        def forward(self, x):
+            return x + 1
+
+    with pytest.raises(InputError):
+        check_operator(Square())
+
+
+def test_block_average_equals_a_naive_loop():
+    x = torch.randn(1, 1, 4, 6, 8, generator=torch.Generator().manual_seed(1))
+    y = BlockAverage((2, 3, 4)).forward(x)[0, 0].numpy()
+    naive = np.array(
+        [[[x[0, 0, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3, 4 * k : 4 * k + 4].mean() for k in range(2)] for j in range(2)] for i in range(2)]
+    )
+    np.testing.assert_allclose(y, naive, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [(2, 1, 1), (1, 3, 1), (4, 4, 1), (1, 1, 2)])
+def test_upsampling_agrees_with_the_measurement(factor):
+    y = torch.rand(1, 1, 9, 8, 7, generator=torch.Generator().manual_seed(2))
+    operator = BlockAverage(factor)
+    fine = operator.upsample(y)
+    assert (operator.forward(fine) - y).abs().max() < 2e-3
+
+
+def test_upsampling_keeps_a_ramp_where_it_is():
+    ramp = torch.arange(12.0).view(1, 1, 12, 1, 1)
+    fine = BlockAverage((2, 1, 1)).upsample(ramp)[0, 0, :, 0, 0]
+    expected = (torch.arange(24.0) + 0.5) / 2 - 0.5
+    assert (fine - expected)[6:-6].abs().max() < 0.02
+
+
+def test_a_size_that_does_not_divide_is_refused():
+    with pytest.raises(InputError, match="multiple of 2"):
+        BlockAverage((2, 1, 1)).forward(torch.zeros(1, 1, 5, 4, 4))
+
+
+def test_measured_geometry_pins_the_outer_edge():
+    fine = Geometry.from_spacing((8, 8, 8), (1.0, 1.0, 1.0))
+    coarse = BlockAverage((1, 1, 4)).output_geometry(fine)
+    assert coarse.shape == (8, 8, 2)
+    np.testing.assert_allclose(coarse.to_world([0, 0, -0.5]), fine.to_world([0, 0, -0.5]))
+
+
+def test_gaussian_noise_has_its_deviation():
+    x = torch.full((1, 1, 100, 100, 10), 5.0)
+    y = Gaussian().sample(x, torch.tensor(0.3), torch.Generator().manual_seed(3))
+    assert float((y - x).std()) == pytest.approx(0.3, rel=0.02)
+    assert float((y - x).mean()) == pytest.approx(0, abs=0.005)
+
+
+def test_rician_noise_in_air_is_rayleigh():
+    y = Rician().sample(torch.zeros(1, 1, 100, 100, 10), torch.tensor(0.2), torch.Generator().manual_seed(4))
+    assert float(y.mean()) == pytest.approx(0.2 * np.sqrt(np.pi / 2), rel=0.02)
+    assert float(y.std()) == pytest.approx(0.2 * np.sqrt(2 - np.pi / 2), rel=0.02)
