@@ -50,6 +50,8 @@ class Geometry:
         cls, shape: Sequence[int], spacing: Sequence[float], origin: Sequence[float] = (0.0, 0.0, 0.0)
     ) -> Geometry:
         """Axes along right, anterior, superior; `spacing` and `origin` (centre of the first voxel) in mm."""
+        if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
+            raise GeometryError("spacing", f"{tuple(spacing)}", "three lengths > 0 in mm")
         affine = np.diag([*np.asarray(spacing, dtype=np.float64), 1.0])
         affine[:3, 3] = origin
         return cls(affine, (shape[0], shape[1], shape[2]))
@@ -85,12 +87,12 @@ class Geometry:
 
     def to_world(self, ijk: ArrayLike) -> NDArray[np.float64]:
         """Voxel indices (..., 3) -> RAS+ mm (..., 3)."""
-        return np.asarray(ijk, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return np.asarray(np.asarray(ijk, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3])
 
     def to_voxel(self, xyz: ArrayLike) -> NDArray[np.float64]:
         """RAS+ mm (..., 3) -> voxel indices (..., 3), not rounded."""
         inverse = np.linalg.inv(self.affine)
-        return np.asarray(xyz, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
+        return np.asarray(np.asarray(xyz, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3])
 
     def corners(self) -> NDArray[np.float64]:
         """Centres of the eight corner voxels, RAS+ mm, (8, 3)."""
@@ -118,7 +120,9 @@ class Geometry:
         return self._moved(np.eye(3), [-b for b in before], size)
 
     def flip(self, axes: Sequence[int]) -> Geometry:
-        """Reverse some axes; each voxel stays where it is in the world."""
+        """Reverse some axes; each voxel stays where it is in the world. Raises GeometryError."""
+        if len(set(axes)) != len(axes) or not set(axes) <= {0, 1, 2}:
+            raise GeometryError("flip", f"axes {tuple(axes)}", "different ones of 0, 1, 2")
         sign = np.array([-1.0 if a in axes else 1.0 for a in range(3)])
         start = [n - 1 if a in axes else 0 for a, n in enumerate(self.shape)]
         return self._moved(np.diag(sign), start, self.shape)
@@ -133,8 +137,10 @@ class Geometry:
         """A grid `factor` times as fine along each axis (> 1: finer), its outer edge where it was.
 
         The field of view starts at index -1/2, so the first centre moves by half the difference of the
-        spacings; the shape is rounded.
+        spacings; the shape is rounded. Raises GeometryError.
         """
+        if len(factor) != 3 or not all(np.isfinite(f) and f > 0 for f in factor):
+            raise GeometryError("zoom", f"factor {tuple(factor)}", "three numbers > 0")
         size = [max(1, round(n * f)) for n, f in zip(self.shape, factor, strict=True)]
         inverse = np.array([1.0 / f for f in factor])
         return self._moved(np.diag(inverse), (inverse - 1) / 2, size)

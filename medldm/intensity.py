@@ -139,7 +139,7 @@ class Intensity:
 
 
 def _damp_noise(array: NDArray[np.float32]) -> NDArray[Any]:
-    """Copy whose extremes are those of structures, not of noise: 3 x 3 median (2D) or 2 x 2 x 2 means (3D)."""
+    """Copy whose extremes are those of structures, not of noise: 3 x 3 median (2D), 2 x 2 x 2 means (3D)."""
     if 1 in array.shape:
         from scipy import ndimage
 

@@ -37,6 +37,10 @@ def names(kind: str) -> list[str]:
     return list(_points(kind))
 
 
+def _reason(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {failure}".splitlines()[0][:120]
+
+
 def find(kind: str, name: str) -> Any:
     """Load the plugin `name`.
 
@@ -48,13 +52,14 @@ def find(kind: str, name: str) -> Any:
     where = f"{kind.removesuffix('s')} {name!r}"
     if name not in points:
         near = difflib.get_close_matches(name, points, n=1)
-        do = f"did you mean {near[0]!r}?" if near else f"see medldm {'models' if kind == 'models' else 'doctor'}"
+        listing = "models" if kind == "models" else "doctor"
+        do = f"did you mean {near[0]!r}?" if near else f"see medldm {listing}"
         raise error(where, "no such name", ", ".join(points) or "none installed", do)
     try:
         return points[name].load()
     except Exception as failure:
-        reason = f"{type(failure).__name__}: {failure}".splitlines()[0][:120]
-        raise error(where, f"a plugin that does not load ({reason})", points[name].value, "repair or remove it") from None
+        got = f"a plugin that does not load ({_reason(failure)})"
+        raise error(where, got, points[name].value, "repair or remove it") from None
 
 
 def entries(kind: str) -> list[Entry]:
@@ -65,6 +70,6 @@ def entries(kind: str) -> list[Entry]:
         try:
             point.load()
         except Exception as failure:
-            error = f"{type(failure).__name__}: {failure}".splitlines()[0][:120]
+            error = _reason(failure)
         found.append(Entry(name, point.value, point.dist.name if point.dist else "", error))
     return found

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from medldm.errors import GeometryError
 from medldm.geometry import Geometry
 
+PadMode = Literal["reflect", "edge", "constant"]
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Volume:
     """Voxels in the world; immutable, every change returns a new one.
 
@@ -36,7 +38,8 @@ class Volume:
     def __post_init__(self) -> None:
         array = np.asarray(self.array, dtype=np.float32).view()
         if array.shape != self.geometry.shape:
-            raise GeometryError("volume", f"an array of shape {array.shape}", f"the geometry's {self.geometry.shape}")
+            wanted = f"the geometry's {self.geometry.shape}"
+            raise GeometryError("volume", f"an array of shape {array.shape}", wanted)
         array.setflags(write=False)
         object.__setattr__(self, "array", array)
 
@@ -62,14 +65,14 @@ class Volume:
         return replace(self, array=np.flip(self.array, tuple(axes)), geometry=self.geometry.flip(axes))
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> Volume:
+        geometry = self.geometry.crop(start, stop)
         window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        return replace(self, array=self.array[window], geometry=self.geometry.crop(start, stop))
+        return replace(self, array=self.array[window], geometry=geometry)
 
-    def pad(
-        self, before: Sequence[int], after: Sequence[int], mode: Literal["reflect", "edge", "constant"] = "edge"
-    ) -> Volume:
-        width = list(zip(before, after, strict=True))
-        return replace(self, array=np.pad(self.array, width, mode=mode), geometry=self.geometry.pad(before, after))
+    def pad(self, before: Sequence[int], after: Sequence[int], mode: PadMode = "edge") -> Volume:
+        geometry = self.geometry.pad(before, after)
+        array = np.pad(self.array, list(zip(before, after, strict=True)), mode=mode)
+        return replace(self, array=array, geometry=geometry)
 
     def reorient(self, axcodes: Sequence[str]) -> Volume:
         """Permute and flip, nothing else, so that the axes run nearest to `axcodes` ("RAS", "PSR", ...)."""

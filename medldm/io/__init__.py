@@ -31,25 +31,33 @@ def read(path: str | Path, series: str | None = None) -> Volume:
             return volume
     if path.is_dir():
         raise EmptyInput(str(path), "a folder without DICOM images", "a DICOM series, or one file")
-    raise UnsupportedInput(str(path), f"a file that no reader knows ({path.suffix or 'no suffix'})", "NIfTI, DICOM or a picture")
+    got = f"a file that no reader knows ({path.suffix or 'no suffix'})"
+    raise UnsupportedInput(str(path), got, "NIfTI, DICOM or a picture")
 
 
 def _writer(volume: Volume | None, path: Path, format: str | None) -> Any:
     if format is not None:
         return registry.find("writers", format)
     for name in registry.names("writers"):
-        writer = registry.find("writers", name)
+        try:
+            writer = registry.find("writers", name)
+        except InputError:
+            continue  # as in read
         if path.name.lower().endswith(tuple(writer.SUFFIXES)):
             return writer
     if path.suffix == "" and (volume is None or volume.source is not None):
         return registry.find("writers", "dicom")
     raise OutputError(
-        str(path), "a name that no writer knows", "a name ending in .nii.gz, .png, or a folder with format dicom",
+        str(path),
+        "a name that no writer knows",
+        "a name ending in .nii.gz, .png, or a folder with format dicom",
         "name it so, or give the format",
     )
 
 
-def check_output(path: str | Path, *, overwrite: bool = False, volume: Volume | None = None, format: str | None = None) -> Path:
+def check_output(
+    path: str | Path, *, overwrite: bool = False, volume: Volume | None = None, format: str | None = None
+) -> Path:
     """Refuse, before any work is done, an output that could not be written.
 
     Raises OutputError for an existing target without `overwrite`, a missing or read-only parent folder, or
@@ -60,17 +68,18 @@ def check_output(path: str | Path, *, overwrite: bool = False, volume: Volume | 
     path = Path(path)
     _writer(volume, path, format)
     if path.exists() and not overwrite:
-        raise OutputError(str(path), "an existing file or folder", "a new name", "choose another, or overwrite")
+        raise OutputError(str(path), "an existing file or folder", "a new name", "or overwrite")
     parent = path.absolute().parent
     if not parent.is_dir():
-        raise OutputError(str(path), "no folder to write into", f"the folder {parent.name or parent}", "create it first")
+        wanted = f"the folder {parent.name or parent}"
+        raise OutputError(str(path), "no folder to write into", wanted, "create it first")
     if not os.access(parent, os.W_OK):
         raise OutputError(str(path), "a folder that cannot be written to", "a writable folder")
     return path
 
 
 def write(volume: Volume, path: str | Path, format: str | None = None, *, overwrite: bool = False) -> Path:
-    """Write a scan, whole or not at all, in the format of the name: .nii.gz, .png; a folder is a DICOM series.
+    """Write a scan, whole or not at all, as its name says: .nii.gz, .png; a folder is a DICOM series.
 
     format : name of a writer ("nifti", "dicom", "picture", a plugin's), where the name does not tell
     Raises OutputError (see `check_output`), and InputError for a volume that the format cannot hold.

@@ -20,8 +20,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _failed(path: Path, failure: OSError) -> OutputError:
+    return OutputError(str(path), failure.strerror or "a failure", "a place that can be written to")
+
+
 def write_whole(path: Path, fill: Callable[[Path], Any]) -> None:
-    """Let `fill` write a file under a hidden name of the same ending, flush it to the disk, then rename it to `path`.
+    """Let `fill` write a hidden file of the same ending, flush it to the disk, then rename it to `path`.
 
     What was at `path` stays until the end, and nothing is left behind on an error. Raises OutputError.
     """
@@ -31,7 +35,7 @@ def write_whole(path: Path, fill: Callable[[Path], Any]) -> None:
         _sync(hidden)
         os.replace(hidden, path)
     except OSError as failure:
-        raise OutputError(str(path), failure.strerror or "a failure", "a place that can be written to") from None
+        raise _failed(path, failure) from None
     finally:
         hidden.unlink(missing_ok=True)
 
@@ -41,7 +45,7 @@ def write_folder_whole(path: Path, fill: Callable[[Path], Any]) -> None:
     try:
         hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
     except OSError as failure:
-        raise OutputError(str(path), failure.strerror or "a failure", "a place that can be written to") from None
+        raise _failed(path, failure) from None
     old = hidden.with_name(f"{hidden.name}.old")
     try:
         hidden.chmod(0o755)
@@ -54,7 +58,7 @@ def write_folder_whole(path: Path, fill: Callable[[Path], Any]) -> None:
     except OSError as failure:
         if old.exists() and not path.exists():
             os.replace(old, path)
-        raise OutputError(str(path), failure.strerror or "a failure", "a place that can be written to") from None
+        raise _failed(path, failure) from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
         if old.is_dir():

@@ -201,7 +201,7 @@ def sidecar_of(path: Path) -> Path:
 def write(volume: Volume, path: Path) -> Path:
     """Write float32 voxels and, beside them, a JSON file with the history; each whole or not at all.
 
-    sform and qform hold the same affine (the sform alone, if it is sheared), lengths are mm. Raises OutputError.
+    sform and qform hold the same affine (the sform alone, if it is sheared), in mm. Raises OutputError.
     """
     import nibabel as nib
 
