@@ -1,0 +1,28 @@
+"""The command line: parse, call, print. One file a command; torch is imported once the call is checked."""
+
+from __future__ import annotations
+
+import sys
+
+from medldm.cli.app import app
+from medldm.cli.demo import demo
+from medldm.cli.denoise import denoise
+from medldm.cli.doctor import doctor
+from medldm.cli.inspect import inspect
+from medldm.cli.models import models
+from medldm.cli.superres import superres
+from medldm.cli.synthesize import synthesize
+from medldm.cli.train import train
+
+__all__ = ["app", "main"]
+
+for _command in (denoise, superres, synthesize, train, inspect, models, doctor, demo):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Entry point of `medldm`; `--debug` may stand anywhere."""
+    words = sys.argv[1:]
+    if "--debug" in words:
+        words = ["--debug", *(word for word in words if word != "--debug")]
+    app(words, prog_name="medldm")

@@ -1,0 +1,79 @@
+"""The application: its global options, and how failures end (exit codes 0, 1, 2, 130)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from medldm.errors import MedldmError
+
+INTERRUPTED = 130
+
+
+def _place(failure: BaseException) -> str:
+    """File and line of ours where it failed; the message itself may quote what a scan's header says."""
+    own = [f for f in traceback.extract_tb(failure.__traceback__) if "medldm" in Path(f.filename).parts]
+    return f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+
+
+class Guarded(TyperGroup):
+    """Turns every failure into one line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        debug = bool(ctx.params.get("debug"))
+        if not debug:
+            warnings.simplefilter("ignore")
+            logging.disable(logging.WARNING)
+        try:
+            return super().invoke(ctx)
+        except MedldmError as failure:
+            self._end(f"error: {failure}", failure, debug)
+            raise typer.Exit(failure.exit_code) from None
+        except KeyboardInterrupt as failure:
+            self._end("cancelled", failure, debug)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as failure:
+            if type(failure).__module__.split(".")[0] in ("typer", "click"):
+                raise  # a bad call, or a normal end
+            text = f"error: {type(failure).__name__}{_place(failure)}; --debug shows the traceback"
+            self._end(text, failure, debug)
+            raise typer.Exit(1) from None
+
+    @staticmethod
+    def _end(text: str, failure: BaseException, debug: bool) -> None:
+        if debug:
+            traceback.print_exception(failure)
+        print(text, file=sys.stderr)
+
+
+app = typer.Typer(
+    cls=Guarded,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Latent diffusion for medical images. Research use only; not a medical device.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"medldm {version('medldm')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and warnings.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Latent diffusion for medical images. Research use only; not a medical device."""

@@ -1,0 +1,82 @@
+"""The options that commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Input = Annotated[Path, typer.Option("-i", "--input", help="NIfTI file, DICOM folder or file, or picture.")]
+Output = Annotated[
+    Path, typer.Option("-o", "--output", help="Where to write: .nii.gz, .png, or a folder (DICOM).")
+]
+ModelName = Annotated[
+    str, typer.Option("--model", help="Name of a model (see `medldm models`), or its folder.")
+]
+NoiseStd = Annotated[
+    float | None,
+    typer.Option("--noise-std", min=0.0, help="Noise of the scan, in its own unit; estimated if left out."),
+]
+Mode = Annotated[
+    str, typer.Option("--mode", help="fidelity (posterior mean), perceptual (a sample), or a number 0..1.")
+]
+Samples = Annotated[int, typer.Option("--samples", min=1, help="Posterior samples for the uncertainty.")]
+Steps = Annotated[int, typer.Option("--steps", min=2, help="Sampler steps.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")]
+Sampler = Annotated[str, typer.Option("--sampler", help="dpmpp_2m, heun, ddim, or a plugin's.")]
+Series = Annotated[
+    str | None, typer.Option("--series", help="SeriesInstanceUID, where a folder holds several.")
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU where there is one if left out.")
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="nifti, dicom or picture, where the name does not tell.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+Uncertainty = Annotated[
+    Path | None,
+    typer.Option("--uncertainty", help="Also write the standard deviation of the result's error."),
+]
+Residual = Annotated[Path | None, typer.Option("--residual", help="Also write measurement minus result.")]
+Report = Annotated[Path | None, typer.Option("--report", help="Also write a one-file HTML report.")]
+
+
+def parse_mode(text: str) -> str | float:
+    """ "fidelity", "perceptual" or a number from 0 to 1. Raises BadParameter."""
+    if text in ("fidelity", "perceptual"):
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"got {text!r}; expected fidelity, perceptual, or a number from 0 to 1")
+    return value
+
+
+def parse_scale(text: str | None) -> int | tuple[int, ...] | None:
+    """ "2" or "2x2x1". Raises BadParameter."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 3) or not all(part.isdecimal() and int(part) >= 1 for part in parts):
+        raise typer.BadParameter(f"got {text!r}; expected a whole factor (2), or one an axis (1x1x2)")
+    return int(parts[0]) if len(parts) == 1 else tuple(int(part) for part in parts)
+
+
+def parse_spacing(text: str | None) -> tuple[float, ...] | None:
+    """ "1" or "0.8x0.8x3" in mm, as three numbers. Raises BadParameter."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.lower().split("x"))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(math.isfinite(value) and value > 0 for value in values):
+        raise typer.BadParameter(f"got {text!r}; expected a length in mm (1), or one an axis (0.8x0.8x3)")
+    return values * 3 if len(values) == 1 else values

@@ -1,0 +1,73 @@
+"""What is known of the installed models without loading one (and without torch)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medldm import registry
+from medldm.errors import MedldmError, ModelError
+
+PARTS = ("weights.safetensors", "recipe.json")
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One model: what it is for, how large it is, or why it cannot be used."""
+
+    name: str
+    modality: str = ""
+    spacing: str = ""
+    megabytes: float = 0.0
+    tasks: str = ""
+    dims: int = 0
+    problem: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def folder_of(name: str) -> Path:
+    """Folder of a model by its name or itself, whole. Raises ModelError."""
+    path = Path(name)
+    if not path.is_dir():
+        if path.parent != Path(".") or name in ("", ".."):
+            raise ModelError(
+                f"model {name}", "no such folder", "a model folder, or a name", "see medldm models"
+            )
+        path = Path(registry.find("models", name).folder())
+    missing = [part for part in PARTS if not (path / part).is_file()]
+    if missing:
+        raise ModelError(
+            f"model {name}", f"no {' and no '.join(missing)}", "a whole model folder", "install or train it"
+        )
+    return path
+
+
+def describe(name: str) -> Pack:
+    """Read a model's recipe; what is wrong with it goes into `problem`."""
+    try:
+        folder = folder_of(name)
+        recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        factors = ", ".join(f"x{factor}" for factor in recipe["degradation"]["factors"])
+        where = " through plane" if recipe["degradation"].get("through_plane") else ""
+        dims = int(recipe["dims"])
+        return Pack(
+            name,
+            modality=", ".join(recipe["modality"]),
+            spacing=" x ".join(f"{s:g}" for s in recipe["spacing"][:dims]),
+            megabytes=round((folder / PARTS[0]).stat().st_size / 1e6, 1),
+            tasks=f"denoise, superres ({factors}{where}), synthesize",
+            dims=dims,
+        )
+    except MedldmError as failure:
+        return Pack(name, problem=str(failure))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:
+        return Pack(name, problem=f"a recipe.json that cannot be read ({type(failure).__name__})")
+
+
+def installed() -> list[Pack]:
+    """Every model on offer, usable or not."""
+    return [describe(name) for name in registry.names("models")]

@@ -1,0 +1,72 @@
+"""Progress with the time left, on stderr: a bar on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+QUIET_SECONDS = 2.0
+LINE_SECONDS = 15.0
+
+
+def time_left(seconds: float) -> str:
+    """12 s, 3 min, 2.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Progress:
+    """What the API calls as ``progress(stage, done, total)``; shows nothing in the first two seconds."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, tuple[float, int]] = {}
+        self._last: dict[str, int] = {}
+        self._shown = self._start = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done < self._last.get(stage, 0):
+            self._began.pop(stage, None)  # the same stage again, of another scan
+        self._last[stage] = done
+        began, first = self._began.setdefault(stage, (now, done))
+        if self._quiet:
+            return
+        if self._terminal:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bars.add_task(stage, total=total)
+            self._bars.update(self._tasks[stage], completed=done, total=total)
+            if now - self._start > QUIET_SECONDS:
+                self._bars.start()
+        elif now - self._shown > LINE_SECONDS and first < done < total:
+            self._shown = now
+            left = (now - began) / (done - first) * (total - done)
+            print(f"{stage}: {done}/{total}, {time_left(left)} left", file=sys.stderr)

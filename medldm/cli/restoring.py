@@ -1,0 +1,115 @@
+"""What `denoise` and `superres` share: refusals before torch is imported, and the way out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medldm.cli.packs import folder_of
+from medldm.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from medldm.restore.restoration import Restoration
+    from medldm.volume import Volume
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Everything that a restoration may leave behind."""
+
+    output: Path
+    format: str | None
+    residual: Path | None
+    uncertainty: Path | None
+    report: Path | None
+    overwrite: bool
+
+    def paths(self) -> list[Path]:
+        every = (self.output, self.residual, self.uncertainty, self.report)
+        return [path for path in every if path is not None]
+
+
+def check_report_path(path: Path, *, overwrite: bool) -> None:
+    """Refuse a report that could not be written. Raises OutputError."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(str(path), "a report of another kind", "a name ending in .html")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise OutputError(
+            str(path), "an existing file or folder", "a new name", "choose another, or --overwrite"
+        )
+    if not path.absolute().parent.is_dir():
+        raise OutputError(str(path), "no folder to write into", "an existing folder", "create it first")
+
+
+def prepare(source: Path, series: str | None, model: str, sampler: str, outputs: Outputs) -> Volume:
+    """Read the scan; refuse what cannot end well, before any work.
+
+    Raises InputError, ModelError, OutputError.
+    """
+    from medldm import registry
+    from medldm.io import check_output, read
+
+    folder_of(model)
+    if sampler not in registry.names("samplers"):
+        registry.find("samplers", sampler)
+    resolved = [path.resolve() for path in outputs.paths()]
+    if len(set(resolved)) < len(resolved):
+        raise OutputError("outputs", "the same path twice", "a path of its own for each")
+    if source.resolve() in resolved:
+        raise OutputError(
+            str(source), "the scan itself as output", "another path", "the original is never replaced"
+        )
+    for extra in (outputs.residual, outputs.uncertainty):
+        if extra is not None and extra.name.lower().endswith(PICTURES):
+            raise OutputError(str(extra), "a picture", "a file for signed values", "name it .nii.gz")
+    if not source.exists():
+        raise InputError(str(source), "no such file or folder", "a scan", "check the path")
+    for path in (outputs.output, outputs.residual, outputs.uncertainty):
+        if path is not None:
+            named = outputs.format if path is outputs.output else None
+            check_output(path, overwrite=outputs.overwrite, format=named)
+    if outputs.report is not None:
+        check_report_path(outputs.report, overwrite=outputs.overwrite)
+    scan = read(source, series)
+    check_output(outputs.output, overwrite=outputs.overwrite, volume=scan, format=outputs.format)
+    return scan
+
+
+def finish(scan: Volume, result: Restoration, outputs: Outputs, *, quiet: bool, as_json: bool) -> None:
+    """Write what was asked for, then say what was done."""
+    from medldm.io import write
+
+    write(result.volume, outputs.output, outputs.format, overwrite=outputs.overwrite)
+    if outputs.residual is not None:
+        write(result.residual, outputs.residual, overwrite=outputs.overwrite)
+    if outputs.uncertainty is not None and result.uncertainty is not None:
+        write(result.uncertainty, outputs.uncertainty, overwrite=outputs.overwrite)
+    if outputs.report is not None:
+        from medldm.evaluate.report import TASKS, Section, write_report
+
+        write_report(outputs.report, [Section.of_restoration(TASKS[result.report["task"]], scan, result)])
+    if as_json:
+        print(json.dumps(result.report, indent=2))
+    elif not quiet:
+        summarise(result, outputs)
+
+
+def summarise(result: Restoration, outputs: Outputs) -> None:
+    """Two or three lines for a person; warnings go to stderr."""
+    report, volume = result.report, result.volume
+    size = " x ".join(map(str, volume.geometry.shape))
+    spacing = " x ".join(f"{s:.3g}" for s in volume.geometry.spacing)
+    print(f"wrote {outputs.output} ({size}, {spacing} mm)")
+    how = "estimated" if report.get("noise_std_estimated") else "given"
+    if report.get("noise_std"):
+        unit = "" if volume.unit == "arbitrary" else f" {volume.unit}"
+        print(
+            f"noise {report['noise_std']:.4g}{unit} ({how}), model {report['model']}, seed {report['seed']}"
+        )
+    for warning in report.get("warnings", ()):
+        print(f"warning: {warning}", file=sys.stderr)

@@ -1,0 +1,45 @@
+"""`medldm train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medldm.cli import options as o
+from medldm.cli.progress import Progress
+from medldm.errors import InputError, OutputError
+
+RecipeFile = Annotated[Path, typer.Argument(help="TOML recipe (see configs/).")]
+Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the recipe names.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for checkpoints and the finished model.")]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")]
+
+
+def train(
+    recipe: RecipeFile,
+    data: Data,
+    out: Out,
+    resume: Resume = True,
+    device: o.Device = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train a model by a recipe. Started again after an interruption, it goes on from its last checkpoint."""
+    from medldm.recipe import load_recipe
+
+    load_recipe(recipe)
+    if not data.is_dir():
+        raise InputError(str(data), "no such folder", "the folder of the data sets")
+    if out.exists() and not out.is_dir():
+        raise OutputError(str(out), "a file", "a folder")
+    if not out.absolute().parent.is_dir():
+        raise OutputError(
+            str(out), "no folder to create it in", "an existing parent folder", "create it first"
+        )
+    from medldm import api
+
+    with Progress(quiet=quiet) as progress:
+        model = api.train(recipe, data=data, out=out, resume=resume, device=device, progress=progress)
+    if not quiet:
+        print(f"trained {model.name}: {out}")

@@ -1,0 +1,146 @@
+"""Pictures of scans: orthogonal planes in radiological orientation, true to scale, as PNG."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medldm.errors import InputError
+from medldm.volume import Volume
+
+Plane = NDArray[np.float32]
+
+# Colour at equal steps from low to high. Residuals: blue, white at 0, red. Uncertainty: black to pale yellow.
+GREY = ((0, 0, 0), (255, 255, 255))
+DIVERGING = ((33, 76, 150), (122, 160, 212), (245, 245, 245), (222, 140, 110), (160, 36, 40))
+SEQUENTIAL = ((6, 6, 18), (72, 22, 98), (160, 48, 98), (232, 110, 62), (252, 232, 150))
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is shown darkest and brightest, in the scan's unit, and the colours between."""
+
+    low: float
+    high: float
+    colours: tuple[tuple[int, int, int], ...] = GREY
+
+    @classmethod
+    def of(cls, volume: Volume) -> Window:
+        """From the 0.5th to the 99.5th percentile."""
+        low, high = np.percentile(volume.array, (0.5, 99.5))
+        return cls(float(low), float(max(high, low + 1e-6)))
+
+    @classmethod
+    def signed(cls, volume: Volume) -> Window:
+        """Symmetric around 0, up to the 99.5th percentile of the magnitude."""
+        top = max(float(np.percentile(np.abs(volume.array), 99.5)), 1e-6)
+        return cls(-top, top, DIVERGING)
+
+    @classmethod
+    def positive(cls, volume: Volume) -> Window:
+        """From 0 to the 99.5th percentile."""
+        return cls(0.0, max(float(np.percentile(volume.array, 99.5)), 1e-6), SEQUENTIAL)
+
+    def colour(self, plane: Plane) -> NDArray[np.uint8]:
+        """(rows, columns) values to (rows, columns, 3) colours."""
+        place = np.clip((plane - self.low) / (self.high - self.low), 0, 1)
+        anchors = np.array(self.colours, dtype=np.float64)
+        steps = np.linspace(0, 1, len(anchors))
+        return (
+            np.stack([np.interp(place, steps, anchors[:, c]) for c in range(3)], -1).round().astype(np.uint8)
+        )
+
+
+def planes(
+    volume: Volume, at: tuple[float, float, float] = (0.5, 0.5, 0.5)
+) -> list[tuple[str, Plane, float, float]]:
+    """Axial, coronal and sagittal plane as a radiologist sees them: the patient's left is on the right.
+
+    at : where to cut, as shares of the field of view along left, posterior, superior
+    Returns (name, rows x columns, mm a row, mm a column) of each plane that is more than a line: one for a
+    radiograph or a single slice.
+    """
+    turned = volume.reorient("LPS")
+    array, (left, posterior, superior) = turned.array, turned.geometry.spacing
+    i, j, k = (min(int(share * n), n - 1) for share, n in zip(at, array.shape, strict=True))
+    every = [
+        ("axial", array[:, :, k].T, posterior, left),
+        ("coronal", array[:, j, ::-1].T, superior, left),
+        ("sagittal", array[i, :, ::-1].T, superior, posterior),
+    ]
+    return [plane for plane in every if min(plane[1].shape) > 1]
+
+
+def _png(colours: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(colours).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _scaled(plane: Plane, mm_row: float, mm_column: float, pixels_mm: float) -> Plane:
+    """The plane with `pixels_mm` pixels a millimetre both ways, which gives it the right aspect."""
+    from PIL import Image
+
+    rows, columns = plane.shape
+    size = (max(round(columns * mm_column * pixels_mm), 1), max(round(rows * mm_row * pixels_mm), 1))
+    image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+
+
+def montage(
+    volume: Volume, window: Window, *, at: tuple[float, float, float] = (0.5, 0.5, 0.5), size: int = 260
+) -> bytes:
+    """PNG of the planes side by side, all to one scale.
+
+    size : pixels of the longest edge (a single plane gets twice as many)
+    Raises InputError for a volume that is a line or a point.
+    """
+    cuts = planes(volume, at)
+    if not cuts:
+        raise InputError(
+            "picture", f"a volume of shape {volume.geometry.shape}", "two axes longer than one voxel"
+        )
+    edge = max(max(p.shape[0] * r, p.shape[1] * c) for _, p, r, c in cuts)
+    pixels_mm = size * (2 if len(cuts) == 1 else 1) / edge
+    shown = [window.colour(_scaled(plane, row, column, pixels_mm)) for _, plane, row, column in cuts]
+    height = max(len(picture) for picture in shown)
+    gap = 8
+    canvas = np.zeros((height, sum(p.shape[1] for p in shown) + gap * (len(shown) - 1), 3), dtype=np.uint8)
+    x = 0
+    for picture in shown:
+        top = (height - len(picture)) // 2
+        canvas[top : top + len(picture), x : x + picture.shape[1]] = picture
+        x += picture.shape[1] + gap
+    return _png(canvas)
+
+
+def detail(
+    volume: Volume,
+    window: Window,
+    *,
+    at: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    share: float = 0.3,
+    size: int = 400,
+) -> bytes:
+    """PNG of a square part of the first plane, enlarged; `share` of the plane's shorter edge, around `at`."""
+    cuts = planes(volume, at)
+    if not cuts:
+        raise InputError(
+            "picture", f"a volume of shape {volume.geometry.shape}", "two axes longer than one voxel"
+        )
+    name, plane, mm_row, mm_column = cuts[0]
+    left, posterior, superior = at
+    down = posterior if name == "axial" else 1 - superior
+    right = posterior if name == "sagittal" else left
+    rows, columns = plane.shape
+    edge = share * min(rows * mm_row, columns * mm_column)
+    height, width = max(round(edge / mm_row), 1), max(round(edge / mm_column), 1)
+    top = int(np.clip(round(down * rows) - height // 2, 0, rows - height))
+    start = int(np.clip(round(right * columns) - width // 2, 0, columns - width))
+    part = plane[top : top + height, start : start + width]
+    return _png(window.colour(_scaled(part, mm_row, mm_column, size / edge)))
