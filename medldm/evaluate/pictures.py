@@ -12,6 +12,8 @@ from medldm.errors import InputError
 from medldm.volume import Volume
 
 Plane = NDArray[np.float32]
+Cut = tuple[str, Plane, float, float]
+CENTRE = (0.5, 0.5, 0.5)
 
 # Colour at equal steps from low to high. Residuals: blue, white at 0, red. Uncertainty: black to pale yellow.
 GREY = ((0, 0, 0), (255, 255, 255))
@@ -54,9 +56,7 @@ class Window:
         )
 
 
-def planes(
-    volume: Volume, at: tuple[float, float, float] = (0.5, 0.5, 0.5)
-) -> list[tuple[str, Plane, float, float]]:
+def planes(volume: Volume, at: tuple[float, float, float] = CENTRE) -> list[Cut]:
     """Axial, coronal and sagittal plane as a radiologist sees them: the patient's left is on the right.
 
     at : where to cut, as shares of the field of view along left, posterior, superior
@@ -82,32 +82,34 @@ def _png(colours: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _scaled(plane: Plane, mm_row: float, mm_column: float, pixels_mm: float) -> Plane:
+def _scaled(plane: Plane, mm_row: float, mm_column: float, pixels_mm: float, *, smooth: bool) -> Plane:
     """The plane with `pixels_mm` pixels a millimetre both ways, which gives it the right aspect."""
     from PIL import Image
 
     rows, columns = plane.shape
     size = (max(round(columns * mm_column * pixels_mm), 1), max(round(rows * mm_row * pixels_mm), 1))
     image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST))
 
 
 def montage(
-    volume: Volume, window: Window, *, at: tuple[float, float, float] = (0.5, 0.5, 0.5), size: int = 260
+    volume: Volume,
+    window: Window,
+    *,
+    at: tuple[float, float, float] = CENTRE,
+    size: int = 260,
+    smooth: bool = True,
 ) -> bytes:
     """PNG of the planes side by side, all to one scale.
 
     size : pixels of the longest edge (a single plane gets twice as many)
+    smooth : cubic interpolation for display; otherwise every voxel is a rectangle
     Raises InputError for a volume that is a line or a point.
     """
-    cuts = planes(volume, at)
-    if not cuts:
-        raise InputError(
-            "picture", f"a volume of shape {volume.geometry.shape}", "two axes longer than one voxel"
-        )
+    cuts = _cuts(volume, at)
     edge = max(max(p.shape[0] * r, p.shape[1] * c) for _, p, r, c in cuts)
     pixels_mm = size * (2 if len(cuts) == 1 else 1) / edge
-    shown = [window.colour(_scaled(plane, row, column, pixels_mm)) for _, plane, row, column in cuts]
+    shown = [window.colour(_scaled(p, row, column, pixels_mm, smooth=smooth)) for _, p, row, column in cuts]
     height = max(len(picture) for picture in shown)
     gap = 8
     canvas = np.zeros((height, sum(p.shape[1] for p in shown) + gap * (len(shown) - 1), 3), dtype=np.uint8)
@@ -123,24 +125,32 @@ def detail(
     volume: Volume,
     window: Window,
     *,
-    at: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    plane: str = "axial",
+    at: tuple[float, float, float] = CENTRE,
     share: float = 0.3,
     size: int = 400,
+    smooth: bool = True,
 ) -> bytes:
-    """PNG of a square part of the first plane, enlarged; `share` of the plane's shorter edge, around `at`."""
-    cuts = planes(volume, at)
-    if not cuts:
-        raise InputError(
-            "picture", f"a volume of shape {volume.geometry.shape}", "two axes longer than one voxel"
-        )
-    name, plane, mm_row, mm_column = cuts[0]
+    """PNG of a square part of a plane, enlarged; `share` of the plane's shorter edge, around `at`.
+
+    plane : "axial", "coronal" or "sagittal"; the first that there is, where there is no such plane
+    """
+    cuts = _cuts(volume, at)
+    name, values, mm_row, mm_column = next((cut for cut in cuts if cut[0] == plane), cuts[0])
     left, posterior, superior = at
     down = posterior if name == "axial" else 1 - superior
     right = posterior if name == "sagittal" else left
-    rows, columns = plane.shape
+    rows, columns = values.shape
     edge = share * min(rows * mm_row, columns * mm_column)
     height, width = max(round(edge / mm_row), 1), max(round(edge / mm_column), 1)
     top = int(np.clip(round(down * rows) - height // 2, 0, rows - height))
     start = int(np.clip(round(right * columns) - width // 2, 0, columns - width))
-    part = plane[top : top + height, start : start + width]
-    return _png(window.colour(_scaled(part, mm_row, mm_column, size / edge)))
+    part = values[top : top + height, start : start + width]
+    return _png(window.colour(_scaled(part, mm_row, mm_column, size / edge, smooth=smooth)))
+
+
+def _cuts(volume: Volume, at: tuple[float, float, float]) -> list[Cut]:
+    cuts = planes(volume, at)
+    if not cuts:
+        raise InputError("picture", f"a volume of shape {volume.geometry.shape}", "two axes longer than one")
+    return cuts

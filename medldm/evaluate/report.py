@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -11,14 +12,13 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from medldm.evaluate.pictures import Window, detail, montage
+from medldm.evaluate.pictures import CENTRE, Window, detail, montage
 from medldm.io.atomic import write_whole
 from medldm.volume import Volume
 
 if TYPE_CHECKING:
     from medldm.restore.restoration import Restoration
 
-CENTRE = (0.5, 0.5, 0.5)
 TASKS = {"denoise": "Denoised", "super_resolve": "Super-resolved"}
 UNITS = {"arbitrary": "", "grey8": "grey levels", "grey16": "grey levels"}
 
@@ -80,7 +80,11 @@ class Section:
         if truth is not None:
             named.append(("Truth", truth))
         unit = UNITS.get(scan.unit, scan.unit)
-        pictures = [Picture(name, montage(v, window, at=at), window, unit) for name, v in named]
+        finer = scan.geometry.shape != result.volume.geometry.shape
+        pictures = [
+            Picture(name, montage(v, window, at=at, smooth=not (finer and v is scan)), window, unit)
+            for name, v in named
+        ]
         signed = Window.signed(result.residual)
         pictures.append(
             Picture("Residual: input minus result", montage(result.residual, signed, at=at), signed, unit)
@@ -93,7 +97,19 @@ class Section:
             title,
             text=text,
             pictures=tuple(pictures),
-            details=tuple(Picture(name, detail(v, window, at=at)) for name, v in named),
+            details=tuple(
+                Picture(
+                    name,
+                    detail(
+                        v,
+                        window,
+                        plane=_plane_of_interest(scan, result.volume),
+                        at=at,
+                        smooth=not (finer and v is scan),
+                    ),
+                )
+                for name, v in named
+            ),
             tables=tuple(tables),
             warnings=tuple(str(w) for w in result.report.get("warnings", ())),
             facts=provenance(result.report),
@@ -106,6 +122,12 @@ class Section:
         """Scans side by side, numbered."""
         pictures = [Picture(f"{number}", montage(v, Window.of(v))) for number, v in enumerate(scans, 1)]
         return cls(title, text=text, pictures=tuple(pictures), facts=facts or {})
+
+
+def _plane_of_interest(scan: Volume, result: Volume) -> str:
+    """Where a change of spacing is seen: coronal, where it is along superior-inferior."""
+    before, after = (v.geometry.spacing[2] for v in (scan.reorient("LPS"), result.reorient("LPS")))
+    return "coronal" if abs(before - after) > 1e-3 else "axial"
 
 
 def provenance(report: dict[str, Any]) -> dict[str, str]:
@@ -122,8 +144,11 @@ def provenance(report: dict[str, Any]) -> dict[str, str]:
     if report.get("noise_std") is not None:
         unit = UNITS.get(str(report.get("unit", "")), str(report.get("unit", "")))
         how = "estimated" if report.get("noise_std_estimated") else "given"
-        facts["noise level"] = f"{float(report['noise_std']):.4g} {unit} ({how})".replace("  ", " ")
+        level = f"{float(report['noise_std']):.4g} {unit} ({how})".replace("  ", " ")
+        facts["noise level"] = level if report["noise_std"] else "taken as free of noise"
     for key, value in dict(report.get("checks", {})).items():
+        if isinstance(value, float) and math.isnan(value):
+            continue
         text = f"{value:.4g}" if isinstance(value, float) else ("yes" if value is True else str(value))
         facts[key.replace("_", " ")] = "no" if value is False else text
     timings = {key: value for key, value in dict(report.get("timings_s", {})).items()}
