@@ -1,0 +1,280 @@
+"""DICOM out: a derived series, marked as such, whole or not at all.
+
+Three kinds: restored (the source's grid), super-resolved (a new grid in the source's space), and one of a
+patient that does not exist or is not known (synthetic, or read from NIfTI).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medldm.errors import InputError, OutputError
+from medldm.geometry import Geometry
+from medldm.io import dicom
+from medldm.io.atomic import write_folder_whole, write_whole
+from medldm.io.derived_headers import (
+    SOP_CLASSES,
+    code,
+    common,
+    description,
+    from_nothing,
+    from_source,
+    is_synthetic,
+    link_to_source,
+    new_uids,
+    version,
+)
+from medldm.io.dicom_geometry import LPS_TO_RAS
+from medldm.io.quantise import Quantised, ds_text, grey, quantise
+from medldm.volume import Volume
+
+SUFFIXES = (".dcm",)
+_IMPLEMENTATION = "2.25.327806237151498203715409364270196817302"
+# Slice axis -> directions of columns, rows and slices as radiologists look at them, right-handed
+_VIEWS = {"S": "LPS", "I": "LPS", "A": "LIP", "P": "LIP", "L": "PIR", "R": "PIR"}
+_SAME_GRID_MM = 1e-3
+
+
+def write(volume: Volume, path: Path) -> Path:
+    """Write a folder of one-slice files (or, to a name ending in .dcm, a single slice).
+
+    Each image is reread before the folder appears under its name.
+
+    Parameters
+    ----------
+    volume : Volume
+        With a `DicomSource`, the patient and study stay the source's; without, they are new.
+    path : Path
+        A folder in the way is replaced if it holds nothing but .dcm files.
+
+    Raises
+    ------
+    OutputError
+        For values that are not finite, a kind of image that cannot be written, a folder with other files, or
+        a place that cannot be written to.
+    """
+    path = Path(path)
+    single = path.name.lower().endswith(SUFFIXES)
+    if single and volume.geometry.shape[2] != 1:
+        raise OutputError(
+            path.name, f"{volume.geometry.shape[2]} slices", "one slice in a file", "name a folder"
+        )
+    if path.is_dir() and any(p.is_dir() or p.suffix != ".dcm" for p in path.iterdir()):
+        raise OutputError(path.name, "a folder with other files", "a new folder", "choose another name")
+    modality = _modality(volume, path.name)
+    aligned, values, datasets = _images(volume, modality)
+
+    def fill(folder: Path) -> None:
+        for number, dataset in enumerate(datasets, start=1):
+            _save(dataset, folder / f"{number:04d}.dcm")
+        _check(folder, aligned, values, modality)
+
+    def fill_one(part: Path) -> None:
+        _save(datasets[0], part)
+        _check(part, aligned, values, modality)
+
+    if single:
+        write_whole(path, fill_one)
+    else:
+        write_folder_whole(path, fill)
+    return path
+
+
+def _source(volume: Volume) -> dicom.DicomSource | None:
+    """The series that it was made of; a synthetic scan has none, whatever it carries."""
+    return (
+        volume.source if isinstance(volume.source, dicom.DicomSource) and not is_synthetic(volume) else None
+    )
+
+
+def _modality(volume: Volume, where: str) -> str:
+    """Kind of image to write: the source's, else what modality and unit say."""
+    if _source(volume) is not None and volume.modality in ("CT", "MR", "PT"):
+        return volume.modality
+    if volume.unit in ("grey8", "grey16"):
+        if volume.geometry.shape[2] != 1:
+            raise OutputError(
+                where, f"{volume.geometry.shape[2]} slices of a picture", "one", "write .nii.gz"
+            )
+        return "SC"
+    known = {"CT": "HU", "MR": "arbitrary", "": volume.unit}
+    if known.get(volume.modality) != volume.unit or volume.unit not in ("HU", "arbitrary"):
+        got = f"modality {volume.modality or 'unknown'} in {volume.unit} without a DICOM source"
+        raise OutputError(where, got, "a CT in HU or an MR in arbitrary units", "write .nii.gz")
+    return "CT" if volume.unit == "HU" else "MR"
+
+
+def _images(volume: Volume, modality: str) -> tuple[Volume, Quantised, list[Any]]:
+    """The scan with its slices along axis 2, its stored values, and one dataset a slice."""
+    source, uids = _source(volume), new_uids()
+    if source is not None:
+        aligned = volume.reorient("".join(source.geometry.axcodes))
+        same = aligned.geometry.isclose(source.geometry, _SAME_GRID_MM)
+        values = quantise(aligned.array, modality, source.slopes, source.intercepts)
+    else:
+        aligned, same = volume.reorient(_VIEWS[volume.geometry.axcodes[2]]), False
+        values = grey(aligned.array, volume.unit) if modality == "SC" else quantise(aligned.array, modality)
+    remarks = _remarks(volume, aligned, values, source, same, modality)
+    derivation, window = description(volume, *remarks), _window(aligned)
+    count = aligned.geometry.shape[2]
+    datasets = []
+    for k in range(count):
+        if source is None:
+            dataset = from_nothing(volume, modality, uids)
+        else:
+            near = [k] if same else _nearest(source.geometry, aligned.geometry, k)
+            dataset = from_source(source, near[0], modality, uids)
+            link_to_source(dataset, source, near)
+            if not same:
+                dataset.DerivationCodeSequence = [code("113085", "Spatial resampling")]
+        common(dataset, volume, derivation, uids)
+        dataset.InstanceNumber = str(k + 1)
+        if modality == "PT":
+            dataset.ImageIndex, dataset.NumberOfSlices = k + 1, count
+        if not same and modality != "SC":
+            _place(dataset, aligned.geometry, k, modality)
+        elif modality == "SC" and not any(s.get("spacing_assumed") for s in volume.history):
+            column, row, _ = aligned.geometry.spacing
+            dataset.PixelSpacing = [ds_text(row), ds_text(column)]
+        if not (modality == "CT" and dataset.get("WindowCenter")):
+            dataset.WindowCenter, dataset.WindowWidth = window
+        _pixels(dataset, values, k, modality)
+        datasets.append(dataset)
+    return aligned, values, datasets
+
+
+def _remarks(
+    volume: Volume,
+    aligned: Volume,
+    values: Quantised,
+    source: dicom.DicomSource | None,
+    same: bool,
+    modality: str,
+) -> list[str]:
+    remarks = []
+    if is_synthetic(volume):
+        remarks.append("Synthetic image, not a patient.")
+    if source is not None and not same:
+        old, new = (" x ".join(f"{s:.4g}" for s in g.spacing) for g in (source.geometry, aligned.geometry))
+        remarks.append(f"Grid of {old} mm resampled to {new} mm.")
+    if source is None and not volume.modality and modality == "MR":
+        remarks.append("Modality unknown, stored as MR.")
+    if modality == "MR" and values.slope != 1:
+        remarks.append(f"Value = stored * {values.slope_text} + {values.intercept_text}.")
+    return remarks
+
+
+def _nearest(old: Geometry, new: Geometry, k: int) -> list[int]:
+    """Slices of the source around slice `k` of the new grid, the nearest one first."""
+    centre = [(n - 1) / 2 for n in new.shape[:2]]
+    place = float(old.to_voxel(new.to_world([*centre, k]))[2])
+    last = old.shape[2] - 1
+    found = {int(np.clip(np.floor(place), 0, last)), int(np.clip(np.ceil(place), 0, last))}
+    return sorted(found, key=lambda i: (abs(i - place), i))
+
+
+def _place(dataset: Any, geometry: Geometry, k: int, modality: str) -> None:
+    """Position, orientation and spacing of slice `k` on a new grid, from the affine."""
+    lps = LPS_TO_RAS @ geometry.affine  # the matrix is its own inverse
+    column, row, _ = geometry.spacing
+    u, v = lps[:3, 0] / column, lps[:3, 1] / row
+    if abs(float(u @ v)) > 1e-4:
+        raise OutputError("derived series", "columns and rows that are not at a right angle", "a plain grid")
+    normal = np.cross(u, v)
+    position = lps[:3, 3] + k * lps[:3, 2]
+    distance = abs(float(lps[:3, 2] @ normal))
+    dataset.ImagePositionPatient = [ds_text(x) for x in position]
+    dataset.ImageOrientationPatient = [ds_text(round(float(x), 10)) for x in (*u, *v)]
+    dataset.PixelSpacing = [ds_text(row), ds_text(column)]
+    dataset.SliceThickness = ds_text(distance)
+    if modality == "MR" or "SpacingBetweenSlices" in dataset:
+        dataset.SpacingBetweenSlices = ds_text(distance)
+    if "SliceLocation" in dataset:
+        dataset.SliceLocation = ds_text(round(float(position @ normal), 6))
+
+
+def _window(volume: Volume) -> tuple[str, str]:
+    """Centre and width from the percentiles 0.5 and 99.5."""
+    low, high = np.percentile(volume.array, (0.5, 99.5))
+    return ds_text(round((low + high) / 2, 6)), ds_text(max(round(high - low, 6), 1.0))
+
+
+def _pixels(dataset: Any, values: Quantised, k: int, modality: str) -> None:
+    """Stored values of slice `k` and what says how to read them."""
+    from pydicom.uid import generate_uid
+
+    stored = np.ascontiguousarray(values.stored[:, :, k].T)
+    bits = stored.dtype.itemsize * 8
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SOP_CLASSES[modality], generate_uid(prefix=None)
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = (
+        1,
+        bits,
+        bits,
+        bits - 1,
+    )
+    dataset.PixelRepresentation = int(values.signed)
+    if modality in ("CT", "PT") or (
+        modality == "MR" and (values.slope_text, values.intercept_text) != ("1", "0")
+    ):
+        dataset.RescaleSlope, dataset.RescaleIntercept = values.slope_text, values.intercept_text
+        if modality != "PT":
+            dataset.RescaleType = "HU" if modality == "CT" else "US"
+    data = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
+    dataset.add_new(0x7FE00010, "OW", data + b"\0" * (len(data) % 2))
+
+
+def _save(dataset: Any, path: Path) -> None:
+    """One file, Explicit VR Little Endian."""
+    import warnings
+
+    import pydicom
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        dataset.SOPClassUID,
+        dataset.SOPInstanceUID,
+    )
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(_IMPLEMENTATION)
+    meta.ImplementationVersionName = f"MEDLDM {version()}"[:16]
+    dataset.file_meta = meta
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+
+
+def _check(path: Path, aligned: Volume, values: Quantised, modality: str) -> None:
+    """Reread what was written: the grid within 1e-3 mm, values within half a step. Raises OutputError."""
+    bound = values.slope / 2 * (1 + 1e-6) + 1e-6 * float(np.abs(aligned.array).max())
+    if modality == "SC":
+        found: NDArray[Any] = _reread_picture(path)
+        wanted: NDArray[Any] = values.stored
+        right, bound = True, 0.0
+    else:
+        try:
+            again = dicom.read(path)
+        except InputError as failure:
+            raise OutputError(
+                "derived series", f"files that cannot be reread ({failure.got})", "", "report this"
+            ) from None
+        found, wanted, right = again.array, aligned.array, again.geometry.isclose(aligned.geometry, 1e-3)
+    if not right or found.shape != wanted.shape:
+        raise OutputError("derived series", "another grid when reread", "the same one", "report this")
+    worst = float(np.abs(found.astype(np.float64) - wanted).max())
+    if worst > bound:
+        raise OutputError(
+            "derived series", f"values off by {worst:g} when reread", f"{bound:g}", "report this"
+        )
+
+
+def _reread_picture(path: Path) -> NDArray[Any]:
+    import pydicom
+
+    file = path if path.is_file() else path / "0001.dcm"
+    return np.asarray(pydicom.dcmread(file).pixel_array).T[..., None]

@@ -1,0 +1,228 @@
+"""Attributes of a derived series: what is taken from the source, what is new, what must not stay."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import secrets
+import warnings
+from typing import Any
+
+from medldm.io.dicom import DicomSource
+from medldm.io.quantise import ds_text
+from medldm.volume import Volume
+
+SOP_CLASSES = {
+    "CT": "1.2.840.10008.5.1.4.1.1.2",
+    "MR": "1.2.840.10008.5.1.4.1.1.4",
+    "PT": "1.2.840.10008.5.1.4.1.1.128",
+    "SC": "1.2.840.10008.5.1.4.1.1.7",
+}
+# About the source's pixels or its file, not about the patient or the scan
+_DROPPED = (
+    "IconImageSequence",
+    "VOILUTSequence",
+    "ModalityLUTSequence",
+    "WindowCenterWidthExplanation",
+    "VOILUTFunction",
+    "SmallestImagePixelValue",
+    "LargestImagePixelValue",
+    "SmallestPixelValueInSeries",
+    "LargestPixelValueInSeries",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "PixelAspectRatio",
+    "RealWorldValueMappingSequence",
+    "DigitalSignaturesSequence",
+    "MACParametersSequence",
+    "EncryptedAttributesSequence",
+    "OriginalAttributesSequence",
+    "SourceImageSequence",
+    "ReferencedSeriesSequence",
+    "DerivationCodeSequence",
+    "DataSetTrailingPadding",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+)
+
+
+def provenance(volume: Volume) -> dict[str, Any]:
+    """The last step of the history that a model did, else the last one."""
+    steps = [s for s in volume.history if "model" in s]
+    return dict((steps or list(volume.history) or [{}])[-1])
+
+
+def is_synthetic(volume: Volume) -> bool:
+    """Whether the scan was made up: there is no patient then."""
+    return any(bool(step.get("synthetic")) for step in volume.history)
+
+
+def description(volume: Volume, *remarks: str) -> str:
+    """DerivationDescription: what did it, with which weights and seed; 1024 characters at most."""
+    step = provenance(volume)
+    parts = [f"medldm {step.get('step', 'conversion')}"]
+    words = {"model": "model", "weights_sha256": "weights sha256", "seed": "seed", "version": "version"}
+    parts += [f"{word} {step[key]}" for key, word in words.items() if key in step]
+    text = ", ".join(parts) + ". " + " ".join(r for r in remarks if r)
+    return (text + " Research use only.").encode("ascii", "replace").decode()[:1024]
+
+
+def cleaned(dataset: Any) -> Any:
+    """A copy without private groups, overlays, curves, windows, signatures and empty sequences."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = copy.deepcopy(dataset)
+        result.remove_private_tags()
+        for element in list(result):
+            overlay = element.tag.group & 0xFF00 in (0x5000, 0x6000, 0x7F00)  # or curve, or pixels
+            empty = element.VR == "SQ" and not element.value
+            if overlay or empty or element.keyword in _DROPPED:
+                del result[element.tag]
+        for _ in result.iterall():
+            pass  # every element decoded now: the source may have had another byte order
+    return result
+
+
+def code(value: str, meaning: str) -> Any:
+    """An item of a code sequence, scheme DCM (DICOM PS3.16)."""
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+    return item
+
+
+def common(dataset: Any, volume: Volume, derivation: str, uids: dict[str, str]) -> None:
+    """What every derived image says of itself, whatever it came from."""
+    from pydicom.dataset import Dataset
+
+    now = datetime.datetime.now()
+    dataset.SeriesInstanceUID = uids["series"]
+    for date in ("InstanceCreationDate", "ContentDate", "SeriesDate"):
+        setattr(dataset, date, now.strftime("%Y%m%d"))
+    for time in ("InstanceCreationTime", "ContentTime", "SeriesTime"):
+        setattr(dataset, time, now.strftime("%H%M%S"))
+    step = provenance(volume)
+    dataset.SeriesDescription = f"medldm {step.get('step', '')} {step.get('model', '')}".strip()[:64]
+    dataset.DerivationDescription = derivation
+    dataset.ContentQualification = "RESEARCH"
+    if dataset.get("LossyImageCompression") != "01":
+        dataset.LossyImageCompression = "00"
+    if not dataset.get("BurnedInAnnotation"):
+        dataset.BurnedInAnnotation = "NO"
+    equipment = Dataset()
+    equipment.PurposeOfReferenceCodeSequence = [code("109102", "Processing Equipment")]
+    equipment.Manufacturer, equipment.ManufacturerModelName = "medldm", "medldm"
+    equipment.SoftwareVersions = str(step.get("version", version()))
+    equipment.ContributionDateTime = now.strftime("%Y%m%d%H%M%S")
+    equipment.ContributionDescription = "latent diffusion, research use only"
+    dataset.ContributingEquipmentSequence = [*dataset.get("ContributingEquipmentSequence", []), equipment]
+
+
+def version() -> str:
+    """Of medldm, as installed."""
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("medldm")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def from_source(source: DicomSource, index: int, modality: str, uids: dict[str, str]) -> Any:
+    """Attributes of slice `index` of the source, made those of an image derived from it."""
+    original = source.datasets[index]
+    dataset = cleaned(original)
+    dataset.ImageType = [
+        "DERIVED",
+        "PRIMARY" if modality == "PT" else "SECONDARY",
+        *_third_value(original, modality),
+    ]
+    dataset.FrameOfReferenceUID = original.get("FrameOfReferenceUID") or uids["frame"]
+    if "PositionReferenceIndicator" not in dataset:
+        dataset.PositionReferenceIndicator = ""
+    if float(dataset.get("SpacingBetweenSlices") or 0) < 0:
+        dataset.SpacingBetweenSlices = ds_text(abs(float(dataset.SpacingBetweenSlices)))
+    dataset.SeriesNumber = str((int(original.get("SeriesNumber") or 0) + 5000) % 2**31)
+    return dataset
+
+
+def _third_value(original: Any, modality: str) -> list[str]:
+    """Value 3 of ImageType: the source's, else one that the modality demands."""
+    if modality == "PT":
+        return []
+    values = list(original.get("ImageType") or [])
+    return [str(values[2])] if len(values) > 2 and values[2] else ["AXIAL" if modality == "CT" else "OTHER"]
+
+
+def link_to_source(dataset: Any, source: DicomSource, indices: list[int]) -> None:
+    """SourceImageSequence and ReferencedSeriesSequence: which slices of which series it was made of."""
+    from pydicom.dataset import Dataset
+
+    images: list[Any] = []
+    instances: list[Any] = []
+    for index in indices:
+        original = source.datasets[index]
+        for items in (images, instances):
+            item = Dataset()
+            item.ReferencedSOPClassUID = original.SOPClassUID
+            item.ReferencedSOPInstanceUID = original.SOPInstanceUID
+            items.append(item)
+        images[-1].PurposeOfReferenceCodeSequence = [code("121322", "Source of Image Processing Operation")]
+    dataset.SourceImageSequence = images
+    series = Dataset()
+    series.SeriesInstanceUID = source.datasets[indices[0]].SeriesInstanceUID
+    series.ReferencedInstanceSequence = instances
+    dataset.ReferencedSeriesSequence = [series]
+
+
+def from_nothing(volume: Volume, modality: str, uids: dict[str, str]) -> Any:
+    """Attributes of an image without a patient: invented (synthetic) or unknown (read from NIfTI)."""
+    from pydicom.dataset import Dataset
+
+    synthetic, now = is_synthetic(volume), datetime.datetime.now()
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.PatientName = f"{'SYNTH' if synthetic else 'ANON'}^{uids['patient']}"
+    dataset.PatientID = f"{'SYNTH' if synthetic else 'ANON'}-{uids['patient']}"
+    dataset.PatientBirthDate = dataset.PatientSex = ""
+    if synthetic:
+        dataset.SyntheticData = "YES"
+    else:
+        dataset.PatientIdentityRemoved = "YES"
+        dataset.DeidentificationMethod = "read from a file without identity"
+    dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = uids["study"], uids["frame"]
+    dataset.StudyDate, dataset.StudyTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    dataset.ReferringPhysicianName = dataset.StudyID = dataset.AccessionNumber = ""
+    dataset.SeriesNumber, dataset.Manufacturer = "1", "medldm"
+    dataset.PositionReferenceIndicator = dataset.PatientPosition = dataset.Laterality = ""
+    third = {"CT": ["AXIAL"], "MR": ["OTHER"], "SC": []}[modality]
+    dataset.ImageType = ["DERIVED", "SECONDARY", *third]
+    dataset.AcquisitionNumber = ""
+    if modality == "MR":
+        dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "RM", "NONE", ""
+        dataset.MRAcquisitionType = "3D"
+        dataset.EchoTime = dataset.EchoTrainLength = dataset.RepetitionTime = ""
+    elif modality == "CT":
+        dataset.KVP = ""
+    else:
+        dataset.ConversionType, dataset.PatientOrientation = ("SYN" if synthetic else "WSD"), ""
+        for keyword in (
+            "FrameOfReferenceUID",
+            "PositionReferenceIndicator",
+            "PatientPosition",
+            "AcquisitionNumber",
+        ):
+            delattr(dataset, keyword)
+    dataset.Modality = "OT" if modality == "SC" else modality
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    return dataset
+
+
+def new_uids() -> dict[str, str]:
+    """Fresh identifiers, derived from nothing."""
+    from pydicom.uid import generate_uid
+
+    uids = {name: str(generate_uid(prefix=None)) for name in ("study", "series", "frame")}
+    return uids | {"patient": secrets.token_hex(6)}
