@@ -65,7 +65,9 @@ def read(path: Path, series: str | None = None) -> Volume:
         header = image.header
         with nib.openers.Opener(str(path)) as file:
             raw = image.header_class.from_fileobj(file, check=False)  # as stored: load() repairs in silence
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, *_DAMAGE) as failure:
+    except nib.spatialimages.HeaderDataError as failure:
+        raise PixelError(path.name, f"an impossible header ({failure})", "a valid one") from None
+    except (nib.filebasedimages.ImageFileError, *_DAMAGE) as failure:
         reason = f"no readable NIfTI header ({type(failure).__name__})"
         raise PixelError(path.name, reason, "a whole file") from None
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image):

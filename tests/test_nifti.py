@@ -1,0 +1,237 @@
+import gzip
+import json
+import warnings
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import medldm
+from medldm.errors import (
+    AmbiguousInput,
+    GeometryError,
+    InputError,
+    LimitError,
+    OutputError,
+    PixelError,
+    UnsupportedInput,
+)
+from medldm.geometry import Geometry
+from medldm.volume import Volume
+
+OBLIQUE = np.array([[0, -0.6, 1.6, -90], [-2.0, 0, 0, 120], [0, 0.8, 1.2, -70], [0, 0, 0, 1]])
+
+
+def values(shape=(4, 5, 6)):
+    return np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+
+
+def save(path, array, affine=OBLIQUE, change=None):
+    """A NIfTI file by nibabel; both codes 1, mm; `change(header)` may alter the header."""
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    image.header.set_xyzt_units("mm")
+    if change is not None:
+        change(image.header)
+    nib.save(image, path)
+    return path
+
+
+QFORM_CODE, SFORM_CODE, PIXDIM_1, DIM_1, SCL_SLOPE, SROW_X = 252, 254, 80, 42, 112, 280  # offsets in NIfTI-1
+
+
+def patch(path, offset, raw):
+    """Overwrite bytes of an uncompressed file: nibabel would repair what is wrong while writing it."""
+    data = bytearray(path.read_bytes())
+    data[offset : offset + len(raw)] = raw
+    path.write_bytes(bytes(data))
+    return path
+
+
+def test_array_affine_and_scale_are_those_of_the_file(tmp_path):
+    path = save(tmp_path / "a.nii.gz", values(), change=lambda h: h.set_slope_inter(2, -7))
+    volume = medldm.read(path)
+    np.testing.assert_array_equal(volume.array, np.asarray(nib.load(path).dataobj))
+    np.testing.assert_allclose(volume.geometry.affine, OBLIQUE, atol=1e-6)
+    assert (volume.unit, volume.modality) == ("arbitrary", "")
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("flip", [1, -1])
+def test_round_trip_keeps_values_grid_handedness_and_unit(tmp_path, suffix, flip):
+    affine = OBLIQUE @ np.diag([flip, 1, 1, 1])
+    volume = Volume(values() / 3 - 20, Geometry(affine, (4, 5, 6)), "HU", "CT", ({"step": "made"},))
+    path = medldm.write(volume, tmp_path / f"scan{suffix}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = medldm.read(path)
+    np.testing.assert_array_equal(again.array, volume.array)
+    assert again.geometry.isclose(volume.geometry) and (again.unit, again.modality) == ("HU", "CT")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["scan.json", f"scan{suffix}"]
+    assert json.loads((tmp_path / "scan.json").read_text())["medldm"]["history"] == [{"step": "made"}]
+
+
+def test_written_forms_are_coded_and_agree(tmp_path):
+    medldm.write(Volume(values(), Geometry(OBLIQUE, (4, 5, 6))), tmp_path / "a.nii.gz")
+    header = nib.load(tmp_path / "a.nii.gz").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
+    np.testing.assert_allclose(header.get_qform(), header.get_sform(), atol=1e-4)
+    assert header.get_xyzt_units()[0] == "mm" and header.get_data_dtype() == np.float32
+
+
+def test_a_sheared_grid_is_left_to_the_sform(tmp_path):
+    affine = np.eye(4)
+    affine[1, 2] = 0.3
+    medldm.write(Volume(values(), Geometry(affine, (4, 5, 6))), tmp_path / "a.nii.gz")
+    assert int(nib.load(tmp_path / "a.nii.gz").header["qform_code"]) == 0
+    assert medldm.read(tmp_path / "a.nii.gz").geometry.isclose(Geometry(affine, (4, 5, 6)))
+
+
+def test_the_same_scan_gives_the_same_bytes(tmp_path):
+    volume = Volume(values(), Geometry(OBLIQUE, (4, 5, 6)))
+    files = [medldm.write(volume, tmp_path / name) for name in ("a.nii.gz", "b.nii.gz")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_differing_forms_warn_and_the_sform_counts(tmp_path):
+    moved = OBLIQUE.copy()
+    moved[0, 3] += 5
+    path = save(tmp_path / "a.nii", values(), change=lambda h: h.set_qform(moved, 1))
+    with pytest.warns(UserWarning, match="5 mm"):
+        volume = medldm.read(path)
+    np.testing.assert_allclose(volume.geometry.affine, OBLIQUE, atol=1e-6)
+    assert volume.history[0]["qform_differs_mm"] == pytest.approx(5, abs=1e-3)
+
+
+def test_a_lone_qform_counts(tmp_path):
+    path = patch(save(tmp_path / "a.nii", values()), SFORM_CODE, np.int16(0).tobytes())
+    volume = medldm.read(path)
+    np.testing.assert_allclose(volume.geometry.affine, OBLIQUE, atol=1e-4)
+    assert volume.history[0]["xform"] == "qform"
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("micron", 1e-3), ("meter", 1e3), ("mm", 1)])
+def test_lengths_are_converted_to_mm(tmp_path, unit, mm):
+    path = save(tmp_path / "a.nii", values(), np.diag([2.0, 3, 4, 1]), lambda h: h.set_xyzt_units(unit))
+    np.testing.assert_allclose(medldm.read(path).geometry.spacing, np.array([2, 3, 4]) * mm)
+
+
+def test_no_unit_of_length_warns(tmp_path):
+    path = save(tmp_path / "a.nii", values(), change=lambda h: h.set_xyzt_units("unknown"))
+    with pytest.warns(UserWarning, match="millimetres assumed"):
+        medldm.read(path)
+
+
+def test_trailing_axes_of_one_are_dropped_and_missing_ones_added(tmp_path):
+    assert medldm.read(save(tmp_path / "a.nii", values((4, 5, 6, 1, 1)))).geometry.shape == (4, 5, 6)
+    assert medldm.read(save(tmp_path / "b.nii", values((4, 5)))).geometry.shape == (4, 5, 1)
+
+
+REFUSED = {
+    "4D": (values((3, 3, 3, 2)), AmbiguousInput, "3 x 3 x 3 x 2"),
+    "complex": (values().astype(np.complex64), UnsupportedInput, "complex"),
+    "NaN": (np.where(values() < 3, np.nan, 1.0).astype(np.float32), PixelError, "3 voxels"),
+    "beyond float32": (np.full((2, 2, 2), 1e300), PixelError, "8 voxels"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals(tmp_path, case):
+    array, error, reason = REFUSED[case]
+    with pytest.raises(error, match=reason):
+        medldm.read(save(tmp_path / "a.nii", array))
+
+
+def test_rgb_is_refused(tmp_path):
+    rgb = np.zeros((3, 3, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    with pytest.raises(UnsupportedInput, match="RGB"):
+        medldm.read(save(tmp_path / "a.nii", rgb))
+
+
+NO_CODE, NAN, ZERO = np.int16(0).tobytes(), np.float32(np.nan).tobytes(), np.float32(0).tobytes()
+DAMAGED = {
+    "both codes 0": ([(SFORM_CODE, NO_CODE), (QFORM_CODE, NO_CODE)], GeometryError, "neither"),
+    "NaN in the sform": ([(SROW_X, NAN)], GeometryError, "sform"),
+    "qform with a spacing of 0": ([(SFORM_CODE, NO_CODE), (PIXDIM_1, ZERO)], GeometryError, "qform"),
+    "negative size": ([(DIM_1, np.int16(-3).tobytes())], PixelError, "-3"),
+    "gigantic size": ([(DIM_1, np.int16([32767] * 3).tobytes())], LimitError, "GiB"),
+    "size beyond the file": ([(DIM_1, np.int16([100] * 3).tobytes())], PixelError, "cut off"),
+    "slope without intercept": ([(SCL_SLOPE, np.float32([2, np.nan]).tobytes())], PixelError, "inter"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_headers_are_refused(tmp_path, case):
+    patches, error, reason = DAMAGED[case]
+    path = save(tmp_path / "a.nii", values())
+    for offset, raw in patches:
+        patch(path, offset, raw)
+    with pytest.raises(error, match=reason):
+        medldm.read(path)
+
+
+@pytest.mark.parametrize("slope", [0, np.nan])
+def test_a_slope_of_0_or_nan_means_none(tmp_path, slope):
+    path = patch(save(tmp_path / "a.nii", values()), SCL_SLOPE, np.float32([slope, 5]).tobytes())
+    np.testing.assert_array_equal(medldm.read(path).array, values())
+
+
+def test_files_cut_off_are_refused(tmp_path):
+    whole = save(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(16, 16, 16))).read_bytes()
+    for name, data in (
+        ("b.nii.gz", whole[:-2000]),
+        ("c.nii.gz", whole[:20]),
+        ("d.nii.gz", b""),
+        ("e.nii", gzip.decompress(whole)[:-10]),
+        ("f.nii", gzip.decompress(whole)[:100]),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(PixelError, match=name):
+            medldm.read(tmp_path / name)
+
+
+def test_existing_files_stay_unless_overwrite(tmp_path):
+    one, two = (Volume(values() + n, Geometry(OBLIQUE, (4, 5, 6))) for n in (0, 1))
+    medldm.write(one, tmp_path / "a.nii.gz")
+    with pytest.raises(OutputError, match="exist"):
+        medldm.write(two, tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(medldm.read(tmp_path / "a.nii.gz").array, one.array)
+    medldm.write(two, tmp_path / "a.nii.gz", overwrite=True)
+    np.testing.assert_array_equal(medldm.read(tmp_path / "a.nii.gz").array, two.array)
+
+
+def test_a_failing_write_leaves_nothing_and_foreign_sidecars_alone(tmp_path, monkeypatch):
+    volume = Volume(values(), Geometry(OBLIQUE, (4, 5, 6)))
+    (tmp_path / "a.json").write_text('{"EchoTime": 3}')
+    with pytest.raises(OutputError, match="another program"):
+        medldm.write(volume, tmp_path / "a.nii.gz")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match="No space"):
+        medldm.write(volume, tmp_path / "b.nii.gz")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_missing_folder_and_unknown_names(tmp_path):
+    volume = Volume(values(), Geometry(OBLIQUE, (4, 5, 6)))
+    with pytest.raises(OutputError, match="no folder"):
+        medldm.write(volume, tmp_path / "no" / "a.nii")
+    with pytest.raises(OutputError, match="dicom"):
+        medldm.write(volume, tmp_path / "folder")
+    with pytest.raises(InputError):
+        medldm.read(tmp_path / "absent.nii")
+    with pytest.raises(InputError, match="series"):
+        medldm.read(save(tmp_path / "a.nii", values()), series="1.2")
+
+
+def test_real_heads(data_dir):
+    path = sorted((data_dir / "brain-t1-2mm" / "t1").iterdir())[0]
+    volume, image = medldm.read(path), nib.load(path)
+    np.testing.assert_array_equal(volume.array, image.get_fdata(dtype=np.float32))
+    np.testing.assert_allclose(volume.geometry.affine, image.affine, atol=1e-6)
+    assert volume.geometry.axcodes == ("P", "S", "R")
