@@ -1,0 +1,80 @@
+import pytest
+
+from medldm.errors import InputError
+from medldm.manifest import hash_patient, load_manifest, rows_of_folder, split_rows
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a table of (file, patient, split) and its files; returns the CSV's path."""
+
+    def make(records, create=True):
+        lines = ["file,patient,split,finding"] + [f"{f},{p},{s},none" for f, p, s in records]
+        (tmp_path / "index.csv").write_text("\n".join(lines) + "\n")
+        (tmp_path / "images").mkdir(exist_ok=True)
+        for file, *_ in records if create else []:
+            (tmp_path / "images" / file).touch()
+        return tmp_path / "index.csv"
+
+    return make
+
+
+def load(path):
+    return load_manifest(path, root=path.parent, file_pattern="images/{file}", dataset="set")
+
+
+def test_rows_hold_paths_splits_conditions_and_no_patient(table):
+    rows = load(table([("a.png", "Smith", "train"), ("b.png", "Smith", "train"), ("c.png", "Jones", "test")]))
+    assert [r.path.name for r in rows] == ["a.png", "b.png", "c.png"] and all(r.path.is_file() for r in rows)
+    assert rows[0].patient_hash == rows[1].patient_hash != rows[2].patient_hash
+    assert len(rows[0].patient_hash) == 12 and rows[0].conditions["finding"] == "none"
+    assert "Smith" not in repr(rows)
+
+
+def test_hashes_differ_between_data_sets():
+    assert hash_patient("1", "a") != hash_patient("1", "b")
+
+
+def test_a_patient_in_two_splits_is_refused_and_not_named(table):
+    with pytest.raises(InputError, match="two splits") as caught:
+        load(table([("a.png", "Smith", "train"), ("b.png", "Smith", "test")]))
+    assert "Smith" not in str(caught.value)
+
+
+def test_missing_files_are_counted_and_the_first_named(table):
+    with pytest.raises(InputError, match="2 missing files.*a.png"):
+        load(table([("a.png", "1", "train"), ("b.png", "2", "train")], create=False))
+
+
+def test_missing_table_and_columns_are_named(table, tmp_path):
+    with pytest.raises(InputError, match="absent.csv"):
+        load(tmp_path / "absent.csv")
+    with pytest.raises(InputError, match="subject"):
+        load_manifest(table([("a.png", "1", "train")]), root=tmp_path, file_pattern="images/{file}", patient="subject")
+
+
+def test_validation_is_drawn_by_patient_and_repeatable(table):
+    rows = load(table([(f"{p}-{n}.png", str(p), "train") for p in range(20) for n in range(3)]))
+    train, validation = split_rows(rows, 0.25, seed=3)
+    assert len(validation) == 15 and len(train) == 45
+    assert not {r.patient_hash for r in train} & {r.patient_hash for r in validation}
+    assert split_rows(rows, 0.25, seed=3) == (train, validation) != split_rows(rows, 0.25, seed=4)
+    assert split_rows(rows, 0, seed=3) == (rows, [])
+
+
+def test_a_folder_of_scans_is_a_data_set(tmp_path):
+    for name in ("b.nii.gz", "a.png", "notes.txt"):
+        (tmp_path / name).touch()
+    rows = rows_of_folder(tmp_path)
+    assert [r.path.name for r in rows] == ["a.png", "b.nii.gz"]
+    assert len({r.patient_hash for r in rows}) == 2
+
+
+def test_real_tables(data_dir):
+    chest = data_dir / "chest-xray-256"
+    rows = load_manifest(chest / "index.csv", root=chest, file_pattern="images/{file}", dataset="chest")
+    assert len(rows) == 854 and len({r.patient_hash for r in rows}) == 580
+    heads = data_dir / "brain-t1-2mm"
+    patterns = {"file_pattern": "t1/{participant}.nii.gz", "mask_pattern": "labels/{participant}.nii.gz"}
+    rows = load_manifest(heads / "participants.csv", root=heads, patient="participant", dataset="heads", **patterns)
+    assert [r.split for r in rows].count("train") == 27 and all(r.mask.is_file() for r in rows)
