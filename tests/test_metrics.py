@@ -1,0 +1,99 @@
+"""PSNR and SSIM against deliberately naive second implementations."""
+
+import math
+
+import numpy as np
+import pytest
+
+from medldm.errors import InputError
+from medldm.evaluate.metrics import psnr, ssim
+
+
+def images(shape=(24, 20), seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.random(shape)
+    return truth + 0.1 * rng.standard_normal(shape), truth
+
+
+def naive_ssim(a, b, data_range):
+    """Wang et al. 2004, eq. 13, window by window over the places where the whole window fits."""
+    radius, sigma = 5, 1.5
+    axis = np.arange(-radius, radius + 1)
+    one = np.exp(-(axis**2) / (2 * sigma**2))
+    weights = one
+    for _ in range(a.ndim - 1):
+        weights = np.multiply.outer(weights, one)
+    weights /= weights.sum()
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    values = []
+    for centre in np.ndindex(*(n - 2 * radius for n in a.shape)):
+        window = tuple(slice(c, c + 2 * radius + 1) for c in centre)
+        x, y = a[window], b[window]
+        mx, my = (weights * x).sum(), (weights * y).sum()
+        vx, vy = (weights * (x - mx) ** 2).sum(), (weights * (y - my) ** 2).sum()
+        cov = (weights * (x - mx) * (y - my)).sum()
+        values.append((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
+    return float(np.mean(values))
+
+
+def test_psnr_is_that_of_the_definition():
+    a, b = images()
+    error = sum((x - y) ** 2 for x, y in zip(a.ravel(), b.ravel(), strict=True)) / a.size
+    assert psnr(a, b, data_range=2.0) == pytest.approx(20 * math.log10(2.0) - 10 * math.log10(error))
+
+
+def test_psnr_of_a_tenth_of_the_range_is_20_db():
+    assert psnr(np.full((4, 4), 0.6), np.full((4, 4), 0.5)) == pytest.approx(20.0)
+
+
+def test_psnr_sees_only_the_mask():
+    a, b = images()
+    mask = np.zeros(a.shape, dtype=bool)
+    mask[3:9, 4:8] = True
+    inside = psnr(a[3:9, 4:8], b[3:9, 4:8])
+    a[~mask] = 1e6
+    assert psnr(a, b, mask=mask) == pytest.approx(inside)
+
+
+def test_equal_images_have_infinite_psnr_and_ssim_one():
+    _, b = images()
+    assert psnr(b, b) == math.inf
+    assert ssim(b, b) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (13, 14, 12)])
+def test_ssim_is_that_of_the_paper(shape):
+    a, b = images(shape)
+    assert ssim(a, b) == pytest.approx(naive_ssim(a, b, 1.0), abs=1e-9)
+    assert ssim(100 * a, 100 * b, data_range=100.0) == pytest.approx(naive_ssim(a, b, 1.0), abs=1e-9)
+
+
+def test_ssim_with_a_mask_is_that_of_its_bounding_box():
+    a, b = images((30, 28))
+    mask = np.zeros(a.shape, dtype=bool)
+    mask[4, 7] = mask[22, 25] = True
+    assert ssim(a, b, mask=mask) == pytest.approx(naive_ssim(a[4:23, 7:26], b[4:23, 7:26], 1.0), abs=1e-9)
+
+
+def test_an_axis_of_length_one_changes_nothing():
+    a, b = images()
+    assert ssim(a[:, :, None], b[:, :, None]) == ssim(a, b)
+    assert psnr(a[:, :, None], b[:, :, None]) == psnr(a, b)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_what_cannot_be_compared_is_refused(metric):
+    a, b = images()
+    with pytest.raises(InputError, match="equal shapes"):
+        metric(a, b[:-1])
+    with pytest.raises(InputError, match="empty mask"):
+        metric(a, b, mask=np.zeros(a.shape, dtype=bool))
+    a[0, 0] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        metric(a, b)
+
+
+def test_an_image_smaller_than_the_window_is_refused():
+    a, b = images((10, 40))
+    with pytest.raises(InputError, match="11 voxels"):
+        ssim(a, b)
