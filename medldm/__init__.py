@@ -25,16 +25,16 @@ _HOMES = {
     "Restoration": "medldm.restore.restoration",
     "Model": "medldm.model",
 }
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, "__version__"]
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for type checkers and editors
     from medldm.api import denoise, load_model, super_resolve, synthesize, train
-    from medldm.errors import MedldmError
-    from medldm.geometry import Geometry
+    from medldm.errors import MedldmError as MedldmError
+    from medldm.geometry import Geometry as Geometry
     from medldm.io import read, write
-    from medldm.model import Model
-    from medldm.restore.restoration import Restoration
-    from medldm.volume import Volume
+    from medldm.model import Model as Model
+    from medldm.restore.restoration import Restoration as Restoration
+    from medldm.volume import Volume as Volume
 
 
 def __getattr__(name: str) -> object:

@@ -46,7 +46,12 @@ def as_volume(
     if array.ndim not in (2, 3) or array.dtype.kind not in "uifb" or not array.size:
         raise InputError("array", f"shape {array.shape}, {array.dtype}", "a 2D or 3D array of real numbers")
     if not np.isfinite(array).all():
-        raise InputError("array", f"{int((~np.isfinite(array)).sum())} values that are not finite", "finite values", "fill them")
+        raise InputError(
+            "array",
+            f"{int((~np.isfinite(array)).sum())} values that are not finite",
+            "finite values",
+            "fill them",
+        )
     step: dict[str, Any] = {"step": "array", "shape": list(array.shape)}
     if array.ndim == 2:
         row, column = _lengths(spacing, 2) if spacing is not None else (1.0, 1.0)
@@ -58,7 +63,12 @@ def as_volume(
     elif spacing is not None:
         geometry = Geometry.from_spacing(array.shape, _lengths(spacing, 3))
     else:
-        raise InputError("array", "neither spacing nor affine", "one of them for a 3D array", "give spacing=(i, j, k) in mm")
+        raise InputError(
+            "array",
+            "neither spacing nor affine",
+            "one of them for a 3D array",
+            "give spacing=(i, j, k) in mm",
+        )
     unit = "grey8" if array.dtype == np.uint8 else "arbitrary"
     return Volume(array.astype(np.float32), geometry, unit, "", (step,))
 
@@ -142,7 +152,7 @@ def super_resolve(
     Other arguments as in `denoise`. Raises InputError, ModelError, RunError.
     """
     of_array = isinstance(scan, np.ndarray)
-    own = np.atleast_1d(spacing) if of_array and spacing is not None else None
+    own = np.atleast_1d(np.asarray(spacing, dtype=float)).tolist() if of_array and spacing is not None else None
     volume = as_volume(scan, spacing=own, affine=affine, series=series)
     loaded = _model(model, device)
     factor = _factor(volume, loaded, scale, None if of_array else spacing)
@@ -158,31 +168,43 @@ def _factor(
     if (scale is None) == (spacing is None):
         raise InputError("super_resolve", "both or neither of scale and spacing", "one of them")
     if spacing is not None:
-        wanted = np.broadcast_to(np.asarray(spacing, dtype=float), (3,)) if np.size(spacing) in (1, 3) else None
+        wanted = (
+            np.broadcast_to(np.asarray(spacing, dtype=float), (3,)) if np.size(spacing) in (1, 3) else None
+        )
         if wanted is None or not (np.isfinite(wanted).all() and (wanted > 0).all()):
             raise InputError("spacing", str(spacing), "one or three lengths > 0 in mm")
         exact = np.where(np.arange(3) < dims, now / wanted, 1.0)
         factor = np.rint(exact)
         if np.any(np.abs(exact - factor) > 0.02 * factor) or np.any(factor < 1):
             text = " x ".join(f"{s:.4g}" for s in now)
-            raise InputError("spacing", str(spacing), f"whole fractions of the scan's {text} mm", "or give scale")
-    elif np.size(scale) == 1:
+            raise InputError(
+                "spacing", str(spacing), f"whole fractions of the scan's {text} mm", "or give scale"
+            )
+    elif np.size(np.asarray(scale)) == 1:
         one = int(np.asarray(scale).reshape(-1)[0])
         factor = np.array([one, one, 1]) if dims == 2 else np.ones(3)
         if dims == 3:
             factor[len(now) - 1 - int(np.argmax(now[::-1]))] = one
     else:
         factor = np.ones(3)
-        factor[: np.size(scale)] = np.asarray(scale)[:3]
+        given = np.asarray(scale)
+        factor[: len(given)] = given[:3]
     result = (int(factor[0]), int(factor[1]), int(factor[2]))
     table = model.recipe.degradation
     refined = [f for f in result if f != 1]
     bad = [f for f in refined if f not in table.factors]
     if bad or not refined:
         known = ", ".join(map(str, table.factors))
-        raise InputError("scale", " x ".join(map(str, result)), f"factors out of {known}", "take another scale")
+        raise InputError(
+            "scale", " x ".join(map(str, result)), f"factors out of {known}", "take another scale"
+        )
     if table.through_plane and len(refined) > 1:
-        raise InputError("scale", " x ".join(map(str, result)), f"one axis: {model.name} refines through plane", "e.g. 1x1x2")
+        raise InputError(
+            "scale",
+            " x ".join(map(str, result)),
+            f"one axis: {model.name} refines through plane",
+            "e.g. 1x1x2",
+        )
     if not table.through_plane and (result[0] != result[1] or result[2] != 1):
         raise InputError("scale", " x ".join(map(str, result)), "the same factor on both axes of the image")
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 from collections.abc import Sequence
@@ -65,22 +66,37 @@ def load_manifest(
         rows.append(Row(path, mask, digest, split, {k: v for k, v in record.items() if k not in used}))
     absent = [p for row in rows for p in (row.path, row.mask) if p is not None and not p.is_file()]
     if absent:
-        raise InputError(str(table), f"{len(absent)} missing files, first {absent[0].name}", "every file of the table")
+        raise InputError(
+            str(table), f"{len(absent)} missing files, first {absent[0].name}", "every file of the table"
+        )
     if not rows:
         raise EmptyInput(str(table), "no rows", "one row a scan")
     return rows
 
 
 def rows_of_folder(folder: Path, *, dataset: str = "") -> list[Row]:
-    """Every file below `folder` that a reader takes by its suffix, each a patient of its own.
+    """Every scan below `folder`, each a patient of its own: files by their suffix, and folders of DICOM slices.
 
     Raises EmptyInput where there is none.
     """
-    suffixes = tuple(s for name in registry.names("readers") for s in registry.find("readers", name).SUFFIXES)
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.lower().endswith(suffixes))
-    if not found:
-        raise EmptyInput(str(folder), "no scans", f"files ending in {', '.join(suffixes)}")
-    return [Row(p, None, hash_patient(str(p.relative_to(folder)), dataset), "train", {}) for p in found]
+    readers = []
+    for name in registry.names("readers"):
+        with contextlib.suppress(InputError):  # a broken plugin harms nobody else; medldm doctor names it
+            readers.append(registry.find("readers", name))
+    everything = [folder, *sorted(folder.rglob("*"))]
+    series = [
+        p
+        for p in everything
+        if p.is_dir() and not any(c.is_dir() for c in p.iterdir()) and any(r.can_read(p) for r in readers)
+    ]
+    suffixes = tuple(suffix for reader in readers for suffix in reader.SUFFIXES)
+    files = [
+        p for p in everything if p.is_file() and p.parent not in series and p.name.lower().endswith(suffixes)
+    ]
+    if not series and not files:
+        raise EmptyInput(str(folder), "no scans", f"DICOM folders, or files ending in {', '.join(suffixes)}")
+    scans = sorted([*series, *files])
+    return [Row(p, None, hash_patient(str(p.relative_to(folder)), dataset), "train", {}) for p in scans]
 
 
 def split_rows(rows: Sequence[Row], fraction: float, *, seed: int) -> tuple[list[Row], list[Row]]:

@@ -87,7 +87,9 @@ class Model:
                 "give one slice, or take a 3D model",
             )
         if volume.modality and volume.modality not in recipe.modality:
-            warnings.append(f"modality {volume.modality}; the model was trained on {', '.join(recipe.modality)}")
+            warnings.append(
+                f"modality {volume.modality}; the model was trained on {', '.join(recipe.modality)}"
+            )
         low, high = recipe.spacing_range
         assumed = any(step.get("spacing_assumed") for step in volume.history)
         spacing = volume.geometry.spacing[: recipe.dims]
@@ -129,7 +131,9 @@ def pack_folder(name_or_folder: str | Path) -> Path:
     if folder.is_dir():
         missing = [part for part in (WEIGHTS, RECIPE) if not (folder / part).is_file()]
         if missing:
-            raise ModelError(f"model folder {folder.name}", f"no {', '.join(missing)}", "a pack (see medldm train)")
+            raise ModelError(
+                f"model folder {folder.name}", f"no {', '.join(missing)}", "a pack (see medldm train)"
+            )
         return folder
     return Path(registry.find("models", str(name_or_folder)).folder())
 
@@ -152,6 +156,8 @@ def load_model(name_or_folder: str | Path, device: str | None = None) -> Model:
         raise ModelError(where, str(failure), "a recipe of this version") from None
     except (OSError, ValueError, SafetensorError, RuntimeError) as failure:
         reason = str(failure).splitlines()[0][:120]
-        raise ModelError(where, f"damaged pack ({reason})", "weights that match recipe.json", "reinstall it") from None
+        raise ModelError(
+            where, f"damaged pack ({reason})", "weights that match recipe.json", "reinstall it"
+        ) from None
     card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
     return Model(recipe.name, networks.to(target).eval().requires_grad_(False), recipe, card, digest)

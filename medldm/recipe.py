@@ -106,6 +106,7 @@ class Recipe(_Table):
     synthesis_unit: str = "arbitrary"
     synthesis_scale: float = 1.0
     seed: int = 0
+    checkpoint_seconds: float = Field(120.0, gt=0)
     validation_fraction: float = Field(0.04, ge=0, lt=1)
     augment_gain: float = Field(0.0, ge=0)
     augment_zoom: float = Field(1.0, ge=1)
@@ -156,7 +157,9 @@ def load_recipe(path: str | Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as failure:
-        raise RecipeError(str(path), failure.strerror or "unreadable", "a TOML recipe", "see configs/") from None
+        raise RecipeError(
+            str(path), failure.strerror or "unreadable", "a TOML recipe", "see configs/"
+        ) from None
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as failure:

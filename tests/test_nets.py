@@ -78,7 +78,9 @@ def test_a_tile_has_the_latents_of_the_whole(dims):
 
 
 def measurement(dims: int, n: int = 32, batch: int = 1) -> Measurement:
-    return Measurement(randn(batch, 1, *(n,) * dims).abs(), torch.full((batch,), 0.05), torch.ones(batch, dims))
+    return Measurement(
+        randn(batch, 1, *(n,) * dims).abs(), torch.full((batch,), 0.05), torch.ones(batch, dims)
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])

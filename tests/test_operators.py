@@ -40,7 +40,13 @@ def test_block_average_equals_a_naive_loop():
     x = torch.randn(1, 1, 4, 6, 8, generator=torch.Generator().manual_seed(1))
     y = BlockAverage((2, 3, 4)).forward(x)[0, 0].numpy()
     naive = np.array(
-        [[[x[0, 0, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3, 4 * k : 4 * k + 4].mean() for k in range(2)] for j in range(2)] for i in range(2)]
+        [
+            [
+                [x[0, 0, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3, 4 * k : 4 * k + 4].mean() for k in range(2)]
+                for j in range(2)
+            ]
+            for i in range(2)
+        ]
     )
     np.testing.assert_allclose(y, naive, atol=1e-6)
 

@@ -10,7 +10,9 @@ from torch import Tensor
 SIGMA_MIN, SIGMA_MAX = 0.008, 40.0
 
 
-def karras_sigmas(steps: int, *, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = 7.0) -> Tensor:
+def karras_sigmas(
+    steps: int, *, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = 7.0
+) -> Tensor:
     """`steps` levels from sigma_max to sigma_min and a final 0: (steps + 1,), float64 (Karras et al. 2022, eq. 5)."""
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)

@@ -33,7 +33,9 @@ class Measurement(NamedTuple):
         """(B, 1 + dims, *size): noise level (0 at 0.1 % of the range, 1 at 30 %) and log2 of the factor."""
         low, high = NOISE_STD_RANGE
         log_noise = torch.log(self.noise_std.clamp(low, high) / low) / torch.log(torch.tensor(high / low))
-        levels = torch.cat([log_noise[:, None].to(self.image), torch.log2(self.factor.to(self.image)) / 2], dim=1)
+        levels = torch.cat(
+            [log_noise[:, None].to(self.image), torch.log2(self.factor.to(self.image)) / 2], dim=1
+        )
         return levels.view(*levels.shape, *(1,) * len(size)).expand(-1, -1, *size)
 
     def to_latent_condition(self, autoencoder: Autoencoder) -> Tensor:

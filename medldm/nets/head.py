@@ -33,7 +33,7 @@ class MeasurementHead(nn.Module):
         conv = Conv[Conv.CONV, dims]
         self.dims = dims
         self.multiple = 2 ** len(channels)
-        self.half = (2,) * dims
+        self.block = (2,) * dims
         inputs = 2 * 2**dims + 2 + dims
         self.stem = conv(inputs, channels[0], 3, padding=1)
         self.pool = Pool[Pool.AVG, dims](2)
@@ -59,7 +59,7 @@ class MeasurementHead(nn.Module):
         Returns the image (B, 1, *S) and the standard deviation of its error (B, 1, *S).
         """
         pair = torch.cat([measurement.image, decoded], dim=1)
-        half = space_to_depth(pair, self.half)
+        half = space_to_depth(pair, self.block)
         level_map = level.to(half).view(-1, 1, *(1,) * self.dims).expand(-1, 1, *half.shape[2:])
         h = self.stem(torch.cat([half - 0.5, measurement.level_maps(half.shape[2:]), level_map], dim=1))
         skips: list[Tensor] = []
@@ -73,7 +73,7 @@ class MeasurementHead(nn.Module):
             for axis in range(2, narrow.ndim):
                 narrow = narrow.repeat_interleave(2, dim=axis)
             h = self.up[index](skips[index] + narrow)
-        full = depth_to_space(self.to_full(torch.relu(h)), self.half)
+        full = depth_to_space(self.to_full(torch.relu(h)), self.block)
         gate, residual, log_std = self.finish(torch.cat([full, pair - 0.5], dim=1)).float().chunk(3, dim=1)
         image = decoded + torch.sigmoid(gate) * (measurement.image - decoded) + 0.1 * residual
         return image, torch.exp((log_std - 4).clamp(-9, 1))

@@ -23,7 +23,9 @@ def _upsampling_matrix(n: int, factor: int) -> Tensor:
     """
     centres = (np.arange(n * factor) + 0.5) / factor - 0.5
     order = 3 if n > 1 else 0
-    cubic = np.stack([ndimage.map_coordinates(row, [centres], order=order, mode="nearest") for row in np.eye(n)])
+    cubic = np.stack(
+        [ndimage.map_coordinates(row, [centres], order=order, mode="nearest") for row in np.eye(n)]
+    )
     up = cubic.T
     down = np.kron(np.eye(n), np.full((1, factor), 1.0 / factor))
     result = up.copy()
@@ -61,7 +63,10 @@ class BlockAverage:
         for axis, f in enumerate(self.factor, start=2):
             if x.shape[axis] % f:
                 raise InputError(
-                    "BlockAverage", f"size {x.shape[axis]} on axis {axis - 2}", f"a multiple of {f}", "crop or pad"
+                    "BlockAverage",
+                    f"size {x.shape[axis]} on axis {axis - 2}",
+                    f"a multiple of {f}",
+                    "crop or pad",
                 )
             x = x.unflatten(axis, (-1, f)).mean(axis + 1)
         return x

@@ -22,7 +22,9 @@ def check_operator(operator: Operator, shape: tuple[int, int, int] = (8, 12, 8),
     left, right = float((y * w).sum()), float((u * operator.adjoint(w)).sum())
     tolerance = 1e-6 * float(y.norm() * w.norm())
     if abs(left - right) > tolerance:
-        raise InputError(name, f"<A x, y> = {left:.9g}, <x, A^T y> = {right:.9g}", "equal numbers", "fix adjoint()")
+        raise InputError(
+            name, f"<A x, y> = {left:.9g}, <x, A^T y> = {right:.9g}", "equal numbers", "fix adjoint()"
+        )
     if float((operator.forward(2 * u - 3 * v) - (2 * y - 3 * operator.forward(v))).abs().max()) > 1e-6:
         raise InputError(name, "A(2u - 3v) != 2 A(u) - 3 A(v)", "a linear operator")
     grid = operator.output_geometry(Geometry.from_spacing(shape, (1.0, 1.0, 1.0)))

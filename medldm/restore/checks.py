@@ -26,8 +26,13 @@ def residual_checks(
     for axis in range(3):
         if residual.shape[axis] < 3:
             continue
-        a, b = np.take(residual, range(residual.shape[axis] - 1), axis), np.take(residual, range(1, residual.shape[axis]), axis)
-        both = np.take(signal, range(residual.shape[axis] - 1), axis) & np.take(signal, range(1, residual.shape[axis]), axis)
+        a, b = (
+            np.take(residual, range(residual.shape[axis] - 1), axis),
+            np.take(residual, range(1, residual.shape[axis]), axis),
+        )
+        both = np.take(signal, range(residual.shape[axis] - 1), axis) & np.take(
+            signal, range(1, residual.shape[axis]), axis
+        )
         if both.sum() > 100 and a[both].std() > 0 and b[both].std() > 0:
             correlation = max(correlation, float(np.corrcoef(a[both], b[both])[0, 1]), key=abs)
     structured = noise_std > 0 and (ratio > 1.3 or abs(correlation) > 0.3)

@@ -6,7 +6,6 @@ import importlib.metadata
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +60,9 @@ class Settings:
             if value < least:
                 raise InputError(name, str(value), f"at least {least}")
         if self.noise_std is not None and not (np.isfinite(self.noise_std) and self.noise_std >= 0):
-            raise InputError("noise_std", str(self.noise_std), "a number >= 0 in the scan's unit, or None to estimate it")
+            raise InputError(
+                "noise_std", str(self.noise_std), "a number >= 0 in the scan's unit, or None to estimate it"
+            )
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise InputError("value_range", str(self.value_range), "(low, high) with low < high")
 
@@ -84,7 +85,10 @@ def _measure(
     y = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None, None]
     fine = BlockAverage(factor).upsample(y).to(model.device)
     image, crop = pad_to_multiple(fine[..., 0] if dims == 2 else fine, (model.recipe.multiple,) * dims)
-    levels = torch.tensor([noise_std], device=model.device), torch.tensor([factor[:dims]], device=model.device)
+    levels = (
+        torch.tensor([noise_std], device=model.device),
+        torch.tensor([factor[:dims]], device=model.device),
+    )
     return Measurement(image, levels[0].float(), levels[1].float()), crop
 
 
@@ -150,7 +154,8 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
         if settings.progress is not None:
             settings.progress(task, done, total)
 
-    order, flips = (0, 1, 2), ()
+    order: tuple[int, int, int] = (0, 1, 2)
+    flips: tuple[int, ...] = ()
     if recipe.dims == 3 and recipe.axcodes:
         order, flips = volume.geometry.orientation_to(recipe.axcodes)
     turned = volume.permute(order).flip(flips)
@@ -164,7 +169,9 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
     scaled_noise = scaling.std_forward(noise_std)
     lowest, highest = recipe.degradation.noise_std
     if scaled_noise > 1.1 * highest:
-        warnings.append(f"noise of {100 * scaled_noise:.0f} % of the range; the model was trained up to {100 * highest:.0f} %")
+        warnings.append(
+            f"noise of {100 * scaled_noise:.0f} % of the range; the model was trained up to {100 * highest:.0f} %"
+        )
 
     measurement, crop = _measure(model, scaling.forward(turned.array), scaled_noise, turned_factor)
     prepared = time.perf_counter()
@@ -186,7 +193,9 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
     if recipe.intensity.zero_floor:
         result = np.maximum(result, 0, dtype=np.float32)
     if not np.isfinite(result).all():
-        raise RunError(f"model {model.name}", "a result that is not finite", "finite values", "report this scan's range")
+        raise RunError(
+            f"model {model.name}", "a result that is not finite", "finite values", "report this scan's range"
+        )
     degraded = operator.forward(torch.from_numpy(result)[None, None])[0, 0].numpy()
     residual = turned.array - degraded
     report = {
@@ -213,7 +222,10 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
         "versions": versions(),
         "device": str(model.device),
     }
-    step = {"step": task, **{k: report[k] for k in ("model", "weights_sha256", "mode", "seed", "steps", "factor")}}
+    step = {
+        "step": task,
+        **{k: report[k] for k in ("model", "weights_sha256", "mode", "seed", "steps", "factor")},
+    }
     step |= {"noise_std": noise_std, "version": versions()["medldm"], "ai_processed": "research use only"}
 
     def on_grid(array: NDArray[np.float32], grid: Geometry) -> Volume:

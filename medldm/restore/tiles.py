@@ -19,7 +19,12 @@ MAX_VOXELS = 12_000_000
 
 
 def merge_by_tiles(
-    head: MeasurementHead, decoded: Tensor, measurement: Measurement, level: Tensor, *, max_voxels: int = MAX_VOXELS
+    head: MeasurementHead,
+    decoded: Tensor,
+    measurement: Measurement,
+    level: Tensor,
+    *,
+    max_voxels: int = MAX_VOXELS,
 ) -> tuple[Tensor, Tensor]:
     """``head(decoded, measurement, level)``, in tiles where the image has more than `max_voxels`."""
     size = decoded.shape[2:]

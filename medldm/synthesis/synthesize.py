@@ -55,10 +55,15 @@ def synthesize(
 
 
 @torch.inference_mode()
-def _scans(model: Model, n: int, seed: int, steps: int, sampler: str, progress: Progress | None) -> Iterator[Volume]:
+def _scans(
+    model: Model, n: int, seed: int, steps: int, sampler: str, progress: Progress | None
+) -> Iterator[Volume]:
     recipe, networks = model.recipe, model.networks
     run = registry.find("samplers", sampler)
-    size = [-(-s // recipe.multiple) * recipe.multiple // recipe.autoencoder.factor for s in recipe.synthesis_shape]
+    size = [
+        -(-s // recipe.multiple) * recipe.multiple // recipe.autoencoder.factor
+        for s in recipe.synthesis_shape
+    ]
     shape = (1, recipe.autoencoder.channels, *size[: recipe.dims])
     sigmas = log_uniform_sigmas(steps)
     low, high = 0.0, (255.0 if recipe.synthesis_unit == "grey8" else np.inf)

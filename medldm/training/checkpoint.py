@@ -29,10 +29,15 @@ def load_checkpoint(folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | No
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as failure:
-        raise RunError(str(path), f"unreadable ({type(failure).__name__})", "a checkpoint", "delete it, start anew") from None
+        raise RunError(
+            str(path), f"unreadable ({type(failure).__name__})", "a checkpoint", "delete it, start anew"
+        ) from None
     if state["recipe"] != recipe:
         changed = sorted(k for k in {*recipe, *state["recipe"]} if recipe.get(k) != state["recipe"].get(k))
         raise RunError(
-            str(path), f"another recipe (differs in {', '.join(changed)})", "the same recipe", "use --no-resume or another --out"
+            str(path),
+            f"another recipe (differs in {', '.join(changed)})",
+            "the same recipe",
+            "use --no-resume or another --out",
         )
     return state

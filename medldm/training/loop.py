@@ -18,7 +18,6 @@ from medldm.training.data import Batches
 from medldm.training.stages import Stage
 
 Progress = Callable[[str, int, int], None]
-CHECKPOINT_SECONDS = 120.0
 REPORT_STEPS = 20
 
 
@@ -85,7 +84,9 @@ def run_stage(
         norm = torch.nn.utils.clip_grad_norm_(stage.trained.parameters(), 1.0)
         if not (torch.isfinite(losses["loss"]) and torch.isfinite(norm)):
             raise RunError(
-                f"stage {name}, step {step}", "a loss or gradient that is not finite", "finite numbers",
+                f"stage {name}, step {step}",
+                "a loss or gradient that is not finite",
+                "finite numbers",
                 "lower lr in the recipe; the last checkpoint is intact",
             )
         optimizer.step()
@@ -102,7 +103,7 @@ def run_stage(
             window.clear()
         if hooks.progress is not None:
             hooks.progress(name, step + 1, table.steps)
-        if time.monotonic() - saved > CHECKPOINT_SECONDS or step + 1 == table.steps:
+        if time.monotonic() - saved > batches.recipe.checkpoint_seconds or step + 1 == table.steps:
             hooks.checkpoint(
                 {
                     "step": step + 1,

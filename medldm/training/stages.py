@@ -118,7 +118,11 @@ class HeadStage(nn.Module):
         fidelity = (weight * error).mean() * 2000
         variance = std.square() + 1e-8
         likelihood = (error.detach() / variance + torch.log(variance)).mean()
-        return {"loss": fidelity + 0.02 * likelihood, "fidelity": fidelity.detach(), "likelihood": likelihood.detach()}
+        return {
+            "loss": fidelity + 0.02 * likelihood,
+            "fidelity": fidelity.detach(),
+            "likelihood": likelihood.detach(),
+        }
 
 
 Stage = AutoencoderStage | DenoiserStage | HeadStage

@@ -31,7 +31,11 @@ LINEAR_START = 10**9  # steps of the patches of the linear code, far from those 
 def _start_linear(networks: Networks, batches: Batches) -> float:
     patches = []
     for step in range(60):
-        cells = space_to_depth(batches.images(LINEAR_START + step), networks.autoencoder.factor).movedim(1, -1).flatten(0, -2)
+        cells = (
+            space_to_depth(batches.images(LINEAR_START + step), networks.autoencoder.factor)
+            .movedim(1, -1)
+            .flatten(0, -2)
+        )
         patches.append(cells)
     return networks.autoencoder.start_linear(torch.cat(patches))
 
@@ -53,8 +57,9 @@ def _measure_latents(networks: Networks, scans: list[Scan]) -> None:
 
 def _stage(name: str, networks: Networks) -> Stage:
     networks.requires_grad_(True)
-    kinds = {"autoencoder": AutoencoderStage, "denoiser": DenoiserStage, "head": HeadStage}
-    return kinds[name](networks)
+    if name == "autoencoder":
+        return AutoencoderStage(networks)
+    return DenoiserStage(networks) if name == "denoiser" else HeadStage(networks)
 
 
 @torch.no_grad()
@@ -111,23 +116,31 @@ def train(
 
     for index, name in enumerate(STAGES[at:], start=at):
         settings = {
-            "autoencoder": recipe.stage_autoencoder, "denoiser": recipe.stage_denoiser, "head": recipe.stage_head
+            "autoencoder": recipe.stage_autoencoder,
+            "denoiser": recipe.stage_denoiser,
+            "head": recipe.stage_head,
         }[name]
-        batches = Batches(
-            scans, recipe, settings, salt=100 * index + fabric.global_rank, all_flips=name != "denoiser"
-        )
+        batches = Batches(scans, recipe, settings, salt=100 * index + fabric.global_rank, all_flips=name != "denoiser")
         inside = state["inside"] if state is not None and state["stage"] == name else None
         if name == "autoencoder" and inside is None:
             done["linear_variance"] = _start_linear(networks, batches)
         started = time.monotonic()
         before = done["seconds"].get(name, 0.0)
 
-        def checkpoint(inside: dict[str, Any] | None, name: str = name, started: float = started, before: float = before) -> None:
+        def checkpoint(
+            inside: dict[str, Any] | None, name: str = name, started: float = started, before: float = before
+        ) -> None:
             done["seconds"][name] = before + time.monotonic() - started
             if fabric.is_global_zero:
                 save_checkpoint(
                     out,
-                    {"recipe": table, "stage": name, "inside": inside, "networks": networks.state_dict(), "done": done},
+                    {
+                        "recipe": table,
+                        "stage": name,
+                        "inside": inside,
+                        "networks": networks.state_dict(),
+                        "done": done,
+                    },
                 )
 
         def scalars(stage: str, values: dict[str, float], step: int) -> None:
@@ -135,7 +148,9 @@ def train(
                 for key, value in values.items():
                     writer.add_scalar(f"{stage}/{key}", value, step)
                 with (out / "losses.jsonl").open("a", encoding="utf-8") as log:
-                    log.write(json.dumps({"stage": stage, "step": step, **{k: round(v, 6) for k, v in values.items()}}) + "\n")
+                    log.write(
+                        json.dumps({"stage": stage, "step": step, **{k: round(v, 6) for k, v in values.items()}}) + "\n"
+                    )
 
         def pictures(stage: str, step: int) -> None:
             if writer is not None:
@@ -151,7 +166,13 @@ def train(
             if fabric.is_global_zero:
                 save_checkpoint(
                     out,
-                    {"recipe": table, "stage": STAGES[index + 1], "inside": None, "networks": networks.state_dict(), "done": done},
+                    {
+                        "recipe": table,
+                        "stage": STAGES[index + 1],
+                        "inside": None,
+                        "networks": networks.state_dict(),
+                        "done": done,
+                    },
                 )
     if writer is not None:
         writer.close()

@@ -1,0 +1,175 @@
+"""Training on tiny data: it learns, is interrupted, goes on, and ends where it would have ended."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import medldm
+from medldm.errors import InputError, RecipeError, RunError
+from medldm.geometry import Geometry
+from medldm.nets.patches import pad_to_multiple
+from medldm.recipe import parse_recipe
+from medldm.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from medldm.training.data import Batches, load_scans
+from medldm.volume import Volume
+from tests.tiny import tiny_table
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def data(request, tmp_path_factory):
+    """A folder of six small scans and the recipe for them."""
+    folder = tmp_path_factory.mktemp(f"data{request.param}")
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        shape = (32, 28, 1) if request.param == 2 else (28, 26, 24)
+        array = np.add.outer(
+            np.add.outer(np.linspace(0, 1, shape[0]), np.linspace(1, 0, shape[1])), np.zeros(shape[2])
+        )
+        array = (array + 0.1 * rng.random(shape)).astype(np.float32) * 100
+        if request.param == 2:
+            medldm.write(
+                Volume(array, Geometry.from_spacing(shape, (1, 1, 1)), "grey8"), folder / f"{index}.png"
+            )
+        else:
+            medldm.write(Volume(array, Geometry.from_spacing(shape, (1, 1, 1))), folder / f"{index}.nii.gz")
+    return folder, tiny_table(request.param)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(data, tmp_path):
+    folder, table = data
+    table = table | {"checkpoint_seconds": 1e-6}
+    whole = medldm.train(table, data=folder, out=tmp_path / "whole")
+    for stop_at in (("autoencoder", 4), ("denoiser", 2), ("head", 5)):
+
+        def stop(stage, done, total, stop_at=stop_at):
+            if (stage, done) == stop_at:
+                raise Stop
+
+        with pytest.raises(Stop):
+            medldm.train(table, data=folder, out=tmp_path / "parts", progress=stop)
+    parts = medldm.train(table, data=folder, out=tmp_path / "parts")
+    assert parts.weights_sha256 == whole.weights_sha256
+
+
+def test_a_finished_training_leaves_a_pack_that_restores(data, tmp_path):
+    folder, table = data
+    model = medldm.train(table, data=folder, out=tmp_path / "pack")
+    assert "head" in model.card
+    assert {"weights.safetensors", "recipe.json", "card.md"} <= {
+        p.name for p in model_files(tmp_path / "pack")
+    }
+    image = np.random.default_rng(1).random((16, 16) if table["dims"] == 2 else (16, 16, 16))
+    spacing = (1,) * table["dims"]
+    assert medldm.denoise(image, model=model, noise_std=0.1, spacing=spacing).array.shape == image.shape
+
+
+def model_files(folder):
+    return list(folder.iterdir())
+
+
+def test_latents_are_white_over_the_training_set(data, tmp_path):
+    folder, table = data
+    model = medldm.train(table, data=folder, out=tmp_path / "pack")
+    scans = load_scans(model.recipe, folder)
+    code = model.networks.autoencoder
+    images = [pad_to_multiple(scan.image[None, None], code.factor)[0] for scan in scans]
+    with torch.no_grad():
+        z = torch.cat([code.encode(image)[0].flatten(2)[0] for image in images], dim=1)
+    torch.testing.assert_close(z.mean(1), torch.zeros(4), atol=0.02, rtol=0)
+    torch.testing.assert_close(z.std(1), torch.ones(4), atol=0.02, rtol=0)
+
+
+def test_batches_depend_on_the_step_alone(data):
+    folder, table = data
+    recipe = parse_recipe(table)
+    scans = load_scans(recipe, folder)
+    one = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True)
+    two = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True)
+    one.restoration(0)
+    x, y = one.restoration(3)
+    x2, y2 = two.restoration(3)
+    assert torch.equal(x, x2)
+    assert all(torch.equal(a, b) for a, b in zip(y, y2, strict=True))
+    assert not torch.equal(x, one.restoration(4)[0])
+
+
+def test_validation_patients_are_not_trained_on(data):
+    folder, table = data
+    recipe = parse_recipe(table)
+    train, held_out = load_scans(recipe, folder), load_scans(recipe, folder, part="validation")
+    assert len(train) + len(held_out) == 6
+    assert len(held_out) == 2
+    assert not any(torch.equal(a.image, b.image) for a in train for b in held_out)
+
+
+def test_another_recipe_does_not_resume(data, tmp_path):
+    folder, table = data
+    medldm.train(table, data=folder, out=tmp_path / "pack")
+    with pytest.raises(RunError, match="seed"):
+        medldm.train(table | {"seed": 9}, data=folder, out=tmp_path / "pack")
+
+
+def test_a_checkpoint_that_would_execute_code_is_refused(tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "harm"), "w"))
+
+    (tmp_path / CHECKPOINT).write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(RunError, match="unreadable"):
+        load_checkpoint(tmp_path, {})
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_failed_checkpoint_leaves_the_old_one(tmp_path):
+    save_checkpoint(tmp_path, {"recipe": {}, "step": 1})
+    with pytest.raises(Exception):  # noqa: B017
+        save_checkpoint(tmp_path, {"recipe": {}, "step": lambda: 0})
+    state = load_checkpoint(tmp_path, {})
+    assert state is not None
+    assert state["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(data, tmp_path, monkeypatch):
+    folder, table = data
+    monkeypatch.setattr("medldm.training.stages.LOG_SIGMA_MEAN", float("nan"))
+    with pytest.raises(RunError, match="stage denoiser, step 0"):
+        medldm.train(table, data=folder, out=tmp_path / "pack")
+
+
+def test_unknown_keys_are_named_with_the_nearest():
+    table = tiny_table(2)
+    table["head"] = {**table["head"], "chanels": [8]}
+    with pytest.raises(RecipeError, match="did you mean 'channels'"):
+        parse_recipe(table)
+
+
+def test_shipped_recipes_are_valid(pytestconfig):
+    from medldm.recipe import load_recipe
+
+    recipes = sorted((pytestconfig.rootpath / "configs").glob("*.toml"))
+    assert {load_recipe(p).name for p in recipes} >= {"chest-xray-256", "brain-t1-2mm"}
+
+
+def test_a_folder_without_scans_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError):
+        medldm.train(tiny_table(2), data=tmp_path / "empty", out=tmp_path / "out")
+    with pytest.raises(InputError, match="no such folder"):
+        medldm.train(tiny_table(2), data=tmp_path / "missing", out=tmp_path / "out")
+
+
+def test_losses_are_logged(data, tmp_path, monkeypatch):
+    folder, table = data
+    monkeypatch.setattr("medldm.training.loop.REPORT_STEPS", 2)
+    medldm.train(table, data=folder, out=tmp_path / "pack")
+    lines = [json.loads(line) for line in (tmp_path / "pack" / "losses.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in lines} == {"autoencoder", "denoiser", "head"}
