@@ -1,0 +1,304 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import medldm
+from medldm.errors import OutputError
+from medldm.geometry import Geometry
+from medldm.io.quantise import ds_text, quantise
+from medldm.volume import Volume
+from tests.dicom_maker import CANARY, OBLIQUE, SAGITTAL
+
+STEP = {"step": "denoise", "model": "brain", "weights_sha256": "ab" * 32, "seed": 7, "version": "0.1.0"}
+SYNTHETIC = {"step": "synthesize", "model": "brain", "weights_sha256": "ab" * 32, "seed": 3, "synthetic": True}
+
+
+def restored(volume, seed=0):
+    """Other values on the same grid, with fractions and the model's step in the history."""
+    noise = np.random.default_rng(seed).normal(size=volume.array.shape)
+    return volume.with_array(volume.array + noise, STEP)
+
+
+def datasets(folder):
+    return [pydicom.dcmread(p) for p in sorted(folder.iterdir())]
+
+
+def elements(dataset):
+    return {e.keyword: e for e in dataset.iterall()}
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_same_grid_keeps_place_patient_and_study_and_gets_new_uids(dicom_series, tmp_path, modality):
+    source_folder = dicom_series(modality=modality, orientation=OBLIQUE)
+    source = medldm.read(source_folder)
+    volume = restored(source)
+    medldm.write(volume, tmp_path / "out")
+    again, old, new = medldm.read(tmp_path / "out"), datasets(source_folder), datasets(tmp_path / "out")
+    assert again.geometry.isclose(source.geometry, 1e-9) and again.unit == source.unit
+    assert np.abs(again.array - volume.array).max() <= again.source.slopes[0] / 2 * (1 + 1e-5)
+    assert [p.name for p in sorted((tmp_path / "out").iterdir())] == [f"{k:04d}.dcm" for k in range(1, 7)]
+    assert len({d.SOPInstanceUID for d in old + new}) == 12 and len({d.SeriesInstanceUID for d in new}) == 1
+    for k, (a, b) in enumerate(zip(old, new, strict=True)):
+        for keyword in (
+            "PatientName", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID",
+            "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+        ):  # fmt: skip
+            assert a[keyword].value == b[keyword].value, keyword
+        assert b.SeriesInstanceUID != a.SeriesInstanceUID and b.SOPInstanceUID.startswith("2.25.")
+        assert b.SOPClassUID == a.SOPClassUID and b.InstanceNumber == k + 1
+        assert list(b.ImageType[:2]) == ["DERIVED", "PRIMARY" if modality == "PT" else "SECONDARY"]
+        assert [i.ReferencedSOPInstanceUID for i in b.SourceImageSequence] == [a.SOPInstanceUID]
+        assert b.SourceImageSequence[0].PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
+        assert b.ReferencedSeriesSequence[0].SeriesInstanceUID == a.SeriesInstanceUID
+        assert all(word in b.DerivationDescription for word in ("denoise", "brain", "ab" * 32, "seed 7", "0.1.0"))
+        assert b.ContentQualification == "RESEARCH" and b.LossyImageCompression == "00"
+        assert "SyntheticData" not in b and "DerivationCodeSequence" not in b
+        assert b.ContributingEquipmentSequence[-1].Manufacturer == "medldm" and b.Manufacturer == "maker"
+
+
+def test_what_belongs_to_the_old_pixels_is_dropped(dicom_series, tmp_path):
+    def change(ds, k):
+        ds.add_new(0x00091010, "LO", "private")
+        ds.add_new(0x60003000, "OW", bytes(16))
+        ds.SmallestImagePixelValue, ds.LargestImagePixelValue, ds.PixelPaddingValue = 0, 10, 5
+        ds.ProcedureCodeSequence = []
+        ds.WindowCenter, ds.WindowWidth, ds.VOILUTFunction = "1", "2", "LINEAR"
+        ds.LossyImageCompression = "01"
+
+    medldm.write(restored(medldm.read(dicom_series(change=change))), tmp_path / "out")
+    for ds in datasets(tmp_path / "out"):
+        found = elements(ds)
+        assert not any(e.tag.is_private or e.tag.group == 0x6000 for e in ds.iterall())
+        gone = ("SmallestImagePixelValue", "LargestImagePixelValue", "PixelPaddingValue", "ProcedureCodeSequence")
+        assert not set(gone) & set(found)
+        assert ds.LossyImageCompression == "01"  # what was lost once stays lost
+        assert float(ds.WindowWidth) > 100
+
+
+@pytest.mark.parametrize(
+    ("factor", "orientation"), [((1, 1, 2), OBLIQUE), ((2, 2, 1), SAGITTAL), ((1, 1, 3), SAGITTAL)]
+)
+def test_new_grid_gets_its_positions_from_the_affine(dicom_series, tmp_path, factor, orientation):
+    source = medldm.read(dicom_series(orientation=orientation))
+    array = source.array
+    for axis, f in enumerate(factor):
+        array = np.repeat(array, f, axis=axis)
+    step = {**STEP, "step": "super_resolve"}
+    volume = Volume(array, source.geometry.zoom(factor), "arbitrary", "MR", (step,), source.source)
+    medldm.write(volume, tmp_path / "out")
+    again, new = medldm.read(tmp_path / "out"), datasets(tmp_path / "out")
+    assert np.abs(again.geometry.corners() - volume.geometry.corners()).max() < 1e-3
+    np.testing.assert_array_equal(again.array, array)
+    assert len(new) == 6 * factor[2] and float(new[0].SliceThickness) == pytest.approx(3 / factor[2])
+    assert new[0].DerivationCodeSequence[0].CodeValue == "113085" and "resampled to" in new[0].DerivationDescription
+    sources = [[i.ReferencedSOPInstanceUID for i in d.SourceImageSequence] for d in new]
+    assert sources[0] == ["1.2.3.4.1"] and sources[-1] == ["1.2.3.4.6"]
+    assert new[0].FrameOfReferenceUID == "1.2.3.9" and new[0].PatientName == f"{CANARY}^Name"
+
+
+def test_a_turned_volume_still_lands_on_the_source_grid(dicom_series, tmp_path):
+    source = medldm.read(dicom_series())
+    medldm.write(restored(source).reorient("RSA"), tmp_path / "out")
+    assert medldm.read(tmp_path / "out").geometry.isclose(source.geometry, 1e-9)
+    assert "DerivationCodeSequence" not in datasets(tmp_path / "out")[0]
+
+
+def test_a_tilted_ct_stays_tilted(dicom_series, tmp_path):
+    source = medldm.read(dicom_series(modality="CT", orientation=(1, 0, 0, 0, 0.8, -0.6), step=(0, 0, 2.5)))
+    volume = Volume(np.repeat(source.array, 2, 2), source.geometry.zoom((1, 1, 2)), "HU", "CT", (STEP,), source.source)
+    medldm.write(volume, tmp_path / "out")
+    again = medldm.read(tmp_path / "out")
+    assert again.geometry.is_sheared and again.geometry.isclose(volume.geometry)
+
+
+@pytest.mark.parametrize(("unit", "modality"), [("HU", "CT"), ("arbitrary", "MR"), ("arbitrary", "")])
+def test_a_synthetic_scan_is_nobody(tmp_path, unit, modality):
+    array = np.random.default_rng(0).normal(100, 30, (5, 6, 7))
+    affine = np.array([[0, 0, 2.0, 1], [-2, 0, 0, 4], [0, 2, 0, 1], [0, 0, 0, 1]])
+    volume = Volume(array, Geometry(affine, (5, 6, 7)), unit, modality, (SYNTHETIC,))
+    medldm.write(volume, tmp_path / "out", "dicom")
+    again = medldm.read(tmp_path / "out").reorient("PSR")
+    assert again.geometry.isclose(volume.geometry) and np.abs(again.array - volume.array).max() <= 0.501
+    for ds in datasets(tmp_path / "out"):
+        assert ds.SyntheticData == "YES" and str(ds.PatientName).startswith("SYNTH^") and ds.PatientBirthDate == ""
+        assert "Synthetic image, not a patient" in ds.DerivationDescription and ds.Manufacturer == "medldm"
+        assert not {"SourceImageSequence", "ReferencedSeriesSequence", "PatientIdentityRemoved"} & set(elements(ds))
+
+
+def test_nothing_of_a_source_reaches_a_synthetic_series(dicom_series, tmp_path):
+    source = medldm.read(dicom_series())
+    medldm.write(source.with_array(source.array, SYNTHETIC), tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
+        assert CANARY.encode() not in path.read_bytes() and b"1.2.3." not in path.read_bytes().replace(b"1.2.840", b"")
+
+
+def test_a_scan_from_nifti_gets_an_anonymous_identity(tmp_path):
+    volume = Volume(np.arange(60.0).reshape(3, 4, 5), Geometry.from_spacing((3, 4, 5), (1, 2, 3)))
+    medldm.write(volume, tmp_path / "a.nii.gz")
+    medldm.write(medldm.read(tmp_path / "a.nii.gz"), tmp_path / "out", "dicom")
+    ds = datasets(tmp_path / "out")[0]
+    assert str(ds.PatientName).startswith("ANON^") and ds.PatientIdentityRemoved == "YES" and "SyntheticData" not in ds
+    assert medldm.read(tmp_path / "out").reorient("RAS").geometry.isclose(volume.geometry)
+
+
+def test_a_picture_becomes_a_secondary_capture(tmp_path):
+    array = np.arange(63.0).reshape(9, 7, 1)
+    volume = Volume(array, Geometry(np.diag([-1.6, -1.6, 1, 1]), (9, 7, 1)), "grey8", "CR", (SYNTHETIC,))
+    medldm.write(volume, tmp_path / "x.dcm")
+    ds = pydicom.dcmread(tmp_path / "x.dcm")
+    np.testing.assert_array_equal(ds.pixel_array, array[..., 0].T)
+    assert ds.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7" and list(ds.PixelSpacing) == [1.6, 1.6]
+
+
+@given(
+    st.sampled_from(["CT", "MR", "PT"]),
+    st.floats(-3000, 60000),
+    st.floats(1e-3, 1e5),
+    st.lists(st.floats(1e-4, 50), max_size=3),
+    st.integers(0, 9),
+)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_rounding_is_at_most_half_a_step(modality, low, width, slopes, seed):
+    values = (low + width * np.random.default_rng(seed).random((4, 5, 3))).astype(np.float32)
+    result = quantise(values, modality, slopes, [0.0] * len(slopes))
+    back = result.stored * result.slope + float(result.intercept_text)
+    assert np.abs(back - values).max() <= result.slope / 2 * (1 + 1e-6)
+    assert len(result.slope_text) <= 16 and len(result.intercept_text) <= 16
+    if modality == "CT":
+        assert result.slope == max(1, np.ceil((values.max() - float(result.intercept_text)) / 65535))
+
+
+def test_mr_keeps_the_source_scale_where_it_is_fine_enough():
+    values = np.linspace(0, 2000, 1000, dtype=np.float32)
+    assert quantise(values, "MR", [2.36166] * 3, [0.0] * 3).slope_text == "2.36166"
+    assert quantise(values / 1000, "MR", [1.0], [0.0]).slope < 1e-3
+    assert (quantise(np.float32([0, 3, 7]), "MR").slope_text, quantise(np.float32([0, 3]), "MR").intercept_text) == (
+        "1",
+        "0",
+    )
+
+
+@pytest.mark.parametrize("value", [1 / 3, -123.4567890123456789, 1e-17, -0.0, 65535.0, 2.36166e-7])
+def test_decimal_strings_fit_16_characters(value):
+    assert len(ds_text(value)) <= 16 and float(ds_text(value)) == pytest.approx(value, rel=1e-9)
+
+
+def test_existing_targets_stay_unless_overwrite(dicom_series, tmp_path):
+    volume = medldm.read(dicom_series())
+    medldm.write(volume, tmp_path / "out")
+    with pytest.raises(OutputError, match="exist"):
+        medldm.write(volume, tmp_path / "out")
+    medldm.write(volume.crop((0, 0, 0), (10, 12, 3)), tmp_path / "out", overwrite=True)
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="other files"):
+        medldm.write(volume, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "thesis.txt").exists()
+
+
+def test_a_failing_write_leaves_nothing_behind(dicom_series, tmp_path, monkeypatch):
+    volume = medldm.read(dicom_series())
+    before = sorted(tmp_path.iterdir())
+    write, calls = pydicom.dcmwrite, []
+
+    def full(*args, **options):
+        calls.append(1)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        return write(*args, **options)
+
+    monkeypatch.setattr(pydicom, "dcmwrite", full)
+    with pytest.raises(OutputError, match="No space"):
+        medldm.write(volume, tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda v: v.with_array(np.full(v.array.shape, np.nan)), "not finite"),
+        (lambda v: Volume(v.array, v.geometry, "grey8"), "6 slices"),
+        (lambda v: Volume(v.array, v.geometry, "BQML", "PT"), "BQML"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(dicom_series, tmp_path, change, reason):
+    with pytest.raises(OutputError, match=reason):
+        medldm.write(change(medldm.read(dicom_series())), tmp_path / "out", "dicom")
+    assert not (tmp_path / "out").exists()
+
+
+# --- referees ---
+
+
+def tool(name):
+    path = Path(sys.executable).parent / name
+    if not path.exists():
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def validator_errors(path):
+    """What dciodvfy (dicom3tools) reports as errors."""
+    done = subprocess.run([tool("dciodvfy"), "-new", path], capture_output=True, text=True)
+    return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mr_philips_mprage_classic", "ct_tilt_philips_phantom", "ct_enhanced/legacy_pair/classic", "mr_compressed/jpeg"],
+)
+def test_derived_real_series_are_as_valid_as_their_source(data_dir, tmp_path, name):
+    folder = data_dir / "dicom" / name
+    volume = restored(medldm.read(folder))
+    medldm.write(volume, tmp_path / "same")
+    finer = Volume(
+        np.repeat(volume.array, 2, 2),
+        volume.geometry.zoom((1, 1, 2)),
+        volume.unit,
+        volume.modality,
+        (STEP,),
+        volume.source,
+    )
+    medldm.write(finer, tmp_path / "finer")
+    known = validator_errors(sorted(folder.iterdir())[0])
+    for out in ("same", "finer"):
+        assert validator_errors(tmp_path / out / "0001.dcm") - known == set()
+
+
+@pytest.mark.parametrize(("unit", "modality"), [("HU", "CT"), ("arbitrary", "MR"), ("grey8", "CR")])
+def test_series_of_nobody_are_valid(tmp_path, unit, modality):
+    shape = (8, 9, 1) if unit == "grey8" else (8, 9, 4)
+    volume = Volume(np.arange(np.prod(shape)).reshape(shape), Geometry.from_spacing(shape, (1, 1, 1)), unit, modality)
+    medldm.write(volume.with_step(SYNTHETIC), tmp_path / "synthetic", "dicom")
+    medldm.write(volume, tmp_path / "anonymous", "dicom")
+    for out in ("synthetic", "anonymous"):
+        assert validator_errors(tmp_path / out / "0001.dcm") == set()
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_derived_generated_series_are_as_valid_as_their_source(dicom_series, tmp_path, modality):
+    folder = dicom_series(modality=modality)
+    medldm.write(restored(medldm.read(folder)), tmp_path / "out")
+    assert validator_errors(tmp_path / "out" / "0001.dcm") - validator_errors(folder / "a000.dcm") == set()
+
+
+@pytest.mark.parametrize("factor", [(1, 1, 1), (1, 1, 2)])
+def test_dcm2niix_finds_the_derived_series_where_we_put_it(data_dir, tmp_path, factor):
+    nib = pytest.importorskip("nibabel")
+    source = medldm.read(data_dir / "dicom" / "mr_philips_mprage_classic")
+    array = np.repeat(source.array, factor[2], 2)
+    volume = Volume(array, source.geometry.zoom(factor), "arbitrary", "MR", (STEP,), source.source)
+    medldm.write(volume, tmp_path / "out")
+    (tmp_path / "nii").mkdir()
+    command = [tool("dcm2niix"), "-b", "n", "-z", "n", "-p", "n", "-f", "%s", "-o", tmp_path / "nii", tmp_path / "out"]
+    subprocess.run(command, check=True, capture_output=True)
+    image = nib.load(next((tmp_path / "nii").glob("*.nii")))
+    theirs = Volume(image.get_fdata(), Geometry(image.affine, image.shape)).reorient("".join(volume.geometry.axcodes))
+    assert np.abs(theirs.geometry.corners() - volume.geometry.corners()).max() < 1e-3
+    np.testing.assert_allclose(theirs.array, volume.array, rtol=1e-4, atol=1e-3)
