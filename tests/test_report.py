@@ -28,10 +28,20 @@ def restoration(scan, **report):
     """What a restoration hands over, with plain values."""
     noise = np.random.default_rng(0).standard_normal(scan.array.shape).astype(np.float32)
     facts = {
-        "task": "denoise", "model": "tiny", "weights_sha256": "ab" * 32, "seed": 3, "steps": 20, "mode": 0.0,
-        "noise_std": 5.0, "noise_std_estimated": True, "unit": scan.unit, "warnings": [], "checks": {"residual_mean": 0.1},
-        "timings_s": {"estimate": 1.25}, "versions": {"medldm": "0.1.0"},
-    }  # fmt: skip
+        "task": "denoise",
+        "model": "tiny",
+        "weights_sha256": "ab" * 32,
+        "seed": 3,
+        "steps": 20,
+        "mode": 0.0,
+        "noise_std": 5.0,
+        "noise_std_estimated": True,
+        "unit": scan.unit,
+        "warnings": [],
+        "checks": {"residual_mean": 0.1},
+        "timings_s": {"estimate": 1.25},
+        "versions": {"medldm": "0.1.0"},
+    }
     return SimpleNamespace(
         volume=scan,
         residual=scan.with_array(noise),

@@ -1,0 +1,318 @@
+"""The command line on tiny random models: results, exit codes, one-line errors, nothing half-written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import medldm
+from medldm.cli import app
+from medldm.cli.options import parse_mode, parse_scale, parse_spacing
+from medldm.cli.progress import time_left
+from tests.tiny import tiny_model
+
+AFFINE = np.array([[0, 0, 1.0, -9], [-1.0, 0, 0, 8], [0, 2.0, 0, -7], [0, 0, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory):
+    """Folder with the packs tiny-2d and tiny-3d."""
+    folder = tmp_path_factory.mktemp("packs")
+    for dims in (2, 3):
+        tiny_model(folder, dims)
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "in.png"
+    pixels = np.add.outer(np.arange(24), 2 * np.arange(20)).astype(np.uint8) * 3
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def head(tmp_path):
+    path = tmp_path / "head.nii.gz"
+    array = 500 * np.random.default_rng(0).random((16, 12, 14)).astype(np.float32)
+    array[:4] = 0
+    nib.save(nib.Nifti1Image(array, AFFINE), path)
+    return path
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def one_line_error(done, code=2):
+    assert done.exit_code == code, done.output
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_denoise_writes_what_the_api_gives(packs, picture, tmp_path):
+    out = tmp_path / "out.nii.gz"
+    done = call(
+        "denoise", "-i", picture, "-o", out, "--model", packs / "tiny-2d", "--noise-std", 8, "--seed", 3
+    )
+    assert done.exit_code == 0, done.output
+    direct = medldm.denoise(picture, model=packs / "tiny-2d", noise_std=8, seed=3)
+    written = medldm.read(out)
+    np.testing.assert_allclose(written.array, direct.volume.array, atol=1e-4)
+    assert written.geometry.isclose(direct.volume.geometry)
+    assert "wrote" in done.stdout and "20 x 24 x 1" in done.stdout
+
+
+def test_denoise_writes_residual_uncertainty_and_report(packs, picture, tmp_path):
+    done = call(
+        "denoise", "-i", picture, "-o", tmp_path / "out.png", "--model", packs / "tiny-2d",
+        "--mode", "perceptual", "--samples", 2, "--steps", 3, "--residual", tmp_path / "r.nii.gz",
+        "--uncertainty", tmp_path / "u.nii.gz", "--report", tmp_path / "report.html", "--quiet",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert done.stdout == ""
+    assert (medldm.read(tmp_path / "u.nii.gz").array >= 0).all()
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Denoised" in text and "in.png" not in text
+
+
+def test_json_is_the_report(packs, picture, tmp_path):
+    done = call(
+        "denoise",
+        "-i",
+        picture,
+        "-o",
+        tmp_path / "o.png",
+        "--model",
+        packs / "tiny-2d",
+        "--json",
+        "--seed",
+        5,
+    )
+    report = json.loads(done.stdout)
+    assert report["seed"] == 5 and report["task"] == "denoise" and report["noise_std_estimated"] is True
+
+
+@pytest.mark.parametrize("option", [("--scale", "1x2x1"), ("--spacing", "1x1x1"), ("--scale", "2")])
+def test_superres_refines_the_thick_axis(packs, head, tmp_path, option):
+    out = tmp_path / "out.nii.gz"
+    done = call("superres", "-i", head, "-o", out, "--model", packs / "tiny-3d", *option)
+    assert done.exit_code == 0, done.output
+    scan, fine = medldm.read(head), medldm.read(out)
+    assert fine.array.shape == (16, 24, 14)
+    assert fine.geometry.isclose(scan.geometry.zoom((1, 2, 1)))
+
+
+def test_superres_wants_exactly_one_of_scale_and_spacing(packs, head, tmp_path):
+    for options in ((), ("--scale", "2", "--spacing", "1")):
+        done = call(
+            "superres", "-i", head, "-o", tmp_path / "o.nii.gz", "--model", packs / "tiny-3d", *options
+        )
+        assert done.exit_code == 2 and "--spacing" in done.stderr
+
+
+def test_synthesize_names_files_by_seed_and_number(packs, tmp_path):
+    out = tmp_path / "new"
+    words = ("synthesize", "-o", out, "--model", packs / "tiny-2d", "-n", 2, "--seed", 4, "--steps", 3)
+    assert call(*words).exit_code == 0
+    assert names(out) == ["tiny-2d-seed4-0000.png", "tiny-2d-seed4-0001.png"]
+    before = (out / "tiny-2d-seed4-0000.png").read_bytes()
+    assert "existing file" in one_line_error(call(*words))
+    done = call(*words, "--overwrite", "--json")
+    assert len(json.loads(done.stdout)["files"]) == 2
+    assert (out / "tiny-2d-seed4-0000.png").read_bytes() == before
+
+
+def test_synthetic_heads_are_nifti_unless_told_otherwise(packs, tmp_path):
+    done = call("synthesize", "-o", tmp_path / "new", "--model", packs / "tiny-3d", "--steps", 3)
+    assert done.exit_code == 0, done.output
+    assert "tiny-3d-seed0-0000.nii.gz" in names(tmp_path / "new")
+    assert "nonsense" in one_line_error(
+        call("synthesize", "-o", tmp_path / "n", "--model", packs / "tiny-3d", "--format", "nonsense")
+    )
+
+
+def test_inspect_shows_the_grid(head):
+    facts = json.loads(call("inspect", head, "--json").stdout)
+    assert facts["shape"] == [16, 12, 14] and facts["spacing_mm"] == [1, 2, 1] and facts["axcodes"] == "PSR"
+    assert facts["source"] == "nifti" and facts["range"][0] == 0
+    np.testing.assert_allclose(facts["affine"], AFFINE)
+    assert "16 x 12 x 14" in call("inspect", head).stdout
+
+
+def test_models_and_doctor_name_what_is_there():
+    listed = {pack["name"] for pack in json.loads(call("models", "--json").stdout)}
+    assert {"brain-t1-2mm", "chest-xray-256"} <= listed
+    done = call("doctor", "--json")
+    facts = json.loads(done.stdout)
+    assert "identity" in facts["plugins"]["operators"] and facts["versions"]["medldm"] == "0.1.0"
+    assert done.exit_code == (1 if facts["problems"] else 0)
+
+
+def test_a_damaged_pack_is_listed_as_unusable(packs, tmp_path, picture):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "recipe.json").write_text("{}", encoding="utf-8")
+    error = one_line_error(
+        call("denoise", "-i", picture, "-o", tmp_path / "o.png", "--model", tmp_path / "broken")
+    )
+    assert "weights.safetensors" in error
+
+
+@pytest.mark.parametrize("json_text", ["{}", "not json", "[1, 2]"])
+def test_a_recipe_that_cannot_be_read_is_a_problem_not_a_crash(tmp_path, json_text):
+    from medldm.cli.packs import describe
+
+    (tmp_path / "recipe.json").write_text(json_text, encoding="utf-8")
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    assert "recipe.json" in describe(str(tmp_path)).problem
+
+
+def refusals(packs, picture, tmp_path):
+    """(words, what the error says) of calls that cannot end well."""
+    out, model = tmp_path / "o.png", packs / "tiny-2d"
+    taken = tmp_path / "taken.png"
+    taken.write_bytes(b"precious")
+    (tmp_path / "text.txt").write_text("no scan", encoding="utf-8")
+    base = ("denoise", "-i", picture, "--model", model)
+    return [
+        (("denoise", "-i", tmp_path / "absent.nii", "-o", out, "--model", model), "no such file"),
+        (("denoise", "-i", tmp_path / "text.txt", "-o", out, "--model", model), "no reader knows"),
+        (("denoise", "-i", picture, "-o", out, "--model", "chest-xray-265"), "did you mean 'chest-xray-256'"),
+        (("denoise", "-i", picture, "-o", out, "--model", tmp_path / "absent"), "no such folder"),
+        ((*base, "-o", taken), "existing file"),
+        ((*base, "-o", tmp_path / "absent" / "o.png"), "no folder to write into"),
+        ((*base, "-o", tmp_path / "o.xyz"), "no writer knows"),
+        ((*base, "-o", tmp_path / "folder"), "format"),
+        ((*base, "-o", picture, "--overwrite"), "the scan itself"),
+        ((*base, "-o", out, "--report", tmp_path / "report.pdf"), ".html"),
+        ((*base, "-o", out, "--residual", tmp_path / "r.png"), "picture"),
+        (
+            (*base, "-o", out, "--residual", tmp_path / "u.nii.gz", "--uncertainty", tmp_path / "u.nii.gz"),
+            "twice",
+        ),
+        ((*base, "-o", out, "--sampler", "dpmpp_3m"), "did you mean 'dpmpp_2m'"),
+        ((*base, "-o", out, "--device", "abacus"), "device"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(14))
+def test_refusals_are_one_line_and_leave_nothing_behind(packs, picture, tmp_path, number):
+    words, expected = refusals(packs, picture, tmp_path)[number]
+    before = names(tmp_path)
+    assert expected in one_line_error(call(*words))
+    assert names(tmp_path) == before
+    assert (tmp_path / "taken.png").read_bytes() == b"precious"
+
+
+def test_a_3d_scan_is_refused_by_a_2d_model(packs, head, tmp_path):
+    error = one_line_error(
+        call("denoise", "-i", head, "-o", tmp_path / "o.nii.gz", "--model", packs / "tiny-2d")
+    )
+    assert "14 slices" in error and names(tmp_path) == ["head.nii.gz"]
+
+
+def test_an_unexpected_failure_is_one_line_without_what_the_scan_holds(monkeypatch, packs, picture, tmp_path):
+    def fail(path, series=None):
+        raise RuntimeError("Canary^Patient")
+
+    monkeypatch.setattr("medldm.io.read", fail)
+    words = ("denoise", "-i", picture, "-o", tmp_path / "o.png", "--model", packs / "tiny-2d")
+    error = one_line_error(call(*words), code=1)
+    assert "RuntimeError" in error and "--debug" in error and "Canary" not in error
+    assert "Traceback" in call("--debug", *words).stderr
+
+
+def test_interruption_ends_with_130_and_leaves_nothing(monkeypatch, packs, picture, tmp_path):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medldm.api.denoise", interrupt)
+    done = call("denoise", "-i", picture, "-o", tmp_path / "o.png", "--model", packs / "tiny-2d")
+    assert done.exit_code == 130 and done.stderr == "cancelled\n"
+    assert names(tmp_path) == ["in.png"]
+
+
+def test_train_checks_its_arguments_first(tmp_path):
+    recipe = tmp_path / "r.toml"
+    assert "r.toml" in one_line_error(call("train", recipe, "--data", tmp_path, "--out", tmp_path / "o"))
+    recipe.write_text("name = 'x'\nfaktor = 3\n", encoding="utf-8")
+    one_line_error(call("train", recipe, "--data", tmp_path, "--out", tmp_path / "o"))
+    assert names(tmp_path) == ["r.toml"]
+
+
+def test_debug_may_stand_anywhere(tmp_path):
+    program = Path(sys.executable).with_name("medldm")
+    done = subprocess.run(
+        [str(program), "inspect", str(tmp_path / "absent"), "--debug"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "Traceback" in done.stderr
+    plain = subprocess.run(
+        [str(program), "inspect", str(tmp_path / "absent")], capture_output=True, text=True, check=False
+    )
+    assert plain.returncode == 2 and plain.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("fidelity", "fidelity"), ("perceptual", "perceptual"), ("0.25", 0.25)]
+)
+def test_mode_is_a_word_or_a_number(text, value):
+    assert parse_mode(text) == value
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [(parse_mode, "1.5"), (parse_mode, "nan"), (parse_mode, "best"), (parse_scale, "0"), (parse_scale, "2x2"),
+     (parse_scale, "1.5"), (parse_spacing, "-1"), (parse_spacing, "1x1"), (parse_spacing, "inf")],
+)  # fmt: skip
+def test_wrong_texts_are_refused(parse, text):
+    import typer
+
+    with pytest.raises(typer.BadParameter):
+        parse(text)
+
+
+def test_scale_and_spacing_are_one_number_or_three():
+    assert parse_scale("2") == 2 and parse_scale("1X1x2") == (1, 1, 2) and parse_scale(None) is None
+    assert parse_spacing("1") == (1.0, 1.0, 1.0) and parse_spacing("0.8x0.8x3") == (0.8, 0.8, 3.0)
+
+
+def test_times_are_said_in_the_unit_that_fits():
+    assert [time_left(s) for s in (12, 600, 9000)] == ["12 s", "10 min", "2.5 h"]
+
+
+def test_the_demonstration_refuses_a_folder_with_files(packs, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    models = ("--brain-model", packs / "tiny-3d", "--chest-model", packs / "tiny-2d")
+    assert "a folder with files" in one_line_error(call("demo", "--out", tmp_path, *models))
+    assert names(tmp_path) == ["mine.txt"]
+
+
+@pytest.mark.slow
+def test_the_demonstration_leaves_a_report_with_every_part(packs, picture, tmp_path):
+    pytest.importorskip("nilearn")
+    out = tmp_path / "demo"
+    models = ("--brain-model", packs / "tiny-3d", "--chest-model", packs / "tiny-2d")
+    done = call("demo", "--out", out, "--scan", picture, *models)
+    assert done.exit_code == 0, done.output
+    found = json.loads((out / "demo.json").read_text(encoding="utf-8"))
+    assert found["left_out"] == []
+    assert set(found["figures"]) == {
+        "head, noise 10 %", "head, slices x2", "radiograph, noise 10 %", "radiograph, pixels x4",
+    }  # fmt: skip
+    text = (out / "report.html").read_text(encoding="utf-8")
+    for title in ("Your scan", "Head: Rician", "A DICOM slice", "Synthetic heads", "Synthetic radiographs"):
+        assert title in text
+    assert len(list((out / "head-denoised-dicom").iterdir())) > 10
