@@ -2,9 +2,9 @@
 
     python datasets/brain-t1-2mm/prepare.py --t1 FOLDER --labels FOLDER --out DATA/brain-t1-2mm
 
-The folders hold one NIfTI file a participant, its name beginning with the participant's (IXI132-HH-1415...). Each T1 is
-stored in 8 bits (slope = maximum / 255), the grid kept; label maps as they are. Voxels are checked against the
-manifest beside this file; nothing is left where one differs.
+The folders hold one NIfTI file a participant, its name beginning with the participant's (IXI132-HH-1415...).
+Each T1 is stored in 8 bits (slope = maximum / 255), the grid kept; label maps as they are. Voxels are checked
+against the manifest beside this file; nothing is left where one differs.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python datasets/chest-xray-256/prepare.py --source FOLDER --out DATA
 
-FOLDER holds the PNGs, at any depth. DATA gets `chest-xray-256` (mean over 4 x 4 pixels, rounded half to even) and
-`chest-xray-native-crops` (384 x 384 pixels at the original resolution), each with `images/*.webp` (lossless) and
-`index.csv`. Pixels are checked against the manifests beside this file; nothing is left where one differs.
+FOLDER holds the PNGs, at any depth. DATA gets `chest-xray-256` (mean over 4 x 4 pixels, rounded half to even)
+and `chest-xray-native-crops` (384 x 384 pixels at the original resolution), each with `images/*.webp`
+(lossless) and `index.csv`. Pixels are checked against the manifests beside this file; nothing is left where
+one differs.
 """
 
 from __future__ import annotations
