@@ -102,6 +102,11 @@ class Autoencoder(nn.Module):
         self.latent_mean.copy_(mean)
         self.latent_std.copy_(std)
 
+    def channel_weights(self) -> Tensor:
+        """Deviation of the image that a channel carries, of mean 1: (1, channels, 1, ...)."""
+        deviation = self.synthesis.norm(dim=0) * self.latent_std
+        return self._per_channel(deviation / deviation.mean())
+
     def _per_channel(self, values: Tensor) -> Tensor:
         return values.view(1, -1, *(1,) * self.dims)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from medldm.errors import RunError
 from medldm.recipe import StageTable
@@ -34,6 +35,20 @@ def learning_rate(step: int, table: StageTable) -> float:
     if step < warm:
         return table.lr * (step + 1) / warm
     return table.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, table.steps - warm))))
+
+
+def warming_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """Exponential average whose memory grows with the run, a tenth of it, up to ``1 / (1 - decay)`` steps.
+
+    With the full memory from the start, the average of a short run is mostly what it began with.
+    """
+
+    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        share = max(1 - decay, 9 / (10 + int(count)))
+        for mean, value in zip(averaged, current, strict=True):
+            mean.lerp_(value, share)
+
+    return average
 
 
 @dataclass
@@ -62,7 +77,7 @@ def run_stage(
     """
     fresh = dict(stage.trained.named_parameters())
     optimizer = torch.optim.AdamW(list(fresh.values()), lr=table.lr, weight_decay=1e-3, betas=(0.9, 0.99))
-    ema = AveragedModel(stage.trained, multi_avg_fn=get_ema_multi_avg_fn(table.ema), device=fabric.device)
+    ema = AveragedModel(stage.trained, multi_avg_fn=warming_average(table.ema), device=fabric.device)
     first = 0
     if resume is not None:
         stage.trained.load_state_dict(resume["weights"])
@@ -91,8 +106,6 @@ def run_stage(
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if step < table.steps // 20:  # the average starts where training has left its start
-            ema.n_averaged.zero_()
         ema.update_parameters(stage.trained)
         for key, value in losses.items():
             window.setdefault(key, []).append(float(value))

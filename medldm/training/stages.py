@@ -14,7 +14,7 @@ from medldm.training.data import Batches
 
 MEAN_SHARE = 0.4
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = 0.0, 1.5
-SYNTHESIS_EVERY = 3
+SYNTHESIS_EVERY = 2
 
 
 def _log_normal_sigmas(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -41,7 +41,10 @@ class AutoencoderStage(nn.Module):
 
 
 class DenoiserStage(nn.Module):
-    """Denoising in the latent space, with the measurement, and every third step without (synthesis).
+    """Denoising in the latent space, with the measurement, and every second step without (synthesis).
+
+    White latents count alike what is plain to see and what is hardly there; each channel's error is therefore
+    weighted by its deviation in the image.
 
     A share of the examples asks for the posterior mean: nothing of the image in x_t, which is 0.
     """
@@ -75,7 +78,7 @@ class DenoiserStage(nn.Module):
         error = (self.trained(x_t, sigma, cond) - z).square()
         weight = (spread.square() + 1) / spread.square()
         name = "synthesis" if measurement is None else "restoration"
-        loss = (weight * error).mean()
+        loss = (self.autoencoder.channel_weights() * weight * error).mean()
         return {"loss": loss, name: loss.detach()}
 
 
