@@ -26,7 +26,7 @@ ALLOWED = (0.85, 0.95)
 
 
 def coverage(case: protocol.Case, result: Any) -> tuple[float, float]:
-    """Share of the voxels (brain where there is a mask) whose truth is inside, and ratio of the actual error to the claimed."""
+    """Share of the voxels (of the brain, if any) whose truth is inside, and actual over claimed error."""
     spread = result.uncertainty.array[..., 0].T if case.truth.ndim == 2 else result.uncertainty.array
     where = case.mask if case.mask is not None else np.ones(case.truth.shape, dtype=bool)
     error = (np.asarray(result.array, dtype=np.float64) - case.truth)[where]
@@ -70,9 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table.add_row(area, f"{level:g}", str(len(cases)), text, f"{np.mean(ratios):.2f}")
     console.print(table)
     for entry in bars:
-        console.print(
-            f"{'holds' if entry['holds'] else 'FAILS'}  {entry['name']}: {entry['value']:.3f} (target {entry['target']})"
-        )
+        verdict = "holds" if entry["holds"] else "FAILS"
+        console.print(f"{verdict}  {entry['name']}: {entry['value']:.3f} (target {entry['target']})")
     record.write("uncertainty-quick" if quick else "uncertainty", rows, bars)
     return 0
 
