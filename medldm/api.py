@@ -247,10 +247,16 @@ def train(
     """
     from medldm.training.train import train as run
 
+    command = ""
     if isinstance(recipe, Recipe):
         checked = recipe
+    elif isinstance(recipe, dict):
+        checked = parse_recipe(recipe)
     else:
-        checked = parse_recipe(recipe) if isinstance(recipe, dict) else load_recipe(recipe)
+        checked = load_recipe(recipe)
+        command = f"medldm train {Path(recipe).name} --data DATA --out OUT"
     if not Path(data).is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data set")
-    return run(checked, data=Path(data), out=Path(out), resume=resume, device=device, progress=progress)
+    return run(
+        checked, data=Path(data), out=Path(out), resume=resume, device=device, progress=progress, command=command
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from medldm import registry
@@ -107,7 +107,7 @@ class Model:
             name: value.detach().cpu().contiguous().to(torch.float32 if name in buffers else torch.float16)
             for name, value in self.networks.state_dict().items()
         }
-        write_whole(folder / WEIGHTS, lambda path: save_file(state, path))
+        write_whole(folder / WEIGHTS, lambda path: path.write_bytes(save(state)))  # save_file leaves it unreadable to others
         text = json.dumps(self.recipe.model_dump(mode="json"), indent=2)
         write_whole(folder / RECIPE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
         write_whole(folder / CARD, lambda path: path.write_text(self.card, encoding="utf-8"))
