@@ -107,7 +107,8 @@ class Model:
             name: value.detach().cpu().contiguous().to(torch.float32 if name in buffers else torch.float16)
             for name, value in self.networks.state_dict().items()
         }
-        write_whole(folder / WEIGHTS, lambda path: path.write_bytes(save(state)))  # save_file leaves it unreadable to others
+        content = save(state)  # safetensors' own save_file makes files that others cannot read
+        write_whole(folder / WEIGHTS, lambda path: path.write_bytes(content))
         text = json.dumps(self.recipe.model_dump(mode="json"), indent=2)
         write_whole(folder / RECIPE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
         write_whole(folder / CARD, lambda path: path.write_text(self.card, encoding="utf-8"))
