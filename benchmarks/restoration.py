@@ -2,8 +2,8 @@
 
     python -m benchmarks.restoration [--quick] [--task chest|brain] [--skip-slow] [--skip-model]
 
-Means over patients with 95 % bootstrap intervals; a bar holds where the interval of the paired difference
-between medldm and the classical method lies above zero.
+Means over patients with 95 % bootstrap intervals. Bars: the mean gain in PSNR over the classical method that
+`TARGETS` asks for; and no patient's scan may come back worse than it was.
 """
 
 from __future__ import annotations
@@ -29,6 +29,13 @@ MODEL = "medldm"
 QUICK_SLOW_LEVEL = 0.10
 QUICK_SLOW_HEADS = 2
 NO_HARM_DB = 0.05
+# (task, level): the classical method and the mean gain over it, in dB
+TARGETS = {
+    ("chest, Gaussian noise", 0.10): ("non-local means", 1.0),
+    ("chest, block average", 4): ("cubic", 0.3),
+    ("brain, Rician noise", 0.10): ("non-local means", 1.2),
+    ("brain, through-plane block average", 2): ("cubic", 0.5),
+}
 
 
 @dataclass(frozen=True)
@@ -147,15 +154,14 @@ def _row(task: Task, level: float, measured: Measured, done: dict[str, Measured]
 
 
 def _bars(task: Task, level: float, done: dict[str, Measured]) -> list[dict[str, Any]]:
-    """medldm above the reference and the best classical row; denoising never below what it was given."""
+    """The gain that is asked for at this level; denoising never below what it was given."""
     where = f"{task.name}, {level:g}"
-    classical = [measured for name, measured in done.items() if name != MODEL]
-    best = min(classical, key=lambda measured: difference(done[MODEL], measured).mean)
     bars = []
-    for name in dict.fromkeys((task.reference, best.method)):
+    if (task.name, level) in TARGETS:
+        name, target = TARGETS[task.name, level]
         gain = difference(done[MODEL], done[name])
-        label = f"{where}: medldm - {name} (dB, low end; {gain.n} patients)"
-        bars.append(record.bar(label, gain.low, "> 0", gain.low > 0))
+        label = f"{where}: medldm - {name} (dB [{gain.low:+.2f}, {gain.high:+.2f}]; {gain.n} patients)"
+        bars.append(record.bar(label, gain.mean, f">= {target}", gain.mean >= target))
     if "noisy" in done:
         worst = min(done[MODEL].psnr[p] - done["noisy"].psnr[p] for p in done[MODEL].psnr)
         label = f"{where}: worst patient above the input (dB)"
