@@ -15,6 +15,7 @@ import medldm
 from medldm.cli import app
 from medldm.cli.options import parse_mode, parse_scale, parse_spacing
 from medldm.cli.progress import time_left
+from medldm.errors import InputError
 from tests.tiny import tiny_model
 
 AFFINE = np.array([[0, 0, 1.0, -9], [-1.0, 0, 0, 8], [0, 2.0, 0, -7], [0, 0, 0, 1]])
@@ -278,9 +279,7 @@ def test_mode_is_a_word_or_a_number(text, value):
      (parse_scale, "1.5"), (parse_spacing, "-1"), (parse_spacing, "1x1"), (parse_spacing, "inf")],
 )  # fmt: skip
 def test_wrong_texts_are_refused(parse, text):
-    import typer
-
-    with pytest.raises(typer.BadParameter):
+    with pytest.raises(InputError):
         parse(text)
 
 

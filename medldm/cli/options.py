@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from medldm.errors import InputError
+
 Input = Annotated[Path, typer.Option("-i", "--input", help="NIfTI file, DICOM folder or file, or picture.")]
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="Where to write: .nii.gz, .png, or a folder (DICOM).")
@@ -47,7 +49,7 @@ Report = Annotated[Path | None, typer.Option("--report", help="Also write a one-
 
 
 def parse_mode(text: str) -> str | float:
-    """ "fidelity", "perceptual" or a number from 0 to 1. Raises BadParameter."""
+    """ "fidelity", "perceptual" or a number from 0 to 1. Raises InputError."""
     if text in ("fidelity", "perceptual"):
         return text
     try:
@@ -55,22 +57,22 @@ def parse_mode(text: str) -> str | float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
-        raise typer.BadParameter(f"got {text!r}; expected fidelity, perceptual, or a number from 0 to 1")
+        raise InputError("--mode", repr(text), "fidelity, perceptual, or a number from 0 to 1")
     return value
 
 
 def parse_scale(text: str | None) -> int | tuple[int, ...] | None:
-    """ "2" or "2x2x1". Raises BadParameter."""
+    """ "2" or "2x2x1". Raises InputError."""
     if text is None:
         return None
     parts = text.lower().split("x")
     if len(parts) not in (1, 3) or not all(part.isdecimal() and int(part) >= 1 for part in parts):
-        raise typer.BadParameter(f"got {text!r}; expected a whole factor (2), or one an axis (1x1x2)")
+        raise InputError("--scale", repr(text), "a whole factor (2), or one an axis (1x1x2)")
     return int(parts[0]) if len(parts) == 1 else tuple(int(part) for part in parts)
 
 
 def parse_spacing(text: str | None) -> tuple[float, ...] | None:
-    """ "1" or "0.8x0.8x3" in mm, as three numbers. Raises BadParameter."""
+    """ "1" or "0.8x0.8x3" in mm, as three numbers. Raises InputError."""
     if text is None:
         return None
     try:
@@ -78,5 +80,5 @@ def parse_spacing(text: str | None) -> tuple[float, ...] | None:
     except ValueError:
         values = ()
     if len(values) not in (1, 3) or not all(math.isfinite(value) and value > 0 for value in values):
-        raise typer.BadParameter(f"got {text!r}; expected a length in mm (1), or one an axis (0.8x0.8x3)")
+        raise InputError("--spacing", repr(text), "a length in mm (1), or one an axis (0.8x0.8x3)")
     return values * 3 if len(values) == 1 else values

@@ -9,6 +9,7 @@ import typer
 from medldm.cli import options as o
 from medldm.cli.progress import Progress
 from medldm.cli.restoring import Outputs, finish, prepare
+from medldm.errors import InputError
 
 Scale = Annotated[
     str | None, typer.Option("--scale", help="Factor, e.g. 2, or one an axis of the file: 1x1x2.")
@@ -43,7 +44,7 @@ def superres(
     """Refine a scan's grid by whole factors; the field of view stays where it is."""
     dial, factor, target = o.parse_mode(mode), o.parse_scale(scale), o.parse_spacing(spacing)
     if (factor is None) == (target is None):
-        raise typer.BadParameter("expected one of --scale and --spacing")
+        raise InputError("superres", "both or neither of --scale and --spacing", "one of them")
     outputs = Outputs(output, format, residual, uncertainty, report, overwrite)
     scan = prepare(input, series, model, sampler, outputs)
     from medldm import api

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,6 @@ def check_output(
     Raises OutputError for an existing target without `overwrite`, a missing or read-only parent folder, or
     a name that no writer knows.
     """
-    import os
-
     path = Path(path)
     _writer(volume, path, format)
     if path.exists() and not overwrite:
@@ -73,8 +72,11 @@ def check_output(
     if not parent.is_dir():
         wanted = f"the folder {parent.name or parent}"
         raise OutputError(str(path), "no folder to write into", wanted, "create it first")
-    if not os.access(parent, os.W_OK):
-        raise OutputError(str(path), "a folder that cannot be written to", "a writable folder")
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError:
+        raise OutputError(str(path), "a folder that cannot be written to", "a writable folder") from None
     return path
 
 
