@@ -78,9 +78,7 @@ def test_a_tile_has_the_latents_of_the_whole(dims):
 
 
 def measurement(dims: int, n: int = 32, batch: int = 1) -> Measurement:
-    return Measurement(
-        randn(batch, 1, *(n,) * dims).abs(), torch.full((batch,), 0.05), torch.ones(batch, dims)
-    )
+    return Measurement(randn(batch, 1, *(n,) * dims).abs(), torch.full((batch,), 0.05), torch.ones(batch, dims))
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -100,11 +98,27 @@ def test_head_takes_and_returns_images(dims):
     assert (std > 0).all()
 
 
-def test_head_without_trust_in_itself_lies_between_its_two_inputs():
+def untrained_head(noise_std: float, decoded: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     head = MeasurementHead(2, channels=(8, 8), depth=1)
     for parameter in head.finish[-1].parameters():
         torch.nn.init.zeros_(parameter)
-    y = measurement(2)
-    decoded = torch.zeros_like(y.image)
-    image, _ = head(decoded, y, torch.ones(1))
-    torch.testing.assert_close(image, y.image / 2)
+    y = measurement(2)._replace(noise_std=torch.tensor([noise_std]))
+    image, std = head(y.image + decoded, y, torch.ones(1))
+    return y.image, image, std
+
+
+def test_an_untrained_head_goes_a_little_of_the_way_to_the_decoded_estimate():
+    y, image, std = untrained_head(0.1, decoded=0.2)
+    torch.testing.assert_close(image - y, torch.full_like(y, 0.2 * float(torch.sigmoid(torch.tensor(-2.0)))))
+    assert (std < 0.1).all()
+
+
+def test_what_the_head_adds_is_bounded_by_the_noise():
+    y, image, _ = untrained_head(0.01, decoded=100.0)
+    assert (image - y).abs().max() < 0.01
+
+
+def test_error_scale_grows_with_noise_and_coarseness():
+    image = torch.zeros(3, 1, 4, 4)
+    y = Measurement(image, torch.tensor([0.1, 0.0, 0.0]), torch.tensor([[1.0, 1], [2, 2], [4, 4]]))
+    assert y.error_scale().tolist() == pytest.approx([0.1, 0.03, 0.06], rel=0.01)

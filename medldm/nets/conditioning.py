@@ -38,6 +38,11 @@ class Measurement(NamedTuple):
         )
         return levels.view(*levels.shape, *(1,) * len(size)).expand(-1, -1, *size)
 
+    def error_scale(self) -> Tensor:
+        """(B,) about how far the interpolated measurement is off: its noise, and 3 % of the range for each halving."""
+        missing = 0.03 * torch.log2(self.factor.amax(1))
+        return torch.sqrt(self.noise_std.clamp_min(0.003).square() + missing.square())
+
     def to_latent_condition(self, autoencoder: Autoencoder) -> Tensor:
         """(B, condition_channels, *S / factor): flag, levels, encoded measurement, all its pixels."""
         encoded, _ = autoencoder.encode(self.image)

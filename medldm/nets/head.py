@@ -4,6 +4,9 @@ The latents drop what the code cannot hold; the measurement still has it. The he
 ``E[x | z_0 estimate, y]``: told how sure the latent estimate is (its diffusion level), it answers with the
 posterior mean when nothing but the measurement is known, and keeps to the sampled latents at the end of
 sampling. It also predicts the standard deviation of its own error.
+
+What it adds to the measurement is in units of the measurement's own error (`Measurement.error_scale`), so
+that light and heavy noise ask for numbers of the same size: docs/decisions/0004-head-in-units-of-the-noise.md.
 """
 
 from __future__ import annotations
@@ -74,6 +77,9 @@ class MeasurementHead(nn.Module):
                 narrow = narrow.repeat_interleave(2, dim=axis)
             h = self.up[index](skips[index] + narrow)
         full = depth_to_space(self.to_full(torch.relu(h)), self.block)
-        gate, residual, log_std = self.finish(torch.cat([full, pair - 0.5], dim=1)).float().chunk(3, dim=1)
-        image = decoded + torch.sigmoid(gate) * (measurement.image - decoded) + 0.1 * residual
-        return image, torch.exp((log_std - 4).clamp(-9, 1))
+        scale = measurement.error_scale().view(-1, 1, *(1,) * self.dims)
+        apart = ((decoded - measurement.image) / scale).clamp(-4, 4)
+        finish = self.finish(torch.cat([full, measurement.image - 0.5, apart], dim=1)).float()
+        gate, residual, log_std = finish.chunk(3, dim=1)
+        image = measurement.image + scale * (torch.sigmoid(gate - 2) * apart + residual)
+        return image, scale * torch.exp((log_std - 1).clamp(-6, 3))

@@ -13,6 +13,7 @@ from medldm.nets.conditioning import Measurement
 from medldm.training.data import Batches
 
 MEAN_SHARE = 0.4
+HEAD_MEAN_SHARE = 0.8
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = 0.0, 1.5
 SYNTHESIS_EVERY = 2
 
@@ -111,7 +112,7 @@ class HeadStage(nn.Module):
             z, _ = self.autoencoder.encode(x)
             sigma = _log_normal_sigmas(len(z), generator, z.device)
             x_t = z + sigma.view(-1, *(1,) * (z.ndim - 1)) * torch.randn(z.shape, generator=generator).to(z)
-            asks_mean = torch.rand(len(z), generator=generator).to(z.device) < 1.5 * MEAN_SHARE
+            asks_mean = torch.rand(len(z), generator=generator).to(z.device) < HEAD_MEAN_SHARE
             sigma = torch.where(asks_mean, torch.full_like(sigma, SIGMA_MAX), sigma)
             x_t = torch.where(asks_mean.view(-1, *(1,) * (z.ndim - 1)), torch.zeros_like(x_t), x_t)
             decoded = self.autoencoder.decode(self.denoiser(x_t, sigma, cond))
