@@ -16,6 +16,7 @@ from medldm.diffusion.samplers import Sampler
 from medldm.diffusion.schedule import SIGMA_MAX, level_of, log_uniform_sigmas
 from medldm.model import Networks
 from medldm.nets.conditioning import Measurement
+from medldm.nets.head import MeasurementHead
 from medldm.restore.tiles import merge_by_tiles
 
 
@@ -25,11 +26,29 @@ def sample_generator(seed: int, index: int) -> torch.Generator:
 
 
 def posterior_mean(networks: Networks, measurement: Measurement) -> tuple[Tensor, Tensor]:
-    """``E[x | y]`` and the deviation of its error: (1, 1, *S) each, one evaluation of each network."""
+    """``E[x | y]`` and the deviation of its error: (1, 1, *S) each; one evaluation of the denoiser."""
     cond = measurement.to_latent_condition(networks.autoencoder)
     z = networks.denoiser.posterior_mean(cond, networks.autoencoder.channels)
     level = level_of(torch.full((len(z),), SIGMA_MAX, device=z.device))
-    return merge_by_tiles(networks.head, networks.autoencoder.decode(z), measurement, level)
+    return merge_both_ways(networks.head, networks.autoencoder.decode(z), measurement, level)
+
+
+def merge_both_ways(
+    head: MeasurementHead, decoded: Tensor, measurement: Measurement, level: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean of the head's answers for the image and its mirror image, which it was trained on alike.
+
+    What it answers one way and not the other is its own error. The deviation is that of a single
+    answer, so an upper bound for their mean's.
+    """
+    images, variances = torch.zeros_like(decoded), torch.zeros_like(decoded)
+    flips: tuple[tuple[int, ...], ...] = ((), tuple(range(2, decoded.ndim)))
+    for flip in flips:
+        turned = measurement._replace(image=measurement.image.flip(flip))
+        image, std = merge_by_tiles(head, decoded.flip(flip), turned, level)
+        images += image.flip(flip) / len(flips)
+        variances += std.square().flip(flip) / len(flips)
+    return images, variances.sqrt()
 
 
 def posterior_sample(
