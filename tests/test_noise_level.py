@@ -38,6 +38,17 @@ def test_a_masked_background_does_not_hide_the_noise():
     assert estimate_noise_std(noisy, noise="rician") == pytest.approx(noise_std, rel=0.15)
 
 
+def test_suppressed_air_is_not_taken_for_the_noise():
+    """Some scanners push the air towards 0, in steps of the rescale slope."""
+    shape, noise_std = (48, 48, 40), 0.05
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    inside = (grid**2).sum(0) < 0.5
+    rng = np.random.default_rng(4)
+    air = 0.002 * rng.integers(0, 2, shape)
+    noisy = np.where(inside, 0.7 + noise_std * rng.standard_normal(shape), air)
+    assert estimate_noise_std(noisy, noise="rician") == pytest.approx(noise_std, rel=0.15)
+
+
 def test_the_unit_scales_with_the_image():
     noisy = smooth((64, 64, 1)) + 0.05 * np.random.default_rng(3).standard_normal((64, 64, 1))
     assert estimate_noise_std(1000 * noisy) == pytest.approx(1000 * estimate_noise_std(noisy), rel=1e-6)

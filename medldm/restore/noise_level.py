@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 BLOCK = 8
+MIN_BLOCKS = 20
 MAD_TO_STD = 1.4826
 RAYLEIGH_MEDIAN = float(np.sqrt(2 * np.log(2)))
 RAYLEIGH_MAD = 0.4485  # median absolute deviation of a Rayleigh distribution of sigma 1
@@ -35,15 +36,23 @@ def _block_deviations(detail: NDArray[np.float64], signal: NDArray[np.bool_]) ->
     return MAD_TO_STD * np.median(np.abs(values), axis=1) if len(values) else np.empty(0)
 
 
-def _from_texture(image: NDArray[np.float64]) -> float:
-    """Lowest decile of the block deviations over what is not constant: anatomy only ever adds to them."""
+def _from_texture(image: NDArray[np.float64], *, tissue_only: bool) -> float:
+    """Lowest decile of the block deviations over what is not constant: anatomy only ever adds to them.
+
+    tissue_only : leave out what is dark; scanners suppress the air of magnitude images, and its noise with it
+    """
     order = np.argsort([-n for n in image.shape], kind="stable")[:2]
     axes = (int(order[0]), int(order[1]))
     if image.shape[axes[1]] < 3:
         return 0.0
     detail = _diagonal_detail(image, axes)
     flat = ndimage.uniform_filter(np.abs(detail), 3) <= 1e-9 * max(float(np.ptp(image)), 1e-30)
-    deviations = _block_deviations(detail, ~flat)
+    signal = ~flat
+    if tissue_only:
+        signal &= ndimage.uniform_filter(image, 3) > 0.15 * float(np.percentile(image, 99.5))
+    deviations = _block_deviations(detail, signal)
+    if len(deviations) < MIN_BLOCKS:
+        deviations = _block_deviations(detail, ~flat)
     block_voxels = BLOCK ** sum(n >= BLOCK for n in image.shape)
     if not len(deviations):
         return 0.0
@@ -83,4 +92,4 @@ def estimate_noise_std(image: NDArray[np.floating], *, noise: str = "gaussian") 
         from_air = _from_air(array)
         if from_air is not None:
             return from_air
-    return _from_texture(array)
+    return _from_texture(array, tissue_only=noise == "rician")
