@@ -73,8 +73,8 @@ class Model:
     def intensity(self) -> Intensity:
         return Intensity.from_dict(self.recipe.intensity.model_dump())
 
-    def fits(self, volume: Volume) -> list[str]:
-        """Reasons for doubt about using the model on `volume` (none: an empty list).
+    def fits(self, volume: Volume, factor: tuple[int, int, int] = (1, 1, 1)) -> list[str]:
+        """Reasons for doubt about using the model on `volume`, refined by `factor` (none: an empty list).
 
         Raises ModelError where it cannot be used at all: a scan of several slices for a 2D model.
         """
@@ -92,7 +92,7 @@ class Model:
             )
         low, high = recipe.spacing_range
         assumed = any(step.get("spacing_assumed") for step in volume.history)
-        spacing = volume.geometry.spacing[: recipe.dims]
+        spacing = [s / f for s, f in zip(volume.geometry.spacing, factor, strict=True)][: recipe.dims]
         if not assumed and not all(low <= s <= high for s in spacing):
             text = " x ".join(f"{s:.3g}" for s in spacing)
             warnings.append(f"voxels of {text} mm; the model was trained on {low:g} to {high:g} mm")

@@ -180,6 +180,12 @@ def test_another_modality_and_spacing_are_warned_of(model_3d):
     assert any("mm" in w for w in warnings)
 
 
+def test_the_spacing_that_counts_is_that_of_the_fine_grid(model_3d):
+    scan = Volume(head_like((16, 8, 16)), Geometry.from_spacing((16, 8, 16), (2, 4, 2)), "arbitrary", "MR")
+    assert model_3d.fits(scan)
+    assert not medldm.super_resolve(scan, model=model_3d, scale=2).report["warnings"]
+
+
 def test_progress_can_cancel(model_2d):
     done = []
 

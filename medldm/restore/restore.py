@@ -147,7 +147,7 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
     """
     started = time.perf_counter()
     settings.check()
-    warnings = model.fits(volume)
+    warnings = model.fits(volume, factor)
     recipe, task = model.recipe, "super_resolve" if max(factor) > 1 else "denoise"
 
     def notify(done: int, total: int) -> None:
