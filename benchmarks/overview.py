@@ -39,8 +39,8 @@ def _rows() -> list[tuple[str, list[NDArray[np.float64]]]]:
         result.uncertainty.array * 4,
         head.truth,
     ]
-    middle = head.truth.shape[2] // 2 + 6
-    planes = [np.rot90(np.asarray(v, dtype=np.float64)[:, :, middle]) for v in volumes]
+    level = head.truth.shape[1] * 3 // 5  # above the face; rows run to the back, columns to the patient's left
+    planes = [np.asarray(v, dtype=np.float64)[:, level, ::-1] for v in volumes]
     rows.append(("head at 2 mm, Rician noise 10 %", planes))
     return rows
 
