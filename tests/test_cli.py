@@ -226,7 +226,7 @@ def test_an_unexpected_failure_is_one_line_without_what_the_scan_holds(monkeypat
     def fail(path, series=None):
         raise RuntimeError("Canary^Patient")
 
-    monkeypatch.setattr("medldm.io.read", fail)
+    monkeypatch.setattr("medldm.io.read_choice", fail)
     words = ("denoise", "-i", picture, "-o", tmp_path / "o.png", "--model", packs / "tiny-2d")
     error = one_line_error(call(*words), code=1)
     assert "RuntimeError" in error and "--debug" in error and "Canary" not in error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from medldm.cli import options as o
 from medldm.cli.progress import Progress
 from medldm.cli.restoring import Outputs, finish, prepare
+from medldm.io.choice import Choice
 
 
 def denoise(
@@ -30,7 +31,7 @@ def denoise(
     """Remove the noise of a scan; grid, unit and metadata are kept."""
     dial = o.parse_mode(mode)
     outputs = Outputs(output, format, residual, uncertainty, report, overwrite)
-    scan = prepare(input, series, model, sampler, outputs)
+    scan = prepare(input, Choice(series=series), model, sampler, outputs)
     from medldm import api
 
     with Progress(quiet=quiet) as progress:

@@ -15,9 +15,9 @@ Scan = Annotated[Path, typer.Argument(help="NIfTI file, DICOM folder or file, or
 
 def inspect(path: Scan, series: o.Series = None, json: o.Json = False) -> None:
     """Show what a scan is: grid, orientation, unit, range; never who it is."""
-    from medldm.io import read
+    from medldm.io import Choice, read_choice
 
-    scan = read(path, series)
+    scan = read_choice(path, Choice(series=series))
     first = scan.history[0] if scan.history else {}
     facts: dict[str, Any] = {
         "shape": list(scan.geometry.shape),

@@ -12,6 +12,7 @@ from medldm.cli.packs import folder_of
 from medldm.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    from medldm.io.choice import Choice
     from medldm.restore.restoration import Restoration
     from medldm.volume import Volume
 
@@ -46,13 +47,13 @@ def check_report_path(path: Path, *, overwrite: bool) -> None:
         raise OutputError(str(path), "no folder to write into", "an existing folder", "create it first")
 
 
-def prepare(source: Path, series: str | None, model: str, sampler: str, outputs: Outputs) -> Volume:
+def prepare(source: Path, choice: Choice, model: str, sampler: str, outputs: Outputs) -> Volume:
     """Read the scan; refuse what cannot end well, before any work.
 
     Raises InputError, ModelError, OutputError.
     """
     from medldm import registry
-    from medldm.io import check_output, read
+    from medldm.io import check_output, read_choice
 
     folder_of(model)
     if sampler not in registry.names("samplers"):
@@ -75,7 +76,7 @@ def prepare(source: Path, series: str | None, model: str, sampler: str, outputs:
             check_output(path, overwrite=outputs.overwrite, format=named)
     if outputs.report is not None:
         check_report_path(outputs.report, overwrite=outputs.overwrite)
-    scan = read(source, series)
+    scan = read_choice(source, choice)
     check_output(outputs.output, overwrite=outputs.overwrite, volume=scan, format=outputs.format)
     return scan
 

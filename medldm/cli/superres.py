@@ -10,6 +10,7 @@ from medldm.cli import options as o
 from medldm.cli.progress import Progress
 from medldm.cli.restoring import Outputs, finish, prepare
 from medldm.errors import InputError
+from medldm.io.choice import Choice
 
 Scale = Annotated[
     str | None, typer.Option("--scale", help="Factor, e.g. 2, or one an axis of the file: 1x1x2.")
@@ -46,7 +47,7 @@ def superres(
     if (factor is None) == (target is None):
         raise InputError("superres", "both or neither of --scale and --spacing", "one of them")
     outputs = Outputs(output, format, residual, uncertainty, report, overwrite)
-    scan = prepare(input, series, model, sampler, outputs)
+    scan = prepare(input, Choice(series=series), model, sampler, outputs)
     from medldm import api
 
     with Progress(quiet=quiet) as progress:

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medldm import registry
 from medldm.errors import EmptyInput, InputError, OutputError, UnsupportedInput
+from medldm.io.choice import Choice
+from medldm.io.limits import MAX_BYTES
 from medldm.volume import Volume
 
-__all__ = ["check_output", "read", "write"]
+__all__ = ["Choice", "check_output", "read", "read_choice", "write"]
 
 
-def read(path: str | Path, series: str | None = None) -> Volume:
-    """Read a scan: NIfTI file, DICOM folder or file, picture, or what a plugin reads.
+def read(
+    path: str | Path,
+    series: str | None = None,
+    *,
+    select: Mapping[str, str] | None = None,
+    resample_nonuniform: bool = False,
+    xform: str | None = None,
+    assume_affine: bool = False,
+    nan: str = "refuse",
+    max_bytes: int = MAX_BYTES,
+) -> Volume:
+    """Read a scan: NIfTI file, DICOM folder or file, zip of DICOM, picture, or what a plugin reads.
 
-    series : SeriesInstanceUID, where a DICOM folder holds several
+    series, select : which one, where there are several; the refusal lists them
+    resample_nonuniform, xform, assume_affine, nan, max_bytes : see `medldm.io.choice.Choice`
     Raises InputError and its children (`medldm.errors`) with the reason; there are no partial results.
     """
+    choice = Choice(series, dict(select or {}), resample_nonuniform, xform, assume_affine, nan, max_bytes)
+    return read_choice(path, choice)
+
+
+def read_choice(path: str | Path, choice: Choice) -> Volume:
+    """`read`, with all that was chosen in one piece."""
     path = Path(path)
     if not path.exists():
         raise EmptyInput(str(path), "no such file or folder", "a scan", "check the path")
@@ -28,7 +48,7 @@ def read(path: str | Path, series: str | None = None) -> Volume:
         except InputError:
             continue  # a broken plugin harms nobody else; medldm doctor names it
         if reader.can_read(path):
-            volume: Volume = reader.read(path, series)
+            volume: Volume = reader.read(path, choice)
             return volume
     if path.is_dir():
         raise EmptyInput(str(path), "a folder without DICOM images", "a DICOM series, or one file")

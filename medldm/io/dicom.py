@@ -12,6 +12,7 @@ import numpy as np
 
 from medldm.errors import AmbiguousInput, UnsupportedInput
 from medldm.geometry import Geometry
+from medldm.io.choice import Choice
 from medldm.io.dicom_files import (
     CLASSIC,
     Header,
@@ -65,7 +66,7 @@ def can_read(path: Path) -> bool:
     return any(looks_like_dicom(file) or file.name.lower().endswith(SUFFIXES) for file in files)
 
 
-def read(path: Path, series: str | None = None) -> Volume:
+def read(path: Path, choice: Choice | None = None) -> Volume:
     """Read the series in a folder (searched through, links not followed), or the image in a file.
 
     The array is [column, row, slice], slices ordered along the normal by ImagePositionPatient; file names and
@@ -74,8 +75,8 @@ def read(path: Path, series: str | None = None) -> Volume:
     Parameters
     ----------
     path : Path
-    series : str, optional
-        SeriesInstanceUID, needed where the folder holds several.
+    choice : Choice, optional
+        Which series and which part of it, where there are several.
 
     Raises
     ------
@@ -92,9 +93,9 @@ def read(path: Path, series: str | None = None) -> Volume:
     UnsupportedInput
         Multi-frame, colour, or a kind of image that has no place in a patient.
     """
-    path = Path(path)
+    path, choice = Path(path), choice or Choice()
     skipped: Counter[str] = Counter()
-    headers = one_series(path, series, skipped)
+    headers = one_series(path, choice.series, skipped)
     for header in headers:
         check_supported(header)
         if header.sop_class not in CLASSIC:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medldm.errors import AmbiguousInput, GeometryError, InputError, OutputError, PixelError, UnsupportedInput
+from medldm.errors import AmbiguousInput, GeometryError, OutputError, PixelError, UnsupportedInput
 from medldm.geometry import Geometry
 from medldm.io.atomic import write_whole
+from medldm.io.choice import Choice
 from medldm.io.limits import check_size
 from medldm.volume import Volume
 
@@ -28,14 +29,14 @@ def can_read(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
-def read(path: Path, series: str | None = None) -> Volume:
+def read(path: Path, choice: Choice | None = None) -> Volume:
     """Read a 3D image; array in file order, float32, scl_slope applied.
 
     Parameters
     ----------
     path : Path
-    series : None
-        NIfTI has none; given, it is an InputError.
+    choice : Choice, optional
+        A series or a selection is an InputError: NIfTI has none.
 
     Raises
     ------
@@ -58,8 +59,8 @@ def read(path: Path, series: str | None = None) -> Volume:
     import nibabel as nib
 
     path = Path(path)
-    if series is not None:
-        raise InputError(path.name, "a series for NIfTI", "no series", "leave it out")
+    choice = choice or Choice()
+    choice.refuse_selection(path.name)
     try:
         image: Any = nib.load(path, mmap=False)
         header = image.header

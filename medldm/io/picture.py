@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medldm.errors import AmbiguousInput, InputError, LimitError, OutputError, PixelError, UnsupportedInput
 from medldm.geometry import Geometry
 from medldm.io.atomic import write_whole
+from medldm.io.choice import Choice
 from medldm.io.limits import check_size
 from medldm.volume import Volume
 
@@ -26,14 +27,14 @@ def can_read(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
-def read(path: Path, series: str | None = None) -> Volume:
+def read(path: Path, choice: Choice | None = None) -> Volume:
     """Read a grey picture as a Volume (columns, rows, 1), unit "grey8" or "grey16".
 
     Parameters
     ----------
     path : Path
-    series : None
-        Pictures have none; given, it is an InputError.
+    choice : Choice, optional
+        A series or a selection is an InputError: pictures have none.
 
     Raises
     ------
@@ -47,14 +48,14 @@ def read(path: Path, series: str | None = None) -> Volume:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = Path(path)
-    if series is not None:
-        raise InputError(path.name, "a series for a picture", "no series", "leave it out")
+    choice = choice or Choice()
+    choice.refuse_selection(path.name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(path, formats=_FORMATS)
         with opened as image:
-            check_size(path.name, image.size)
+            check_size(path.name, image.size, max_bytes=choice.max_bytes)
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise AmbiguousInput(path.name, f"{frames} pictures", "one", "split the file")

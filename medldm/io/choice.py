@@ -1,0 +1,54 @@
+"""What a reader is told where a path holds several scans, or does not say all that is needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from medldm.errors import InputError
+from medldm.io.limits import MAX_BYTES
+
+XFORMS = ("sform", "qform")
+NAN = ("refuse", "fill")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which scan, and what may be assumed. The default takes nothing for granted.
+
+    series : SeriesInstanceUID, or the `series_key` of it that `medldm inspect` and manifests give
+    select : DICOM keyword -> value, as in EchoTime -> 5.19; "Stack" -> the number in the listing
+    resample_nonuniform : take uneven slices and interpolate them to an even step
+    xform : "sform" or "qform" of a NIfTI that has both
+    assume_affine : take a scan that does not say where it lies; its place is made up and marked as such
+    nan : "refuse" voxels that are not finite, or "fill" them with the smallest finite value
+    max_bytes : most voxels to hold, in bytes
+    Raises InputError for other values.
+    """
+
+    series: str | None = None
+    select: Mapping[str, str] = field(default_factory=dict)
+    resample_nonuniform: bool = False
+    xform: str | None = None
+    assume_affine: bool = False
+    nan: str = "refuse"
+    max_bytes: int = MAX_BYTES
+
+    def __post_init__(self) -> None:
+        if self.xform not in (None, *XFORMS):
+            raise InputError("xform", repr(self.xform), " or ".join(XFORMS))
+        if self.nan not in NAN:
+            raise InputError("nan", repr(self.nan), " or ".join(NAN))
+        if self.max_bytes < 1:
+            raise InputError("max_bytes", str(self.max_bytes), "a number of bytes >= 1")
+
+    def refuse_selection(self, where: str) -> None:
+        """Raise InputError where a series or part was chosen and the format has none."""
+        if self.series is not None or self.select:
+            raise InputError(where, "a series or a selection", "none: the file holds one image", "leave it out")
+
+
+def series_key(uid: str) -> str:
+    """Twelve hexadecimal digits that tell the series of a data set apart without its UID."""
+    return hashlib.sha256(uid.encode()).hexdigest()[:12]
