@@ -236,14 +236,16 @@ def train(
     *,
     data: str | Path,
     out: str | Path,
+    start: str | Path | None = None,
     resume: bool = True,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Train a model by a recipe (TOML file or table) on the scans below `data`; the pack is left in `out`.
 
-    An interrupted training goes on from its last checkpoint. Raises RecipeError, InputError, RunError,
-    OutputError.
+    start : name or folder of a model of the same networks, to go on from its weights (fine-tuning)
+    An interrupted training goes on from its last checkpoint. Raises RecipeError, InputError, ModelError,
+    RunError, OutputError.
     """
     from medldm.training.train import train as run
 
@@ -255,8 +257,16 @@ def train(
     else:
         checked = load_recipe(recipe)
         command = f"medldm train {Path(recipe).name} --data DATA --out OUT"
+        command += f" --start {Path(start).name}" if start else ""
     if not Path(data).is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data set")
     return run(
-        checked, data=Path(data), out=Path(out), resume=resume, device=device, progress=progress, command=command
+        checked,
+        data=Path(data),
+        out=Path(out),
+        start=start,
+        resume=resume,
+        device=device,
+        progress=progress,
+        command=command,
     )

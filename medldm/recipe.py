@@ -83,9 +83,9 @@ class DegradationTable(_Table):
 
 
 class StageTable(_Table):
-    """One training stage."""
+    """One training stage; 0 steps leave its network as the training started."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=0)
     batch_size: int = Field(ge=1)
     crop: tuple[int, ...]
     lr: float = Field(gt=0)

@@ -122,3 +122,15 @@ def test_error_scale_grows_with_noise_and_coarseness():
     image = torch.zeros(3, 1, 4, 4)
     y = Measurement(image, torch.tensor([0.1, 0.0, 0.0]), torch.tensor([[1.0, 1], [2, 2], [4, 4]]))
     assert y.error_scale().tolist() == pytest.approx([0.1, 0.03, 0.06], rel=0.01)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_head_answers_alike_whichever_axis_is_coarse(axis):
+    torch.manual_seed(0)
+    head = fresh(MeasurementHead(3, channels=(8, 8), depth=1))
+    decoded, image = randn(1, 1, 16, 12, 8, seed=1), randn(1, 1, 16, 12, 8, seed=2)
+    first = Measurement(image, torch.tensor([0.01]), torch.tensor([[2.0, 1.0, 1.0]]))
+    wanted = head(decoded, first, torch.ones(1))
+    turned = head(decoded.transpose(2, 2 + axis), first.swapped(0, axis), torch.ones(1))
+    for one, other in zip(wanted, turned, strict=True):
+        torch.testing.assert_close(other, one.transpose(2, 2 + axis))

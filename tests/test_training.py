@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import medldm
-from medldm.errors import InputError, RecipeError, RunError
+from medldm.errors import InputError, ModelError, RecipeError, RunError
 from medldm.geometry import Geometry
 from medldm.nets.patches import pad_to_multiple
 from medldm.recipe import parse_recipe
@@ -173,3 +173,28 @@ def test_losses_are_logged(data, tmp_path, monkeypatch):
     medldm.train(table, data=folder, out=tmp_path / "pack")
     lines = [json.loads(line) for line in (tmp_path / "pack" / "losses.jsonl").read_text().splitlines()]
     assert {line["stage"] for line in lines} == {"autoencoder", "denoiser", "head"}
+
+
+def test_fine_tuning_goes_on_from_a_model(data, tmp_path):
+    folder, table = data
+    first = medldm.train(table, data=folder, out=tmp_path / "first")
+    idle = table | {f"stage_{name}": table["stage_head"] | {"steps": 0} for name in ("autoencoder", "denoiser")}
+    tuned = medldm.train(idle, data=folder, out=tmp_path / "tuned", start=tmp_path / "first")
+    before, after = (m.networks.state_dict() for m in (first, tuned))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head"}
+    assert f"started from tiny-{table['dims']}d, weights sha256 {first.weights_sha256[:12]}" in tuned.card
+    other = table | {"head": {"channels": [8, 16], "depth": 1}}
+    with pytest.raises(ModelError, match="networks of other sizes"):
+        medldm.train(other, data=folder, out=tmp_path / "other", start=tmp_path / "first")
+
+
+def test_a_stage_of_no_steps_leaves_the_linear_code(data, tmp_path):
+    folder, table = data
+    idle = table | {"stage_autoencoder": table["stage_autoencoder"] | {"steps": 0}}
+    model = medldm.train(idle, data=folder, out=tmp_path / "linear")
+    images = [scan.image for scan in load_scans(model.recipe, folder)]
+    code = model.networks.autoencoder
+    padded = [pad_to_multiple(image[None, None], code.factor)[0] for image in images]
+    z = torch.cat([code.encode(image)[0].movedim(1, 0).flatten(1) for image in padded], 1)
+    torch.testing.assert_close(z.std(1), torch.ones(len(z)), atol=0.05, rtol=0)

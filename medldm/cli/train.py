@@ -14,6 +14,9 @@ from medldm.errors import InputError, OutputError
 RecipeFile = Annotated[Path, typer.Argument(help="TOML recipe (see configs/).")]
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the recipe names.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for checkpoints and the finished model.")]
+Start = Annotated[
+    str | None, typer.Option("--start", help="Model (name or folder) to go on from: fine-tuning on your own scans.")
+]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")]
 
 
@@ -21,6 +24,7 @@ def train(
     recipe: RecipeFile,
     data: Data,
     out: Out,
+    start: Start = None,
     resume: Resume = True,
     device: o.Device = None,
     quiet: o.Quiet = False,
@@ -40,6 +44,6 @@ def train(
     from medldm import api
 
     with Progress(quiet=quiet) as progress:
-        model = api.train(recipe, data=data, out=out, resume=resume, device=device, progress=progress)
+        model = api.train(recipe, data=data, out=out, start=start, resume=resume, device=device, progress=progress)
     if not quiet:
         print(f"trained {model.name}: {out}")

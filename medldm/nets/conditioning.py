@@ -29,6 +29,12 @@ class Measurement(NamedTuple):
     noise_std: Tensor
     factor: Tensor
 
+    def swapped(self, a: int, b: int) -> Measurement:
+        """The same with axes `a` and `b` of the image exchanged."""
+        order = list(range(self.factor.shape[1]))
+        order[a], order[b] = order[b], order[a]
+        return Measurement(self.image.transpose(2 + a, 2 + b), self.noise_std, self.factor[:, order])
+
     def level_maps(self, size: torch.Size | tuple[int, ...]) -> Tensor:
         """(B, 1 + dims, *size): noise level (0 at 0.1 % of the range, 1 at 30 %) and log2 of the factor."""
         low, high = NOISE_STD_RANGE
@@ -49,6 +55,12 @@ class Measurement(NamedTuple):
         pixels = (space_to_depth(self.image, autoencoder.factor) - 0.5) * 2
         flag = torch.ones_like(encoded[:, :1])
         return torch.cat([flag, self.level_maps(encoded.shape[2:]), encoded, pixels], dim=1)
+
+
+def coarse_axis(factor: Tensor) -> int:
+    """The one axis along which a batch was measured coarsely, 0 where there is none or more than one."""
+    coarse = (factor > 1).any(0)
+    return int(coarse.int().argmax()) if int(coarse.sum()) == 1 else 0
 
 
 def condition_channels(autoencoder: Autoencoder) -> int:

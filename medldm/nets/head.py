@@ -7,6 +7,7 @@ sampling. It also predicts the standard deviation of its own error.
 
 What it adds to the measurement is in units of the measurement's own error (`Measurement.error_scale`), so
 that light and heavy noise ask for numbers of the same size: docs/decisions/0004-head-in-units-of-the-noise.md.
+A scan that is coarse along one axis is turned so that this axis comes first: one thing to learn, not three.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 
 from medldm.nets.autoencoder import ResidualBlock
-from medldm.nets.conditioning import Measurement
+from medldm.nets.conditioning import Measurement, coarse_axis
 from medldm.nets.patches import depth_to_space, space_to_depth
 
 FULL_WIDTH = 16
@@ -61,6 +62,15 @@ class MeasurementHead(nn.Module):
         level : (B,) diffusion level of the latent estimate, 0..1 (1: nothing but the measurement is known)
         Returns the image (B, 1, *S) and the standard deviation of its error (B, 1, *S).
         """
+        axis = coarse_axis(measurement.factor)
+        if axis:
+            turned = measurement.swapped(0, axis)
+            image, std = self._merge(decoded.transpose(2, 2 + axis), turned, level)
+            return image.transpose(2, 2 + axis), std.transpose(2, 2 + axis)
+        return self._merge(decoded, measurement, level)
+
+    def _merge(self, decoded: Tensor, measurement: Measurement, level: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` for a scan whose coarse axis, if it has one, is the first."""
         pair = torch.cat([measurement.image, decoded], dim=1)
         half = space_to_depth(pair, self.block)
         level_map = level.to(half).view(-1, 1, *(1,) * self.dims).expand(-1, 1, *half.shape[2:])

@@ -23,7 +23,9 @@ def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str
         f"- command: `{command or 'medldm.train'}`",
         f"- data: {scans} scans of the train split ({', '.join(s.folder for s in recipe.sources)})",
         f"- seed: {recipe.seed}; torch {torch.__version__.split('+')[0]}",
-        f"- variance kept by the linear code: {100 * done.get('linear_variance', float('nan')):.2f} %",
+        f"- started from {done['start']}"
+        if "start" in done
+        else f"- variance kept by the linear code: {100 * done.get('linear_variance', float('nan')):.2f} %",
         "",
         "| stage | seconds | losses over the last tenth |",
         "|---|---|---|",

@@ -108,9 +108,9 @@ def run_stage(
         optimizer.zero_grad(set_to_none=True)
         ema.update_parameters(stage.trained)
         for key, value in losses.items():
-            window.setdefault(key, []).append(float(value))
+            window.setdefault(key, []).append(float(value.detach()))
             if step >= table.steps * 9 // 10:
-                tail.setdefault(key, []).append(float(value))
+                tail.setdefault(key, []).append(float(value.detach()))
         if (step + 1) % REPORT_STEPS == 0:
             hooks.scalars(name, {k: sum(v) / len(v) for k, v in window.items()}, step + 1)
             window.clear()

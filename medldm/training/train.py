@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from medldm.diffusion.schedule import SIGMA_MAX, level_of
-from medldm.errors import OutputError
+from medldm.errors import ModelError, OutputError
 from medldm.model import Model, Networks, default_device, load_model
 from medldm.nets.conditioning import Measurement
 from medldm.nets.patches import pad_to_multiple, space_to_depth
@@ -26,6 +26,17 @@ from medldm.training.stages import AutoencoderStage, DenoiserStage, HeadStage, S
 
 STAGES = ("autoencoder", "denoiser", "head")
 LINEAR_START = 10**9  # steps of the patches of the linear code, far from those of training
+
+
+def _start_from(networks: Networks, name_or_folder: str | Path) -> str:
+    """Take over the weights of a model; returns which. Raises ModelError where its networks are others."""
+    model = load_model(name_or_folder, "cpu")
+    try:
+        networks.load_state_dict(model.networks.state_dict())
+    except RuntimeError:
+        got = "networks of other sizes than the recipe's"
+        raise ModelError(f"model {model.name}", got, "the same autoencoder, unet and head tables") from None
+    return f"{model.name}, weights sha256 {model.weights_sha256[:12]}"
 
 
 def _start_linear(networks: Networks, batches: Batches) -> float:
@@ -82,12 +93,15 @@ def train(
     *,
     data: Path,
     out: Path,
+    start: str | Path | None = None,
     resume: bool = True,
     device: str | None = None,
     progress: Progress | None = None,
     command: str = "",
 ) -> Model:
     """Train every stage of `recipe` on the scans below `data`; the pack is written to `out`.
+
+    With `start`, a model of the same networks, its weights are gone on from instead of the linear code.
 
     A checkpoint is kept in `out` and, with `resume`, gone on from. Several processes (torchrun, SLURM) share
     the work through Lightning Fabric. Raises InputError for data that cannot be read, RunError for a
@@ -101,12 +115,15 @@ def train(
     fabric = Fabric(accelerator=target.type, precision=fastest_precision(target))  # type: ignore[arg-type]
     fabric.launch()
     torch.manual_seed(recipe.seed)
-    networks = Networks(recipe).to(fabric.device)
+    networks = Networks(recipe)
+    done: dict[str, Any] = {"seconds": {}, "losses": {}}
+    if start is not None:
+        done["start"] = _start_from(networks, start)
+    networks = networks.to(fabric.device)
     scans = load_scans(recipe, data)
     held_out = load_scans(recipe, data, part="validation") or scans
     table = recipe.model_dump(mode="json")
     state: dict[str, Any] | None = load_checkpoint(out, table) if resume else None
-    done: dict[str, Any] = {"seconds": {}, "losses": {}}
     at = 0
     if state is not None:
         networks.load_state_dict(state["networks"])
@@ -122,8 +139,13 @@ def train(
         }[name]
         batches = Batches(scans, recipe, settings, salt=100 * index + fabric.global_rank, all_flips=name != "denoiser")
         inside = state["inside"] if state is not None and state["stage"] == name else None
-        if name == "autoencoder" and inside is None:
+        linear = name == "autoencoder" and inside is None and start is None
+        if linear:
             done["linear_variance"] = _start_linear(networks, batches)
+        if settings.steps == 0:
+            if linear:
+                _measure_latents(networks, scans)
+            continue
         started = time.monotonic()
         before = done["seconds"].get(name, 0.0)
 
