@@ -1,63 +1,47 @@
-"""One classic DICOM series (CT, MR, PET) in: each slice at its place and in its unit, or a reason why not."""
+"""DICOM in: each image at its place and in its unit, or a reason why not.
+
+Classic and enhanced multi-frame CT, MR and PET; CR, DX and secondary captures that say where they lie.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from medldm.errors import AmbiguousInput, UnsupportedInput
-from medldm.geometry import Geometry
-from medldm.io.choice import Choice
-from medldm.io.dicom_files import (
-    CLASSIC,
-    Header,
-    check_supported,
-    list_files,
-    looks_like_dicom,
-    one_series,
-    sop_class_name,
-)
-from medldm.io.dicom_geometry import (
-    check_one_stack,
-    check_told_apart,
-    orientation,
-    pixel_spacing,
-    same_places,
-    sort_slices,
-    stack_geometry,
-)
-from medldm.io.dicom_pixels import check_declared, read_slice, rescale_of
+from medldm.errors import InputError, MedldmError, PixelError
+from medldm.io.choice import Choice, series_key
+from medldm.io.dicom_files import list_files, one_series, scan_files
+from medldm.io.dicom_header import Header, looks_like_dicom, modality_of
+from medldm.io.dicom_stacks import split_stacks
+from medldm.io.dicom_volume import DicomSource, check_images, is_flat, volume_of
 from medldm.volume import Volume
+
+__all__ = ["SUFFIXES", "DicomSource", "Found", "can_read", "read", "read_each"]
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class DicomSource:
-    """What a derived series takes over from the series that was read.
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One volume below a path, or the reason why it is none.
 
-    Attributes
-    ----------
-    datasets : tuple of pydicom.Dataset
-        Attributes without pixels, in the order of slices.
-    slopes, intercepts : tuple of float
-        Rescale of each slice.
-    geometry : Geometry
-        Grid of the series as read.
+    files : of its images
+    series, select : what reads it alone (`series` is a key, not a UID)
+    modality : DICOM code, "" where unknown
+    patient : sha256 of the PatientID (of the StudyInstanceUID if there is none), "" where unknown
+    volume, refusal : exactly one of them
     """
 
-    datasets: tuple[Any, ...]
-    slopes: tuple[float, ...]
-    intercepts: tuple[float, ...]
-    geometry: Geometry
-
-    def __repr__(self) -> str:
-        return f"<DicomSource of {len(self.datasets)} slices>"  # never what is in them: patients are
+    files: tuple[Path, ...]
+    series: str
+    select: dict[str, str]
+    modality: str
+    patient: str
+    volume: Volume | None
+    refusal: InputError | None
 
 
 def can_read(path: Path) -> bool:
@@ -89,78 +73,68 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
     PixelError
         A file is cut off or damaged, or its unit unknown; the file is named.
     LimitError
-        More than 8 GiB of voxels, or a header that cannot be true.
+        More voxels than the choice allows, or a header that cannot be true.
     UnsupportedInput
-        Multi-frame, colour, or a kind of image that has no place in a patient.
+        Colour, or a kind of image that has no place in a patient.
     """
     path, choice = Path(path), choice or Choice()
     skipped: Counter[str] = Counter()
-    headers = one_series(path, choice.series, skipped)
-    for header in headers:
-        check_supported(header)
-        if header.sop_class not in CLASSIC:
-            orientation(header)  # radiographs and captures: say what is missing, if anything is
-            pixel_spacing(header)
-            raise UnsupportedInput(header.name, sop_class_name(header), "a CT, MR or PET image")
-    check_declared(headers)
-    check_one_stack(headers)
-    headers, positions = sort_slices(headers)
-    pairs = same_places(positions)
-    check_told_apart(headers, pairs)
-    modality = CLASSIC[headers[0].sop_class]
-    if pairs:
-        keep = _without_copies(headers, pairs)
-        headers, positions = [headers[i] for i in keep], positions[keep]
-    geometry, step_assumed = stack_geometry(headers, positions)
-    rescales = [rescale_of(header, modality) for header in headers]
-
-    array = np.empty(geometry.shape, dtype=np.float32)
-    digest, padding = hashlib.sha256(), 0
-    for k, (header, (slope, intercept)) in enumerate(zip(headers, rescales, strict=True)):
-        image = read_slice(header, slope, intercept)
-        array[:, :, k] = image.values.T
-        digest.update(bytes.fromhex(image.sha256))
-        padding += image.padding
-    step = _history(headers, skipped, digest.hexdigest())
-    notes = {
-        "step_assumed": step_assumed,
-        "sheared": geometry.is_sheared,
-        "copies_dropped": len(pairs),
-        "padding_voxels": padding,
-        "lossy": any(h.text("LossyImageCompression") == "01" for h in headers),
-        "monochrome1": any(h.text("PhotometricInterpretation") == "MONOCHROME1" for h in headers),
-    }
-    step |= {name: value for name, value in notes.items() if value}
-    slopes, intercepts = zip(*rescales, strict=True)
-    source = DicomSource(tuple(h.dataset for h in headers), slopes, intercepts, geometry)
-    return Volume(array, geometry, _unit(headers[0], modality), modality, (step,), source)
+    headers = one_series(path, choice.series, skipped, choice.max_bytes)
+    try:
+        return volume_of(headers, choice, skipped)
+    except MedldmError:
+        raise
+    except Exception as failure:  # pydicom decodes values late; what it raises may quote them
+        raise _damaged(path, failure) from None
 
 
-def _without_copies(headers: list[Header], pairs: list[tuple[int, int]]) -> list[int]:
-    """Indices without the second of each pair of equal images; raises AmbiguousInput where pixels differ."""
-    for a, b in pairs:
-        one, other = (read_slice(headers[i], 1.0, 0.0).pixels_sha256 for i in (a, b))
-        if one != other:
-            got = f"{headers[a].name} and {headers[b].name} at the same place with different pixels"
-            raise AmbiguousInput(
-                f"series of {len(headers)} images", got, "one image a place", "remove one of them"
-            )
-    copies = {b for _, b in pairs}
-    return [i for i in range(len(headers)) if i not in copies]
+def read_each(path: Path, choice: Choice | None = None) -> Iterator[Found]:
+    """Every volume below `path`, and every one that is refused; the files are looked through once.
+
+    Files that are not DICOM, or hold no image, are left out. `choice.series` and `.select` are not heeded.
+    """
+    path, choice = Path(path), choice or Choice()
+    found = scan_files(path, Counter(), choice.max_bytes)
+    for damaged in found.damaged:
+        key = series_key(damaged.series) if damaged.series else ""
+        yield Found((damaged.path,), key, {}, "", "", None, damaged.error)
+    for uid, headers in sorted(found.series.items()):
+        reasons = [d.error for d in found.damaged if d.concerns(uid, headers)]
+        stacks: list[tuple[list[Header], dict[str, str]]] = [(headers, {})]
+        try:
+            check_images(headers, choice)
+            if not is_flat(headers, choice):
+                stacks = [(list(s.headers), s.select) for s in split_stacks(headers)]
+        except Exception as failure:
+            reasons.append(_reason(headers[0].path, failure))
+        for members, select in stacks:
+            yield _found(uid, members, select, reasons[0] if reasons else None, choice)
 
 
-def _history(headers: list[Header], skipped: Counter[str], sha256: str) -> dict[str, Any]:
-    """The entry of the history. UIDs stay out: they lead to the patient; `sha256` is over the files' own."""
-    import pydicom
+def _found(
+    uid: str, headers: list[Header], select: dict[str, str], refusal: InputError | None, choice: Choice
+) -> Found:
+    volume, first = None, headers[0]
+    if refusal is None:
+        try:
+            volume = volume_of(headers, replace(choice, series=None, select={}), Counter())
+        except Exception as failure:
+            refusal = _reason(first.path, failure)
+    files = tuple(dict.fromkeys(header.path for header in headers))
+    return Found(files, series_key(uid), select, modality_of(first), _patient(first), volume, refusal)
 
-    step: dict[str, Any] = {"step": "read", "format": "dicom", "pydicom": pydicom.__version__}
-    step |= {"files": len(headers), "sha256": sha256}
-    if skipped:
-        step["skipped"] = dict(sorted(skipped.items()))
-    return step
+
+def _reason(path: Path, failure: Exception) -> InputError:
+    return failure if isinstance(failure, InputError) else _damaged(path, failure)
 
 
-def _unit(header: Header, modality: str) -> str:
-    if modality == "CT":
-        return "HU"
-    return (header.text("Units") or "arbitrary") if modality == "PT" else "arbitrary"
+def _damaged(path: Path, failure: Exception) -> PixelError:
+    return PixelError(path.name, f"a damaged header ({type(failure).__name__})", "a whole file", "copy it again")
+
+
+def _patient(header: Header) -> str:
+    try:
+        identity = header.text("PatientID") or header.text("StudyInstanceUID")
+    except Exception:
+        return ""
+    return hashlib.sha256(identity.encode()).hexdigest() if identity else ""

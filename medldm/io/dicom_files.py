@@ -1,76 +1,16 @@
-"""Finding the DICOM images below a path and reading their headers; nothing else is decoded here."""
+"""Finding the DICOM images below a path, series by series; a damaged file is kept in mind, not passed over."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from medldm.errors import AmbiguousInput, EmptyInput, InputError, NotImage, PixelError, UnsupportedInput
-
-CLASSIC = {
-    "1.2.840.10008.5.1.4.1.1.2": "CT",
-    "1.2.840.10008.5.1.4.1.1.4": "MR",
-    "1.2.840.10008.5.1.4.1.1.128": "PT",
-}
-_MULTI_FRAME = {
-    "1.2.840.10008.5.1.4.1.1.2.1",
-    "1.2.840.10008.5.1.4.1.1.2.2",
-    "1.2.840.10008.5.1.4.1.1.4.1",
-    "1.2.840.10008.5.1.4.1.1.4.3",
-    "1.2.840.10008.5.1.4.1.1.4.4",
-    "1.2.840.10008.5.1.4.1.1.128.1",
-    "1.2.840.10008.5.1.4.1.1.130",
-}
-# These have rows and columns, but their values are no picture that a scanner took.
-_DERIVED_DATA = {
-    "1.2.840.10008.5.1.4.1.1.66.4",
-    "1.2.840.10008.5.1.4.1.1.66.7",
-    "1.2.840.10008.5.1.4.1.1.481.2",
-    "1.2.840.10008.5.1.4.1.1.30",
-}
-_LARGE_BLOB = 16384
-
-
-@dataclass(frozen=True)
-class Header:
-    """One file's attributes without pixels; `name` is its file name, for messages."""
-
-    path: Path
-    dataset: Any
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    def text(self, keyword: str) -> str:
-        """An attribute as text, "" where absent."""
-        value = self.dataset.get(keyword)
-        return "" if value is None else str(value)
-
-    @property
-    def sop_class(self) -> str:
-        """UID of the kind of object, if need be from the file meta information (a DICOMDIR, a cut file)."""
-        meta = getattr(self.dataset, "file_meta", None)
-        return self.text("SOPClassUID") or str((meta or {}).get("MediaStorageSOPClassUID", ""))
-
-
-def looks_like_dicom(path: Path) -> bool:
-    """Whether a file has the DICOM prefix, or starts as a data set without it."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(132)
-    except OSError:
-        return False
-    if start[128:132] == b"DICM":
-        return True
-    # group 0002 or 0008 in front, and a VR of two capitals or the upper half of a short length
-    return start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08") and (
-        start[4:6].isalpha() or start[6:8] == b"\0\0"
-    )
+from medldm.errors import AmbiguousInput, EmptyInput, InputError, NotImage, PixelError
+from medldm.io.choice import series_key
+from medldm.io.dicom_frames import split_frames
+from medldm.io.dicom_header import Header, check_kind, read_header
 
 
 def list_files(path: Path, skipped: Counter[str]) -> list[Path]:
@@ -91,80 +31,62 @@ def list_files(path: Path, skipped: Counter[str]) -> list[Path]:
     return found
 
 
-def read_header(path: Path) -> Header | None:
-    """Attributes before the pixels, None where a file is not DICOM. Raises PixelError for a damaged one."""
-    if not looks_like_dicom(path):
-        return None
-    import pydicom
-    from pydicom.errors import InvalidDicomError
+@dataclass(frozen=True)
+class Scan:
+    """What lies below a path: images by SeriesInstanceUID, damaged files, and why others are no images."""
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings quote values, which may be a patient's
+    series: dict[str, list[Header]]
+    damaged: list[Damaged]
+    no_image: list[InputError]
+
+    def listing(self) -> str:
+        """Every series with its UID, for a choice."""
+        return ", ".join(
+            f"{uid or 'no UID'} ({headers[0].text('Modality')[:16] or 'no modality'}, {len(headers)} images)"
+            for uid, headers in sorted(self.series.items())
+        )
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A DICOM file that cannot be used; `series` is "" where the header ends before it."""
+
+    path: Path
+    series: str
+    error: InputError
+
+    def concerns(self, uid: str, headers: list[Header]) -> bool:
+        """Whether it may have held an image of a series: it says so, or does not say and lies beside it."""
+        return self.series == uid or (not self.series and any(h.path.parent == self.path.parent for h in headers))
+
+
+def scan_files(path: Path, skipped: Counter[str], max_bytes: int) -> Scan:
+    """Headers of all images below `path`; one damaged file does not end it."""
+    found = Scan({}, [], [])
+    for file in list_files(path, skipped):
+        header: Header | None = None
         try:
-            dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        except InvalidDicomError:
-            try:
-                dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-            except Exception:
-                return None
-            if "SOPClassUID" not in dataset or "Rows" not in dataset:
-                return None
-        except Exception as failure:
-            raise PixelError(
-                path.name, f"a damaged header ({type(failure).__name__})", "a whole file"
-            ) from None
-        for tag in [t for t in dataset.keys() if _is_blob(dataset.get_item(t))]:  # noqa: SIM118
-            del dataset[tag]
-    return Header(path, dataset)
+            header = read_header(file, max_bytes)
+            if header is None:
+                skipped["not_dicom"] += 1
+                continue
+            check_kind(header)
+            for image in split_frames(header, max_bytes):
+                found.series.setdefault(header.text("SeriesInstanceUID"), []).append(image)
+        except NotImage as refusal:
+            skipped["not_image"] += 1
+            found.no_image.append(refusal)
+        except InputError as refusal:
+            uid = header.text("SeriesInstanceUID") if header is not None else ""
+            found.damaged.append(Damaged(file, uid, refusal))
+        except Exception as failure:  # pydicom decodes values late; what it raises may quote them
+            error = PixelError(file.name, f"a damaged header ({type(failure).__name__})", "a whole file")
+            found.damaged.append(Damaged(file, "", error))
+    return found
 
 
-def _is_blob(element: Any) -> bool:
-    """Private data and overlays that would only fill memory."""
-    value = element.value
-    heavy = isinstance(value, bytes) and len(value) > _LARGE_BLOB
-    return heavy and (element.tag.is_private or element.tag.group & 0xFF00 == 0x6000)
-
-
-def sop_class_name(header: Header) -> str:
-    """Name of the kind of object, from the standard's table."""
-    from pydicom.uid import UID
-
-    return str(UID(header.sop_class).name)
-
-
-def check_kind(header: Header) -> None:
-    """Raise NotImage for an object that is no image; PixelError for an image that lacks its size."""
-    sop_class = header.sop_class
-    if not sop_class:
-        raise PixelError(header.name, "a header that ends early", "a whole file", "copy it again")
-    if sop_class in _DERIVED_DATA or ("Rows" not in header.dataset and sop_class not in CLASSIC):
-        raise NotImage(header.name, sop_class_name(header), "an image of a scanner")
-    if "Rows" not in header.dataset or "Columns" not in header.dataset:
-        raise PixelError(header.name, "an image without Rows and Columns", "a whole file", "copy it again")
-    if header.dataset.get("BitsAllocated") == 1:
-        raise NotImage(header.name, "a bitmap of 1 bit", "an image of a scanner")
-
-
-def check_supported(header: Header) -> None:
-    """Raise UnsupportedInput for images that are no classic CT, MR or PET slice."""
-    sop_class = header.sop_class
-    if sop_class in _MULTI_FRAME:
-        do = "convert it to classic slices first"
-        raise UnsupportedInput(header.name, f"{sop_class_name(header)} (multi-frame)", "one file a slice", do)
-    dataset = header.dataset
-    samples, photometric = dataset.get("SamplesPerPixel", 1), header.text("PhotometricInterpretation")
-    if samples != 1 or not photometric.startswith("MONOCHROME"):
-        raise UnsupportedInput(header.name, f"colour ({photometric})", "grey values")
-    if "ModalityLUTSequence" in dataset:
-        raise UnsupportedInput(header.name, "a ModalityLUTSequence", "RescaleSlope and RescaleIntercept")
-    frames = dataset.get("NumberOfFrames")
-    if frames is not None and int(frames) != 1:
-        error = PixelError if int(frames) < 1 else UnsupportedInput
-        raise error(header.name, f"NumberOfFrames {int(frames)}", "1 in a classic image")
-
-
-def one_series(path: Path, series: str | None, skipped: Counter[str]) -> list[Header]:
-    """Headers of the images of the one series below `path`, or of the one whose UID is `series`.
+def one_series(path: Path, series: str | None, skipped: Counter[str], max_bytes: int) -> list[Header]:
+    """Headers of the images of the one series below `path`, or of the one whose UID or key is `series`.
 
     Raises
     ------
@@ -173,37 +95,25 @@ def one_series(path: Path, series: str | None, skipped: Counter[str]) -> list[He
     AmbiguousInput
         For several series and no `series`; they are listed.
     InputError
-        Where none has the UID `series`.
+        Where none has the UID `series`; or the error of a damaged file that may belong to it.
     """
-    groups: dict[str, list[Header]] = {}
-    reason: InputError | None = None
-    for file in list_files(path, skipped):
-        header = read_header(file)
-        if header is None:
-            skipped["not_dicom"] += 1
-            continue
-        try:
-            check_kind(header)
-        except NotImage as refusal:
-            skipped["not_image"] += 1
-            reason = reason or refusal
-            continue
-        groups.setdefault(header.text("SeriesInstanceUID"), []).append(header)
-    if not groups:
-        if reason is not None:
-            raise reason
+    found = scan_files(path, skipped, max_bytes)
+    if not found.series:
+        for refusal in (*(d.error for d in found.damaged), *found.no_image):
+            raise refusal
         raise EmptyInput(path.name, "no DICOM image", "a DICOM file or a folder with a series")
-    listing = ", ".join(
-        f"{uid or 'no UID'} ({headers[0].text('Modality') or 'no modality'}, {len(headers)} images)"
-        for uid, headers in sorted(groups.items())
-    )
     if series is not None:
-        if series not in groups:
-            raise InputError(path.name, f"no series {series}", f"one of {listing}")
-        skipped["other_series"] += sum(len(h) for uid, h in groups.items() if uid != series)
-        return groups[series]
-    if len(groups) > 1:
-        raise AmbiguousInput(
-            path.name, f"{len(groups)} series: {listing}", "one", "choose one by its UID (series)"
-        )
-    return next(iter(groups.values()))
+        uids = [uid for uid in found.series if series in (uid, series_key(uid))]
+        if not uids:
+            raise InputError(path.name, f"no series {series}", f"one of {found.listing()}")
+        skipped["other_series"] += sum(len(h) for uid, h in found.series.items() if uid != uids[0])
+    elif len(found.series) > 1:
+        got = f"{len(found.series)} series: {found.listing()}"
+        raise AmbiguousInput(path.name, got, "one", "choose one by its UID (series)")
+    else:
+        uids = list(found.series)
+    headers = found.series[uids[0]]
+    for damaged in found.damaged:
+        if damaged.concerns(uids[0], headers):
+            raise damaged.error
+    return headers

@@ -6,33 +6,19 @@ DICOM PS3.3 C.7.6.2: a pixel at (column i, row j) lies at ``IPP + i * PS[1] * IO
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medldm.errors import AmbiguousInput, GeometryError
+from medldm.errors import GeometryError
 from medldm.geometry import LARGEST_COORDINATE, Geometry
-from medldm.io.dicom_files import Header, sop_class_name
+from medldm.io.dicom_header import Header, sop_class_name
+from medldm.io.limits import check_size
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ON_LINE_MM = 0.05
 SAME_PLACE_MM = 0.01
-_COSINE = 1e-3
-_TELL_APART = (
-    "EchoTime",
-    "DiffusionBValue",
-    "TemporalPositionIdentifier",
-    "TemporalPositionIndex",
-    "TriggerTime",
-    "InversionTime",
-    "FlipAngle",
-    "AcquisitionNumber",
-    "ImageType",
-    "AcquisitionTime",
-    "ContentTime",
-)
-_SELECT = "leave one of them in the folder"
+COSINE = 1e-3
 
 
 def numbers(header: Header, keyword: str, count: int) -> NDArray[np.float64]:
@@ -58,7 +44,7 @@ def orientation(header: Header) -> NDArray[np.float64]:
     """Unit vectors (2, 3) in LPS along which columns and rows are counted; raises GeometryError."""
     iop = numbers(header, "ImageOrientationPatient", 6).reshape(2, 3)
     lengths, cosine = np.linalg.norm(iop, axis=1), float(iop[0] @ iop[1])
-    if np.abs(lengths - 1).max() > _COSINE or abs(cosine) > _COSINE:
+    if np.abs(lengths - 1).max() > COSINE or abs(cosine) > COSINE:
         got = f"ImageOrientationPatient {iop.ravel().tolist()}"
         raise GeometryError(header.name, got, "two unit vectors at a right angle")
     first = iop[0] / lengths[0]
@@ -66,36 +52,12 @@ def orientation(header: Header) -> NDArray[np.float64]:
     return np.stack([first, second / np.linalg.norm(second)])
 
 
-def pixel_spacing(header: Header) -> NDArray[np.float64]:
+def pixel_spacing(header: Header, keyword: str = "PixelSpacing") -> NDArray[np.float64]:
     """Distance between rows, then between columns, mm; raises GeometryError."""
-    spacing = numbers(header, "PixelSpacing", 2)
+    spacing = numbers(header, keyword, 2)
     if (spacing <= 0).any():
-        raise GeometryError(header.name, f"PixelSpacing {spacing.tolist()}", "two lengths > 0")
+        raise GeometryError(header.name, f"{keyword} {spacing.tolist()}", "two lengths > 0")
     return spacing
-
-
-def check_one_stack(headers: Sequence[Header]) -> None:
-    """Raise AmbiguousInput where orientation, size, spacing or kind of object differ in a series."""
-    stacks: list[tuple[Any, ...]] = []
-    counts: list[int] = []
-    for header in headers:
-        dataset = header.dataset
-        fixed = (int(dataset.Rows), int(dataset.Columns), header.sop_class)
-        measured = np.concatenate([orientation(header).ravel(), pixel_spacing(header)])
-        for index, (other, values) in enumerate(stacks):
-            if other == fixed and np.abs(values - measured).max() <= _COSINE:
-                counts[index] += 1
-                break
-        else:
-            stacks.append((fixed, measured))
-            counts.append(1)
-    if len(stacks) > 1:
-        listing = "; ".join(
-            f"{n} of {fixed[1]}x{fixed[0]} with orientation {np.round(values[:6], 3).tolist()}"
-            for n, (fixed, values) in zip(counts, stacks, strict=True)
-        )
-        where = f"series of {len(headers)} images"
-        raise AmbiguousInput(where, f"{len(stacks)} stacks: {listing}", "one stack", _SELECT)
 
 
 def sort_slices(headers: Sequence[Header]) -> tuple[list[Header], NDArray[np.float64]]:
@@ -118,45 +80,82 @@ def same_places(positions: NDArray[np.float64]) -> list[tuple[int, int]]:
     return [(int(i), int(i) + 1) for i in np.nonzero(steps < SAME_PLACE_MM)[0]]
 
 
-def check_told_apart(headers: Sequence[Header], pairs: Sequence[tuple[int, int]]) -> None:
-    """Raise AmbiguousInput where images at one place differ in echo, time or b-value; they are listed."""
-    for keyword in _TELL_APART:
-        if any(headers[a].text(keyword) != headers[b].text(keyword) for a, b in pairs):
-            values: dict[str, int] = {}
-            for header in headers:
-                value = header.text(keyword) or "none"
-                values[value] = values.get(value, 0) + 1
-            listing = ", ".join(f"{value} ({n} images)" for value, n in list(values.items())[:8])
-            where = f"series of {len(headers)} images"
-            raise AmbiguousInput(
-                where, f"images at the same place with {keyword} {listing}", "one volume", _SELECT
-            )
-
-
 def stack_geometry(headers: Sequence[Header], positions: NDArray[np.float64]) -> tuple[Geometry, bool]:
     """Grid (columns, rows, slices) of a sorted stack, and whether the step is taken from SliceThickness.
 
     A step that is not along the normal (tilted gantry) is kept: the affine is sheared then. Raises
     GeometryError for uneven slices, naming the place of a missing one.
     """
-    u, v = orientation(headers[0])
-    row_spacing, column_spacing = pixel_spacing(headers[0])
-    normal, count = np.cross(u, v), len(headers)
+    normal, count = np.cross(*orientation(headers[0])), len(headers)
     if count == 1:
-        thickness = header_thickness(headers[0])
-        step = normal * thickness
+        step = normal * header_thickness(headers[0])
     else:
         step = (positions[-1] - positions[0]) / (count - 1)
         line = positions[0] + np.arange(count)[:, None] * step
         off = np.linalg.norm(positions - line, axis=1)
         if off.max() > ON_LINE_MM or step @ normal < SAME_PLACE_MM:
             raise _uneven(positions, normal, float(off.max()))
+    geometry = _grid(headers[0], positions[0], step, count)
+    _check_corners(geometry, headers, positions)
+    return geometry, count == 1
+
+
+def even_geometry(headers: Sequence[Header], positions: NDArray[np.float64]) -> tuple[Geometry, NDArray[np.float64]]:
+    """Grid of even slices from the first to the last of an uneven stack, about as many as there are.
+
+    Also returns the place of each new slice among the old ones, (n,), as a fractional index. Raises
+    GeometryError where the slices do not lie on one line.
+    """
+    normal = np.cross(*orientation(headers[0]))
+    length = float(np.linalg.norm(positions[-1] - positions[0]))
+    along = (positions[-1] - positions[0]) / max(length, SAME_PLACE_MM)
+    places = (positions - positions[0]) @ along
+    off = float(np.linalg.norm(positions - positions[0] - places[:, None] * along, axis=1).max())
+    steps = np.diff(places)
+    if off > ON_LINE_MM or steps.min() < SAME_PLACE_MM or along @ normal < 0.5:
+        raise _uneven(positions, normal, off)
+    count = round(length / float(np.median(steps))) + 1
+    check_size(headers[0].name, (headers[0].number("Columns", 0), headers[0].number("Rows", 0), count))
+    wanted = np.linspace(0, length, count)
+    geometry = _grid(headers[0], positions[0], along * length / max(count - 1, 1), count)
+    return geometry, np.interp(wanted, places, np.arange(len(places), dtype=np.float64))
+
+
+def flat_geometry(header: Header) -> Geometry:
+    """A made-up place for a radiograph, as for a picture; the spacing is that on the detector.
+
+    Raises GeometryError where not even the detector's spacing is known.
+    """
+    keyword = "PixelSpacing" if header.dataset.get("PixelSpacing") is not None else "ImagerPixelSpacing"
+    row, column = pixel_spacing(header, keyword)
+    shape = (header.number("Columns", 0), header.number("Rows", 0), 1)
+    return Geometry(np.diag([-column, -row, 1.0, 1.0]), shape)
+
+
+def _grid(header: Header, first: NDArray[np.float64], step: NDArray[np.float64], count: int) -> Geometry:
+    u, v = orientation(header)
+    row_spacing, column_spacing = pixel_spacing(header)
     affine = np.eye(4)
     affine[:3, :3] = np.stack([u * column_spacing, v * row_spacing, step], axis=1)
-    affine[:3, 3] = positions[0]
-    dataset = headers[0].dataset
-    shape = (int(dataset.Columns), int(dataset.Rows), count)
-    return Geometry(LPS_TO_RAS @ affine, shape), count == 1
+    affine[:3, 3] = first
+    return Geometry(LPS_TO_RAS @ affine, (header.number("Columns", 0), header.number("Rows", 0), count))
+
+
+def _check_corners(geometry: Geometry, headers: Sequence[Header], positions: NDArray[np.float64]) -> None:
+    """Compare the grid with each image's own attributes, at its four corners; raises GeometryError.
+
+    The bound is that of the positions and of the rounding that an orientation may have.
+    """
+    columns, rows, _ = geometry.shape
+    corners = np.array([[i, j] for i in (0, columns - 1) for j in (0, rows - 1)], dtype=np.float64)
+    for k, (header, position) in enumerate(zip(headers, positions, strict=True)):
+        row_spacing, column_spacing = pixel_spacing(header)
+        axes = orientation(header) * [[column_spacing], [row_spacing]]
+        own = (position + corners @ axes) * (-1, -1, 1)
+        ours = geometry.to_world(np.column_stack([corners, np.full(4, k)]))
+        off = float(np.linalg.norm(own - ours, axis=1).max())
+        if off > ON_LINE_MM + COSINE * float(np.linalg.norm(axes.T @ corners[-1])):
+            raise GeometryError(header.name, f"corners {off:.3f} mm off the grid", "the grid of its series")
 
 
 def header_thickness(header: Header) -> float:
@@ -185,4 +184,4 @@ def _uneven(positions: NDArray[np.float64], normal: NDArray[np.float64], off: fl
     got = (
         f"distances of {steps.min():.3f} to {steps.max():.3f} mm along the normal, {off:.3f} mm off the line"
     )
-    return GeometryError(where, got, f"even slices within {ON_LINE_MM} mm", "resample it with another tool")
+    return GeometryError(where, got, f"even slices within {ON_LINE_MM} mm", "or resample_nonuniform")

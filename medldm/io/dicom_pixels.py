@@ -1,4 +1,4 @@
-"""Stored pixels of a classic slice, checked for completeness, and their rescale to the unit of the scan."""
+"""Stored pixels of images, checked for completeness, and their rescale to the unit of the scan."""
 
 from __future__ import annotations
 
@@ -6,58 +6,56 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medldm.errors import LimitError, PixelError, UnsupportedInput
-from medldm.io.dicom_files import Header
+from medldm.io.dicom_header import Header
 from medldm.io.limits import check_size
 
 _IMPLAUSIBLE_RATIO = 1000  # no lossless coder gets there with a scan; a forged header does
 _IMPLAUSIBLE_BYTES = 2**26
 _DECODERS = "python-gdcm, pylibjpeg-openjpeg or pyjpegls"
+_KEYWORDS = {b"\x10\x00": "PixelData", b"\x08\x00": "FloatPixelData", b"\x09\x00": "DoubleFloatPixelData"}
 
 
 @dataclass(frozen=True)
-class Slice:
-    """Values (rows, columns) float32 in the unit of the scan; sha256 of the file; voxels of padding."""
+class Rescale:
+    """``value = stored * slope + intercept``, in the unit of the scan."""
 
-    values: NDArray[np.float32]
-    sha256: str
-    pixels_sha256: str
-    padding: int
+    slope: float
+    intercept: float
 
 
-def check_declared(headers: list[Header]) -> None:
+def check_declared(headers: list[Header], max_bytes: int | None = None) -> None:
     """Check the declared size against the limit and against the files, before anything is decoded."""
     for header in headers:
-        dataset = header.dataset
-        rows, columns, bits = (int(dataset.get(k) or 0) for k in ("Rows", "Columns", "BitsAllocated"))
+        rows, columns, bits = (header.number(k, 0) for k in ("Rows", "Columns", "BitsAllocated"))
         if bits not in (8, 16, 32, 64):
             raise PixelError(header.name, f"BitsAllocated {bits}", "8, 16 or 32")
-        check_size(header.name, (columns, rows, len(headers)), max(4, bits // 8))
-        size, needed = header.path.stat().st_size, rows * columns * bits // 8
-        syntax = _transfer_syntax(header)
+        check_size(header.name, (columns, rows, len(headers)), max(4, bits // 8), max_bytes=max_bytes)
+        size, needed = header.path.stat().st_size, rows * columns * bits // 8 * (header.frame or 1)
+        syntax = transfer_syntax(header)
         if syntax.is_encapsulated or syntax.is_deflated:
             if needed > _IMPLAUSIBLE_BYTES and needed > _IMPLAUSIBLE_RATIO * size:
                 got = f"{columns} x {rows} pixels in a file of {size} bytes"
-                raise LimitError(
-                    header.name, got, f"at most {_IMPLAUSIBLE_RATIO} : 1", "the header is forged"
-                )
+                raise LimitError(header.name, got, f"at most {_IMPLAUSIBLE_RATIO} : 1", "the header is forged")
         elif size < needed:
             raise PixelError(header.name, f"{size} bytes", f"{needed} bytes of pixels", "the file is cut off")
 
 
-def _transfer_syntax(header: Header) -> Any:
+def transfer_syntax(header: Header) -> Any:
+    """UID of the transfer syntax; implicit little endian where the file does not say."""
     from pydicom.uid import UID, ImplicitVRLittleEndian
 
     meta = getattr(header.dataset, "file_meta", None)
     return UID(str(meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)) if meta else ImplicitVRLittleEndian)
 
 
-def rescale_of(header: Header, modality: str) -> tuple[float, float]:
+def rescale_of(header: Header, modality: str) -> Rescale:
     """RescaleSlope (1 where absent) and RescaleIntercept (0 where absent, but in CT); raises PixelError."""
     slope, intercept = header.dataset.get("RescaleSlope"), header.dataset.get("RescaleIntercept")
     if modality == "CT" and intercept is None:
@@ -67,34 +65,87 @@ def rescale_of(header: Header, modality: str) -> tuple[float, float]:
     except (TypeError, ValueError):
         raise PixelError(header.name, "an unreadable rescale", "two numbers") from None
     if not (np.isfinite(m) and np.isfinite(b)) or m == 0:
-        raise PixelError(
-            header.name, f"RescaleSlope {m:g}, RescaleIntercept {b:g}", "finite numbers, slope not 0"
-        )
-    return m, b
+        got = f"RescaleSlope {m:g}, RescaleIntercept {b:g}"
+        raise PixelError(header.name, got, "finite numbers, slope not 0")
+    return Rescale(m, b)
 
 
-def read_slice(header: Header, slope: float, intercept: float) -> Slice:
-    """Decode one file. Raises PixelError naming it where pixels are missing, damaged or not finite."""
-    try:
-        data = header.path.read_bytes()
-    except OSError as failure:
-        raise PixelError(header.name, failure.strerror or "unreadable", "a readable file") from None
-    stored = _stored(header, data)
-    padding = _is_padding(header, stored)
-    values = (_drop_unused_bits(header, stored) * np.float64(slope) + intercept).astype(np.float32)
-    if not np.isfinite(values).all():
-        bad = int(np.count_nonzero(~np.isfinite(values)))
-        raise PixelError(header.name, f"{bad} values that are not finite", "finite values")
-    pixels = hashlib.sha256(np.ascontiguousarray(stored).tobytes()).hexdigest()
-    return Slice(values, hashlib.sha256(data).hexdigest(), pixels, int(np.count_nonzero(padding)))
+class Decoder:
+    """Stored values (rows, columns) of one image after the other; a multi-frame file is decoded once.
+
+    Raises PixelError naming the file where pixels are missing, damaged, or too many.
+    """
+
+    def __init__(self) -> None:
+        self.sha256: dict[Path, bytes] = {}  # of the files
+        self._path: Path | None = None
+        self._frames: NDArray[Any] = np.empty((0, 0, 0))
+
+    def stored(self, header: Header) -> NDArray[Any]:
+        frames = self._frames
+        if header.path != self._path:
+            try:
+                data = header.path.read_bytes()
+            except OSError as failure:
+                raise PixelError(header.name, failure.strerror or "unreadable", "a readable file") from None
+            frames = _frames(header, data)
+            self.sha256[header.path] = hashlib.sha256(data).digest()
+            if header.frame is not None:
+                self._frames, self._path = frames, header.path
+        index = (header.frame or 1) - 1
+        wanted = (header.number("Rows", 0), header.number("Columns", 0))
+        if index >= len(frames) or frames.shape[1:] != wanted:
+            got = f"pixels of shape {frames.shape}"
+            raise PixelError(header.name, got, f"{wanted} in each frame", "the file is damaged")
+        return _drop_unused_bits(header, frames[index])
 
 
-def _stored(header: Header, data: bytes) -> NDArray[Any]:
-    """Stored values (rows, columns) as decoded."""
+def are_plain(headers: list[Header]) -> bool:
+    """Whether every image is a file of its own without compression, so that threads may share the reading."""
+    return all(h.frame is None and not (transfer_syntax(h).is_compressed) for h in headers)
+
+
+def _frames(header: Header, data: bytes) -> NDArray[Any]:
+    """Stored values (frames, rows, columns) of a file."""
+    syntax = transfer_syntax(header)
+    shape = [header.number(k, 1) for k in ("NumberOfFrames", "Rows", "Columns")]
+    if header.frame is not None:
+        shape[0] = max(shape[0], header.frame)
+    plain = not (syntax.is_encapsulated or syntax.is_deflated or header.pixels_at is None)
+    if plain and header.frame is None:
+        return _native(header, data, syntax, shape)
+    return _by_pydicom(header, data, syntax)
+
+
+def _native(header: Header, data: bytes, syntax: Any, shape: list[int]) -> NDArray[Any]:
+    """Uncompressed pixels without parsing the file a second time (DICOM PS3.5, 7.1)."""
+    encoding = getattr(header.dataset, "original_encoding", (None, None))  # as found, if the file does not say
+    implicit = syntax.is_implicit_VR if encoding[0] is None else encoding[0]
+    order = "little" if (syntax.is_little_endian if encoding[1] is None else encoding[1]) else "big"
+    at = header.pixels_at or 0
+    group = (0x7FE0).to_bytes(2, order)  # type: ignore[arg-type]
+    element = data[at + 2 : at + 4] if order == "little" else data[at + 3 : at + 1 : -1]
+    keyword = _KEYWORDS.get(element)
+    if data[at : at + 2] != group or keyword is None:
+        raise PixelError(header.name, "no PixelData", "a whole file", "copy it again")
+    start = at + (8 if implicit else 12)
+    length = int.from_bytes(data[start - 4 : start], order)  # type: ignore[arg-type]
+    bits = header.number("BitsAllocated", 16)
+    needed = shape[0] * shape[1] * shape[2] * bits // 8
+    found = min(length, len(data) - start)
+    if not needed <= found <= needed + needed % 2:
+        do = "the file is cut off" if found < needed else "the header does not fit the pixels"
+        raise PixelError(header.name, f"{found} bytes of pixels", str(needed), do)
+    kind = "f" if keyword != "PixelData" else "i" if header.number("PixelRepresentation", 0) == 1 else "u"
+    dtype = np.dtype(f"{'<' if order == 'little' else '>'}{kind}{bits // 8}")
+    return np.frombuffer(data, dtype, count=needed // dtype.itemsize, offset=start).reshape(shape)
+
+
+def _by_pydicom(header: Header, data: bytes, syntax: Any) -> NDArray[Any]:
+    """Compressed, deflated and multi-frame pixels."""
     import pydicom
     from pydicom.pixels.decoders.base import get_decoder
 
-    syntax = _transfer_syntax(header)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if syntax.is_encapsulated:
@@ -109,40 +160,35 @@ def _stored(header: Header, data: bytes) -> NDArray[Any]:
             dataset = pydicom.dcmread(BytesIO(data), force=True)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 dataset.file_meta.TransferSyntaxUID = syntax
-            keyword = next(
-                (k for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if k in dataset), ""
-            )
+            keyword = next((k for k in _KEYWORDS.values() if k in dataset), "")
             if not keyword:
                 raise PixelError(header.name, "no PixelData", "a whole file", "copy it again")
             if not syntax.is_encapsulated:
-                _check_length(header, len(dataset[keyword].value))
+                _check_length(header, dataset, len(dataset[keyword].value))
             stored = np.asarray(dataset.pixel_array)
         except PixelError:
             raise
         except Exception as failure:  # whatever a decoder raises, its text may quote the header
             got = f"pixels that cannot be decoded ({type(failure).__name__})"
             raise PixelError(header.name, got, "a whole file", "copy it again") from None
-    wanted = (int(header.dataset.Rows), int(header.dataset.Columns))
-    if stored.shape != wanted:
-        raise PixelError(header.name, f"pixels of shape {stored.shape}", str(wanted), "the file is damaged")
-    return stored
+    return stored[None] if stored.ndim == 2 else stored
 
 
-def _check_length(header: Header, length: int) -> None:
-    dataset = header.dataset
-    needed = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+def _check_length(header: Header, dataset: Any, length: int) -> None:
+    pixels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1)
+    needed = pixels * int(dataset.BitsAllocated) // 8
     if not needed <= length <= needed + needed % 2:
         do = "the file is cut off" if length < needed else "the header does not fit the pixels"
         raise PixelError(header.name, f"{length} bytes of pixels", str(needed), do)
 
 
-def _is_padding(header: Header, stored: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which pixels hold PixelPaddingValue, or lie between it and PixelPaddingRangeLimit."""
+def count_padding(header: Header, stored: NDArray[Any]) -> int:
+    """How many pixels hold PixelPaddingValue, or lie between it and PixelPaddingRangeLimit."""
     first, second = (header.dataset.get(k) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
     if not isinstance(first, int):
-        return np.zeros(stored.shape, dtype=bool)
+        return 0
     low, high = sorted((first, second if isinstance(second, int) else first))
-    return (stored >= low) & (stored <= high)
+    return int(np.count_nonzero((stored >= low) & (stored <= high)))
 
 
 def _drop_unused_bits(header: Header, stored: NDArray[Any]) -> NDArray[Any]:
@@ -150,8 +196,8 @@ def _drop_unused_bits(header: Header, stored: NDArray[Any]) -> NDArray[Any]:
     if stored.dtype.kind not in "iu":
         return stored
     allocated = stored.dtype.itemsize * 8
-    bits = int(header.dataset.get("BitsStored", allocated))
-    high = int(header.dataset.get("HighBit", bits - 1))
+    bits = header.number("BitsStored", allocated)
+    high = header.number("HighBit", bits - 1)
     if not 1 <= bits <= allocated or high != bits - 1:
         got = f"BitsStored {bits}, HighBit {high}"
         raise PixelError(header.name, got, f"up to {allocated} bits from the lowest one")

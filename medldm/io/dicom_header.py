@@ -1,0 +1,215 @@
+"""The header of one DICOM file: what kind of object it is, and its attributes without pixels."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medldm.errors import (
+    LimitError,
+    NotImage,
+    PixelError,
+    UnsupportedInput,
+)
+from medldm.io.dicom_diffusion import DIFFUSION, diffusion
+from medldm.io.limits import MAX_BYTES
+
+CLASSIC = {
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.128": "PT",
+}
+MULTI_FRAME = {
+    "1.2.840.10008.5.1.4.1.1.2.1": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.130": "PT",
+    "1.2.840.10008.5.1.4.1.1.128.1": "PT",
+}
+# Single images; only some say where they lie in the patient
+RADIOGRAPHS = {
+    "1.2.840.10008.5.1.4.1.1.1": "CR",
+    "1.2.840.10008.5.1.4.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.7": "OT",
+}
+# These have rows and columns, but their values are no picture that a scanner took.
+_DERIVED_DATA = {
+    "1.2.840.10008.5.1.4.1.1.66.4",
+    "1.2.840.10008.5.1.4.1.1.66.7",
+    "1.2.840.10008.5.1.4.1.1.481.2",
+    "1.2.840.10008.5.1.4.1.1.30",
+}
+_LARGE_BLOB = 16384
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_MOST_INFLATED = 2**26
+_IMPLAUSIBLE_RATIO = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """Attributes of one image without pixels.
+
+    frame : counts from 1 in a multi-frame file, else None
+    pixels_at : where in the file the element with the pixels starts, None if it is deflated
+    """
+
+    path: Path
+    dataset: Any
+    frame: int | None = None
+    pixels_at: int | None = None
+
+    @property
+    def name(self) -> str:
+        """File name and frame, for messages."""
+        return self.path.name if self.frame is None else f"{self.path.name}, frame {self.frame}"
+
+    def text(self, keyword: str) -> str:
+        """An attribute as text, several values with backslashes between them, "" where absent."""
+        value = diffusion(self.dataset, keyword) if keyword in DIFFUSION else self.dataset.get(keyword)
+        if value is None:
+            return ""
+        parts = value if not isinstance(value, str | bytes) and hasattr(value, "__len__") else [value]
+        return "\\".join(map(str, parts))
+
+    def number(self, keyword: str, default: int) -> int:
+        """A whole number, `default` where absent. Raises PixelError for anything else."""
+        value = self.dataset.get(keyword)
+        if value is None:
+            return default
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            raise PixelError(self.name, f"an unreadable {keyword}", "a whole number") from None
+
+    @property
+    def sop_class(self) -> str:
+        """UID of the kind of object, if need be from the file meta information (a DICOMDIR, a cut file)."""
+        meta = getattr(self.dataset, "file_meta", None)
+        return self.text("SOPClassUID") or str((meta or {}).get("MediaStorageSOPClassUID", ""))
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file has the DICOM prefix, or starts as a data set without it."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except OSError:
+        return False
+    if start[128:132] == b"DICM":
+        return True
+    # group 0002 or 0008 in front, and a VR of two capitals or the upper half of a short length
+    return start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08") and (
+        start[4:6].isalpha() or start[6:8] == b"\0\0"
+    )
+
+
+def check_inflated(path: Path, max_bytes: int) -> bool:
+    """Whether a file is deflated; raises LimitError for one that grows beyond `max_bytes`, or as only a bomb does."""
+    with path.open("rb") as file:
+        data = file.read(1024)
+        if _DEFLATED not in data:
+            return False
+        data += file.read()
+    try:
+        start = data.index(b"\x02\x00\x00\x00UL\x04\x00") + 8
+        start += 4 + int.from_bytes(data[start : start + 4], "little")
+    except ValueError:
+        return True  # no group length: pydicom says what is wrong
+    most = min(max_bytes, max(_MOST_INFLATED, _IMPLAUSIBLE_RATIO * len(data)))
+    inflater, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data[start:]
+    while rest and not inflater.eof:
+        try:
+            total += len(inflater.decompress(rest, 2**20))
+        except zlib.error:
+            return True
+        rest = inflater.unconsumed_tail
+        if total > most:
+            got = f"{len(data)} bytes that inflate to more than {most}"
+            raise LimitError(path.name, got, f"at most {most}", "the file is forged")
+    return True
+
+
+def read_header(path: Path, max_bytes: int = MAX_BYTES) -> Header | None:
+    """Attributes before the pixels, None where a file is not DICOM.
+
+    Raises PixelError for a damaged file, LimitError for one that would inflate beyond `max_bytes`.
+    """
+    if not looks_like_dicom(path):
+        return None
+    deflated = check_inflated(path, max_bytes)
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values, which may be a patient's
+        try:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        except InvalidDicomError:
+            file.seek(0)
+            try:
+                dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+            except Exception:
+                return None
+            if "SOPClassUID" not in dataset or "Rows" not in dataset:
+                return None
+        except Exception as failure:
+            raise PixelError(
+                path.name, f"a damaged header ({type(failure).__name__})", "a whole file"
+            ) from None
+        at = None if deflated else file.tell()
+        for tag in [t for t in dataset.keys() if _is_blob(dataset.get_item(t))]:  # noqa: SIM118
+            del dataset[tag]
+    return Header(path, dataset, None, at)
+
+
+def _is_blob(element: Any) -> bool:
+    """Private data and overlays that would only fill memory."""
+    value = element.value
+    heavy = isinstance(value, bytes) and len(value) > _LARGE_BLOB
+    return heavy and (element.tag.is_private or element.tag.group & 0xFF00 == 0x6000)
+
+
+def modality_of(header: Header) -> str:
+    """CT, MR, PT, CR, DX or OT; "" for an object that is none of these."""
+    return next((t[header.sop_class] for t in (CLASSIC, MULTI_FRAME, RADIOGRAPHS) if header.sop_class in t), "")
+
+
+def sop_class_name(header: Header) -> str:
+    """Name of the kind of object, from the standard's table."""
+    from pydicom.uid import UID
+
+    return str(UID(header.sop_class).name)
+
+
+def check_kind(header: Header) -> None:
+    """Raise NotImage for an object that is no image; PixelError for an image that lacks its size."""
+    sop_class = header.sop_class
+    if not sop_class:
+        raise PixelError(header.name, "a header that ends early", "a whole file", "copy it again")
+    if sop_class in _DERIVED_DATA or ("Rows" not in header.dataset and sop_class not in CLASSIC):
+        raise NotImage(header.name, sop_class_name(header), "an image of a scanner")
+    if "Rows" not in header.dataset or "Columns" not in header.dataset:
+        raise PixelError(header.name, "an image without Rows and Columns", "a whole file", "copy it again")
+    if header.dataset.get("BitsAllocated") == 1:
+        raise NotImage(header.name, "a bitmap of 1 bit", "an image of a scanner")
+
+
+def check_supported(header: Header) -> None:
+    """Raise UnsupportedInput for colour, lookup tables and kinds of images that are not read."""
+    dataset = header.dataset
+    if not modality_of(header):
+        raise UnsupportedInput(header.name, sop_class_name(header), "a CT, MR, PET or plain radiograph")
+    photometric = header.text("PhotometricInterpretation")
+    if header.number("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
+        raise UnsupportedInput(header.name, f"colour ({photometric or 'unknown'})", "grey values")
+    if "ModalityLUTSequence" in dataset:
+        raise UnsupportedInput(header.name, "a ModalityLUTSequence", "RescaleSlope and RescaleIntercept")
+    frames = header.number("NumberOfFrames", 1)
+    if header.sop_class not in MULTI_FRAME and frames != 1:
+        error = PixelError if frames < 1 else UnsupportedInput
+        raise error(header.name, f"NumberOfFrames {frames}", "1 in a classic image")

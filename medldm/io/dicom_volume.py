@@ -1,0 +1,188 @@
+"""From the headers of one series to a Volume: grid, decoded slices, unit, history."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medldm.errors import AmbiguousInput, InputError, PixelError
+from medldm.geometry import Geometry
+from medldm.io.choice import Choice
+from medldm.io.dicom_geometry import even_geometry, flat_geometry, same_places, sort_slices, stack_geometry
+from medldm.io.dicom_header import RADIOGRAPHS, Header, check_supported, modality_of
+from medldm.io.dicom_pixels import Decoder, Rescale, are_plain, check_declared, count_padding, rescale_of
+from medldm.io.dicom_stacks import filter_images, select_stack
+from medldm.volume import Volume
+
+_THREADS = 4
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DicomSource:
+    """What a derived series takes over from the series that was read.
+
+    Attributes
+    ----------
+    datasets : tuple of pydicom.Dataset
+        Attributes without pixels, in the order of slices; of a multi-frame object, one classic-like dataset
+        a frame.
+    slopes, intercepts : tuple of float
+        Rescale of each slice.
+    geometry : Geometry
+        Grid of the series as read.
+    frames : tuple of int or None
+        Number of each frame in its file, from 1; None for a file of one slice.
+    resampled : bool
+        Whether uneven slices were interpolated: the grid is not that of the files then.
+    """
+
+    datasets: tuple[Any, ...]
+    slopes: tuple[float, ...]
+    intercepts: tuple[float, ...]
+    geometry: Geometry
+    frames: tuple[int | None, ...]
+    resampled: bool = False
+
+    def __repr__(self) -> str:
+        return f"<DicomSource of {len(self.datasets)} slices>"  # never what is in them: patients are
+
+
+def check_images(headers: list[Header], choice: Choice) -> None:
+    """Refuse images of a kind that is not read, or too large. Raises InputError and its children."""
+    for header in headers:
+        check_supported(header)
+    check_declared(headers, choice.max_bytes)
+
+
+def is_flat(headers: list[Header], choice: Choice) -> bool:
+    """Whether a place is to be made up: of one radiograph that does not say where it lies."""
+    return (
+        choice.assume_affine
+        and len(headers) == 1
+        and headers[0].sop_class in RADIOGRAPHS
+        and headers[0].dataset.get("ImagePositionPatient") is None
+    )
+
+
+def volume_of(headers: list[Header], choice: Choice, skipped: Counter[str]) -> Volume:
+    """The one volume among the images of a series that `choice` selects. Raises InputError and its children."""
+    check_images(headers, choice)
+    notes: dict[str, Any] = {"affine_assumed": True, "spacing_assumed": True}
+    chosen = filter_images(headers, choice.select)
+    if is_flat(chosen, choice):
+        return _assemble(chosen, flat_geometry(chosen[0]), None, notes, skipped)
+    headers = select_stack(headers, choice.select)
+    headers, positions = sort_slices(headers)
+    pairs = same_places(positions)
+    if pairs:
+        keep = _without_copies(headers, pairs)
+        headers, positions = [headers[i] for i in keep], positions[keep]
+    notes = {"copies_dropped": len(pairs)}
+    if choice.resample_nonuniform and len(headers) > 2 and _is_uneven(headers, positions):
+        geometry, places = even_geometry(headers, positions)
+        steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+        notes["resampled_from_mm"] = [round(float(s), 4) for s in steps]
+        return _assemble(headers, geometry, places, notes, skipped)
+    geometry, notes["step_assumed"] = stack_geometry(headers, positions)
+    return _assemble(headers, geometry, None, notes, skipped)
+
+
+def _is_uneven(headers: list[Header], positions: NDArray[np.float64]) -> bool:
+    try:
+        stack_geometry(headers, positions)
+    except InputError:
+        return True
+    return False
+
+
+def _assemble(
+    headers: list[Header],
+    geometry: Geometry,
+    places: NDArray[np.float64] | None,
+    notes: dict[str, Any],
+    skipped: Counter[str],
+) -> Volume:
+    """Decode the slices in their order; with `places`, interpolate between them linearly."""
+    modality = modality_of(headers[0])
+    rescales = [rescale_of(header, modality) for header in headers]
+    columns, rows, _ = geometry.shape
+    slices = np.empty((len(headers), rows, columns), dtype=np.float32)  # as stored: one pass over the memory
+    decoder = Decoder()
+
+    def fill(k: int) -> int:
+        stored = decoder.stored(headers[k])
+        _rescale(headers[k], stored, rescales[k], slices[k])
+        return count_padding(headers[k], stored)
+
+    with ThreadPoolExecutor(_THREADS if are_plain(headers) else 1) as pool:
+        padding = sum(pool.map(fill, range(len(headers))))
+    if places is not None:
+        below = np.minimum(places.astype(int), len(headers) - 2)
+        share = (places - below)[:, None, None].astype(np.float32)
+        slices = slices[below] * (1 - share) + slices[below + 1] * share
+    notes = notes | {
+        "sheared": geometry.is_sheared,
+        "padding_voxels": padding,
+        "frames": headers[0].frame is not None,
+        "lossy": any(h.text("LossyImageCompression") == "01" for h in headers),
+        "monochrome1": any(h.text("PhotometricInterpretation") == "MONOCHROME1" for h in headers),
+    }
+    step = _history(headers, skipped, decoder.sha256)
+    step |= {name: value for name, value in notes.items() if value}
+    source = None
+    if modality in ("CT", "MR", "PT"):
+        slopes, intercepts = tuple(r.slope for r in rescales), tuple(r.intercept for r in rescales)
+        datasets, frames = tuple(h.dataset for h in headers), tuple(h.frame for h in headers)
+        source = DicomSource(datasets, slopes, intercepts, geometry, frames, places is not None)
+    return Volume(slices.transpose(2, 1, 0), geometry, _unit(headers[0], modality), modality, (step,), source)
+
+
+def _rescale(header: Header, stored: NDArray[Any], rescale: Rescale, out: NDArray[np.float32]) -> None:
+    """``stored * slope + intercept`` in float64, kept as float32. Raises PixelError where it is not finite."""
+    if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2 and rescale == Rescale(1.0, round(rescale.intercept)):
+        np.add(stored, np.float32(rescale.intercept), out=out, dtype=np.float32)  # exact: whole numbers below 2^24
+        if abs(rescale.intercept) < 2**23:
+            return
+    values = stored * np.float64(rescale.slope)
+    values += rescale.intercept
+    out[:] = values
+    bad = out.size - int(np.count_nonzero(np.isfinite(out)))
+    if bad:
+        raise PixelError(header.name, f"{bad} values that are not finite", "finite values")
+
+
+def _without_copies(headers: list[Header], pairs: list[tuple[int, int]]) -> list[int]:
+    """Indices without the second of each pair of equal images; raises AmbiguousInput where pixels differ."""
+    for a, b in pairs:
+        one, other = (Decoder().stored(headers[i]) for i in (a, b))
+        if not np.array_equal(one, other):
+            got = f"{headers[a].name} and {headers[b].name} at the same place with different pixels"
+            raise AmbiguousInput(f"series of {len(headers)} images", got, "one image a place", "remove one of them")
+    copies = {b for _, b in pairs}
+    return [i for i in range(len(headers)) if i not in copies]
+
+
+def _history(headers: list[Header], skipped: Counter[str], sha256: dict[Path, bytes]) -> dict[str, Any]:
+    """The entry of the history. UIDs stay out: they lead to the patient; `sha256` is over the files' own."""
+    import pydicom
+
+    step: dict[str, Any] = {"step": "read", "format": "dicom", "pydicom": pydicom.__version__}
+    paths = list(dict.fromkeys(h.path for h in headers))
+    digest = hashlib.sha256(b"".join(sha256[path] for path in paths))
+    step |= {"files": len(paths), "sha256": digest.hexdigest()}
+    if skipped:
+        step["skipped"] = dict(sorted(skipped.items()))
+    return step
+
+
+def _unit(header: Header, modality: str) -> str:
+    """HU for CT; what PET and enhanced objects say; else "arbitrary"."""
+    if modality == "CT":
+        return "HU"
+    return (header.text("Units") or "arbitrary") if modality == "PT" else "arbitrary"
