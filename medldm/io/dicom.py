@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medldm.errors import InputError, MedldmError, PixelError
+from medldm.io import archive
 from medldm.io.choice import Choice, series_key
 from medldm.io.dicom_files import list_files, one_series, scan_files
 from medldm.io.dicom_header import Header, looks_like_dicom, modality_of
@@ -91,9 +92,14 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
 def read_each(path: Path, choice: Choice | None = None) -> Iterator[Found]:
     """Every volume below `path`, and every one that is refused; the files are looked through once.
 
-    Files that are not DICOM, or hold no image, are left out. `choice.series` and `.select` are not heeded.
+    `path` may be a zip file, too. Files that are not DICOM, or hold no image, are left out. `choice.series` and
+    `.select` are not heeded.
     """
     path, choice = Path(path), choice or Choice()
+    if archive.can_read(path):
+        with archive.unpacked(path, choice.max_bytes) as folder:
+            yield from read_each(folder, choice)
+        return
     found = scan_files(path, Counter(), choice.max_bytes)
     for damaged in found.damaged:
         key = series_key(damaged.series) if damaged.series else ""
