@@ -155,7 +155,7 @@ def read_header(path: Path, max_bytes: int = MAX_BYTES) -> Header | None:
                 dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             except Exception:
                 return None
-            if "SOPClassUID" not in dataset or "Rows" not in dataset:
+            if "SOPClassUID" not in dataset or not ("Rows" in dataset or _is_known(dataset.SOPClassUID)):
                 return None
         except Exception as failure:
             raise PixelError(
@@ -165,6 +165,13 @@ def read_header(path: Path, max_bytes: int = MAX_BYTES) -> Header | None:
         for tag in [t for t in dataset.keys() if _is_blob(dataset.get_item(t))]:  # noqa: SIM118
             del dataset[tag]
     return Header(path, dataset, None, at)
+
+
+def _is_known(uid: Any) -> bool:
+    """Whether the standard's table has a name for a UID; junk that parses has none."""
+    from pydicom.uid import UID
+
+    return str(UID(str(uid)).name) != str(uid)
 
 
 def _is_blob(element: Any) -> bool:
