@@ -7,6 +7,8 @@ What ships with medldm enters by the same doors. A broken plugin is named where 
 from __future__ import annotations
 
 import difflib
+import functools
+import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -29,6 +31,12 @@ class Entry:
 def _points(kind: str) -> dict[str, EntryPoint]:
     if kind not in KINDS:
         raise InputError("registry", repr(kind), ", ".join(KINDS))
+    return _on_path(kind, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=64)
+def _on_path(kind: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Looked up once a search path: a read of a small file would spend most of its time here."""
     return {point.name: point for point in sorted(entry_points(group=f"medldm.{kind}"), key=lambda p: p.name)}
 
 

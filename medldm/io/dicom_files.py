@@ -77,12 +77,18 @@ def scan_files(path: Path, skipped: Counter[str], max_bytes: int) -> Scan:
             skipped["not_image"] += 1
             found.no_image.append(refusal)
         except InputError as refusal:
-            uid = header.text("SeriesInstanceUID") if header is not None else ""
-            found.damaged.append(Damaged(file, uid, refusal))
+            found.damaged.append(Damaged(file, _series_of(header), refusal))
         except Exception as failure:  # pydicom decodes values late; what it raises may quote them
             error = PixelError(file.name, f"a damaged header ({type(failure).__name__})", "a whole file")
-            found.damaged.append(Damaged(file, "", error))
+            found.damaged.append(Damaged(file, _series_of(header), error))
     return found
+
+
+def _series_of(header: Header | None) -> str:
+    try:
+        return "" if header is None else header.text("SeriesInstanceUID")
+    except Exception:
+        return ""
 
 
 def one_series(path: Path, series: str | None, skipped: Counter[str], max_bytes: int) -> list[Header]:

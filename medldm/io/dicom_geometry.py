@@ -19,6 +19,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ON_LINE_MM = 0.05
 SAME_PLACE_MM = 0.01
 COSINE = 1e-3
+GRID_KEYWORDS = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 
 
 def numbers(header: Header, keyword: str, count: int) -> NDArray[np.float64]:
@@ -148,9 +149,13 @@ def _check_corners(geometry: Geometry, headers: Sequence[Header], positions: NDA
     """
     columns, rows, _ = geometry.shape
     corners = np.array([[i, j] for i in (0, columns - 1) for j in (0, rows - 1)], dtype=np.float64)
+    known: dict[tuple[str, ...], NDArray[np.float64]] = {}
     for k, (header, position) in enumerate(zip(headers, positions, strict=True)):
-        row_spacing, column_spacing = pixel_spacing(header)
-        axes = orientation(header) * [[column_spacing], [row_spacing]]
+        raw = header.raws(GRID_KEYWORDS)
+        if raw not in known:
+            row_spacing, column_spacing = pixel_spacing(header)
+            known[raw] = orientation(header) * [[column_spacing], [row_spacing]]
+        axes = known[raw]
         own = (position + corners @ axes) * (-1, -1, 1)
         ours = geometry.to_world(np.column_stack([corners, np.full(4, k)]))
         off = float(np.linalg.norm(own - ours, axis=1).max())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from medldm.errors import (
     LimitError,
@@ -44,6 +46,7 @@ _DERIVED_DATA = {
     "1.2.840.10008.5.1.4.1.1.481.2",
     "1.2.840.10008.5.1.4.1.1.30",
 }
+logging.getLogger("pydicom").addHandler(logging.NullHandler())  # else its remarks go to stderr
 _LARGE_BLOB = 16384
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _MOST_INFLATED = 2**26
@@ -74,7 +77,16 @@ class Header:
         if value is None:
             return ""
         parts = value if not isinstance(value, str | bytes) and hasattr(value, "__len__") else [value]
-        return "\\".join(map(str, parts))
+        return "\\".join(f"{part:g}" if type(part) is float else str(part) for part in parts)
+
+    def raw(self, keyword: str) -> str:
+        """An attribute as it stands in the file: equal texts are equal values, and need no decoding to compare."""
+        element = self.dataset.get_item(_tag(keyword))
+        return "" if element is None else repr(element.value)
+
+    def raws(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
+        """The same for several attributes: what is worked out for one image holds for all with equal ones."""
+        return tuple(map(self.raw, keywords))
 
     def number(self, keyword: str, default: int) -> int:
         """A whole number, `default` where absent. Raises PixelError for anything else."""
@@ -93,13 +105,23 @@ class Header:
         return self.text("SOPClassUID") or str((meta or {}).get("MediaStorageSOPClassUID", ""))
 
 
+@functools.cache
+def _tag(keyword: str) -> Any:
+    from pydicom.tag import Tag
+
+    return Tag(keyword)
+
+
 def looks_like_dicom(path: Path) -> bool:
     """Whether a file has the DICOM prefix, or starts as a data set without it."""
     try:
         with path.open("rb") as file:
-            start = file.read(132)
+            return _starts_like_dicom(file.read(132))
     except OSError:
         return False
+
+
+def _starts_like_dicom(start: bytes) -> bool:
     if start[128:132] == b"DICM":
         return True
     # group 0002 or 0008 in front, and a VR of two capitals or the upper half of a short length
@@ -108,44 +130,53 @@ def looks_like_dicom(path: Path) -> bool:
     )
 
 
-def check_inflated(path: Path, max_bytes: int) -> bool:
-    """Whether a file is deflated; raises LimitError for one that grows beyond `max_bytes`, or as only a bomb does."""
-    with path.open("rb") as file:
-        data = file.read(1024)
-        if _DEFLATED not in data:
-            return False
-        data += file.read()
+def _check_inflated(where: str, data: bytes, max_bytes: int) -> None:
+    """Raise LimitError for a deflated file that grows beyond `max_bytes`, or as only a bomb does."""
     try:
         start = data.index(b"\x02\x00\x00\x00UL\x04\x00") + 8
         start += 4 + int.from_bytes(data[start : start + 4], "little")
     except ValueError:
-        return True  # no group length: pydicom says what is wrong
+        return  # no group length: pydicom says what is wrong
     most = min(max_bytes, max(_MOST_INFLATED, _IMPLAUSIBLE_RATIO * len(data)))
     inflater, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data[start:]
     while rest and not inflater.eof:
         try:
             total += len(inflater.decompress(rest, 2**20))
         except zlib.error:
-            return True
+            return
         rest = inflater.unconsumed_tail
         if total > most:
             got = f"{len(data)} bytes that inflate to more than {most}"
-            raise LimitError(path.name, got, f"at most {most}", "the file is forged")
-    return True
+            raise LimitError(where, got, f"at most {most}", "the file is forged")
 
 
 def read_header(path: Path, max_bytes: int = MAX_BYTES) -> Header | None:
     """Attributes before the pixels, None where a file is not DICOM.
 
-    Raises PixelError for a damaged file, LimitError for one that would inflate beyond `max_bytes`.
+    Raises PixelError for a damaged or unreadable file, LimitError for one that would inflate beyond `max_bytes`.
     """
-    if not looks_like_dicom(path):
-        return None
-    deflated = check_inflated(path, max_bytes)
+    try:
+        with path.open("rb") as file:
+            start = file.read(1024)
+            if not _starts_like_dicom(start):
+                return None
+            deflated = _DEFLATED in start
+            if deflated:
+                _check_inflated(path.name, start + file.read(), max_bytes)
+            file.seek(0)
+            dataset = _parsed(file, path.name)
+            at = None if deflated else file.tell()
+    except OSError as failure:
+        raise PixelError(path.name, failure.strerror or "unreadable", "a readable file") from None
+    return None if dataset is None else Header(path, dataset, None, at)
+
+
+def _parsed(file: BinaryIO, where: str) -> Any:
+    """The data set without pixels and large private data, None where there is none."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    with path.open("rb") as file, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values, which may be a patient's
         try:
             dataset = pydicom.dcmread(file, stop_before_pixels=True)
@@ -158,13 +189,13 @@ def read_header(path: Path, max_bytes: int = MAX_BYTES) -> Header | None:
             if "SOPClassUID" not in dataset or not ("Rows" in dataset or _is_known(dataset.SOPClassUID)):
                 return None
         except Exception as failure:
-            raise PixelError(
-                path.name, f"a damaged header ({type(failure).__name__})", "a whole file"
-            ) from None
-        at = None if deflated else file.tell()
-        for tag in [t for t in dataset.keys() if _is_blob(dataset.get_item(t))]:  # noqa: SIM118
-            del dataset[tag]
-    return Header(path, dataset, None, at)
+            raise PixelError(where, f"a damaged header ({type(failure).__name__})", "a whole file") from None
+        blobs = [t for t in dataset.keys() if t.group & 1 or t.group & 0xFF00 == 0x6000]  # noqa: SIM118
+        for tag in blobs:
+            value = dataset.get_item(tag).value
+            if isinstance(value, bytes) and len(value) > _LARGE_BLOB:
+                del dataset[tag]
+    return dataset
 
 
 def _is_known(uid: Any) -> bool:
@@ -172,13 +203,6 @@ def _is_known(uid: Any) -> bool:
     from pydicom.uid import UID
 
     return str(UID(str(uid)).name) != str(uid)
-
-
-def _is_blob(element: Any) -> bool:
-    """Private data and overlays that would only fill memory."""
-    value = element.value
-    heavy = isinstance(value, bytes) and len(value) > _LARGE_BLOB
-    return heavy and (element.tag.is_private or element.tag.group & 0xFF00 == 0x6000)
 
 
 def modality_of(header: Header) -> str:
@@ -204,6 +228,15 @@ def check_kind(header: Header) -> None:
         raise PixelError(header.name, "an image without Rows and Columns", "a whole file", "copy it again")
     if header.dataset.get("BitsAllocated") == 1:
         raise NotImage(header.name, "a bitmap of 1 bit", "an image of a scanner")
+
+
+KIND_KEYWORDS = (
+    "SOPClassUID",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "ModalityLUTSequence",
+)
 
 
 def check_supported(header: Header) -> None:

@@ -30,13 +30,61 @@ class Rescale:
     intercept: float
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How the pixels of an image are stored; `padding` is the range of values that mean "nothing here"."""
+
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    padding: tuple[int, int] | None
+
+    def drop_unused_bits(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Values of BitsStored bits; what old scanners left above them (overlays) is no pixel value."""
+        shift = stored.dtype.itemsize * 8 - self.bits_stored
+        return stored if stored.dtype.kind not in "iu" or shift <= 0 else (stored << shift) >> shift
+
+    def count_padding(self, stored: NDArray[Any]) -> int:
+        """How many pixels hold PixelPaddingValue, or lie between it and PixelPaddingRangeLimit."""
+        if self.padding is None:
+            return 0
+        low, high = self.padding
+        return int(np.count_nonzero((stored >= low) & (stored <= high)))
+
+
+def layout_of(header: Header) -> Layout:
+    """The layout that a header declares; raises PixelError for an impossible one."""
+    allocated = header.number("BitsAllocated", 0)
+    if allocated not in (8, 16, 32, 64):
+        raise PixelError(header.name, f"BitsAllocated {allocated}", "8, 16 or 32")
+    bits = header.number("BitsStored", allocated)
+    high = header.number("HighBit", bits - 1)
+    if not 1 <= bits <= allocated or high != bits - 1:
+        got = f"BitsStored {bits}, HighBit {high}"
+        raise PixelError(header.name, got, f"up to {allocated} bits from the lowest one")
+    first, second = (header.dataset.get(k) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    padding = None
+    if isinstance(first, int):
+        low, top = sorted((first, second if isinstance(second, int) else first))
+        padding = (low, top)
+    signed = header.number("PixelRepresentation", 0) == 1
+    return Layout(header.number("Rows", 0), header.number("Columns", 0), allocated, bits, signed, padding)
+
+
 def check_declared(headers: list[Header], max_bytes: int | None = None) -> None:
     """Check the declared size against the limit and against the files, before anything is decoded."""
+    known: dict[tuple[str, ...], tuple[int, int, int]] = {}
     for header in headers:
-        rows, columns, bits = (header.number(k, 0) for k in ("Rows", "Columns", "BitsAllocated"))
-        if bits not in (8, 16, 32, 64):
-            raise PixelError(header.name, f"BitsAllocated {bits}", "8, 16 or 32")
-        check_size(header.name, (columns, rows, len(headers)), max(4, bits // 8), max_bytes=max_bytes)
+        raw = header.raws(("Rows", "Columns", "BitsAllocated"))
+        if raw not in known:
+            rows, columns, bits = (header.number(k, 0) for k in ("Rows", "Columns", "BitsAllocated"))
+            if bits not in (8, 16, 32, 64):
+                raise PixelError(header.name, f"BitsAllocated {bits}", "8, 16 or 32")
+            check_size(header.name, (columns, rows, len(headers)), max(4, bits // 8), max_bytes=max_bytes)
+            known[raw] = rows, columns, bits
+        rows, columns, bits = known[raw]
         size, needed = header.path.stat().st_size, rows * columns * bits // 8 * (header.frame or 1)
         syntax = transfer_syntax(header)
         if syntax.is_encapsulated or syntax.is_deflated:
@@ -52,7 +100,8 @@ def transfer_syntax(header: Header) -> Any:
     from pydicom.uid import UID, ImplicitVRLittleEndian
 
     meta = getattr(header.dataset, "file_meta", None)
-    return UID(str(meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)) if meta else ImplicitVRLittleEndian)
+    found = meta.get("TransferSyntaxUID") if meta else None
+    return ImplicitVRLittleEndian if found is None else found if isinstance(found, UID) else UID(str(found))
 
 
 def rescale_of(header: Header, modality: str) -> Rescale:
@@ -70,6 +119,20 @@ def rescale_of(header: Header, modality: str) -> Rescale:
     return Rescale(m, b)
 
 
+PIXEL_KEYWORDS = (
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+
+
 class Decoder:
     """Stored values (rows, columns) of one image after the other; a multi-frame file is decoded once.
 
@@ -81,23 +144,23 @@ class Decoder:
         self._path: Path | None = None
         self._frames: NDArray[Any] = np.empty((0, 0, 0))
 
-    def stored(self, header: Header) -> NDArray[Any]:
+    def stored(self, header: Header, layout: Layout) -> NDArray[Any]:
         frames = self._frames
         if header.path != self._path:
             try:
                 data = header.path.read_bytes()
             except OSError as failure:
                 raise PixelError(header.name, failure.strerror or "unreadable", "a readable file") from None
-            frames = _frames(header, data)
             self.sha256[header.path] = hashlib.sha256(data).digest()
+            frames = _frames(header, data, layout)
             if header.frame is not None:
                 self._frames, self._path = frames, header.path
         index = (header.frame or 1) - 1
-        wanted = (header.number("Rows", 0), header.number("Columns", 0))
+        wanted = (layout.rows, layout.columns)
         if index >= len(frames) or frames.shape[1:] != wanted:
             got = f"pixels of shape {frames.shape}"
             raise PixelError(header.name, got, f"{wanted} in each frame", "the file is damaged")
-        return _drop_unused_bits(header, frames[index])
+        return layout.drop_unused_bits(frames[index])
 
 
 def are_plain(headers: list[Header]) -> bool:
@@ -105,19 +168,15 @@ def are_plain(headers: list[Header]) -> bool:
     return all(h.frame is None and not (transfer_syntax(h).is_compressed) for h in headers)
 
 
-def _frames(header: Header, data: bytes) -> NDArray[Any]:
+def _frames(header: Header, data: bytes, layout: Layout) -> NDArray[Any]:
     """Stored values (frames, rows, columns) of a file."""
     syntax = transfer_syntax(header)
-    shape = [header.number(k, 1) for k in ("NumberOfFrames", "Rows", "Columns")]
-    if header.frame is not None:
-        shape[0] = max(shape[0], header.frame)
-    plain = not (syntax.is_encapsulated or syntax.is_deflated or header.pixels_at is None)
-    if plain and header.frame is None:
-        return _native(header, data, syntax, shape)
+    if not (syntax.is_encapsulated or header.pixels_at is None) and header.frame is None:
+        return _native(header, data, syntax, layout)
     return _by_pydicom(header, data, syntax)
 
 
-def _native(header: Header, data: bytes, syntax: Any, shape: list[int]) -> NDArray[Any]:
+def _native(header: Header, data: bytes, syntax: Any, layout: Layout) -> NDArray[Any]:
     """Uncompressed pixels without parsing the file a second time (DICOM PS3.5, 7.1)."""
     encoding = getattr(header.dataset, "original_encoding", (None, None))  # as found, if the file does not say
     implicit = syntax.is_implicit_VR if encoding[0] is None else encoding[0]
@@ -130,15 +189,15 @@ def _native(header: Header, data: bytes, syntax: Any, shape: list[int]) -> NDArr
         raise PixelError(header.name, "no PixelData", "a whole file", "copy it again")
     start = at + (8 if implicit else 12)
     length = int.from_bytes(data[start - 4 : start], order)  # type: ignore[arg-type]
-    bits = header.number("BitsAllocated", 16)
-    needed = shape[0] * shape[1] * shape[2] * bits // 8
+    needed = layout.rows * layout.columns * layout.bits_allocated // 8
     found = min(length, len(data) - start)
     if not needed <= found <= needed + needed % 2:
         do = "the file is cut off" if found < needed else "the header does not fit the pixels"
         raise PixelError(header.name, f"{found} bytes of pixels", str(needed), do)
-    kind = "f" if keyword != "PixelData" else "i" if header.number("PixelRepresentation", 0) == 1 else "u"
-    dtype = np.dtype(f"{'<' if order == 'little' else '>'}{kind}{bits // 8}")
-    return np.frombuffer(data, dtype, count=needed // dtype.itemsize, offset=start).reshape(shape)
+    kind = "f" if keyword != "PixelData" else "i" if layout.signed else "u"
+    dtype = np.dtype(f"{'<' if order == 'little' else '>'}{kind}{layout.bits_allocated // 8}")
+    pixels = np.frombuffer(data, dtype, count=needed // dtype.itemsize, offset=start)
+    return pixels.reshape(1, layout.rows, layout.columns)
 
 
 def _by_pydicom(header: Header, data: bytes, syntax: Any) -> NDArray[Any]:
@@ -180,26 +239,3 @@ def _check_length(header: Header, dataset: Any, length: int) -> None:
     if not needed <= length <= needed + needed % 2:
         do = "the file is cut off" if length < needed else "the header does not fit the pixels"
         raise PixelError(header.name, f"{length} bytes of pixels", str(needed), do)
-
-
-def count_padding(header: Header, stored: NDArray[Any]) -> int:
-    """How many pixels hold PixelPaddingValue, or lie between it and PixelPaddingRangeLimit."""
-    first, second = (header.dataset.get(k) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    if not isinstance(first, int):
-        return 0
-    low, high = sorted((first, second if isinstance(second, int) else first))
-    return int(np.count_nonzero((stored >= low) & (stored <= high)))
-
-
-def _drop_unused_bits(header: Header, stored: NDArray[Any]) -> NDArray[Any]:
-    """Values of BitsStored bits; what old scanners left above them (overlays) is no pixel value."""
-    if stored.dtype.kind not in "iu":
-        return stored
-    allocated = stored.dtype.itemsize * 8
-    bits = header.number("BitsStored", allocated)
-    high = header.number("HighBit", bits - 1)
-    if not 1 <= bits <= allocated or high != bits - 1:
-        got = f"BitsStored {bits}, HighBit {high}"
-        raise PixelError(header.name, got, f"up to {allocated} bits from the lowest one")
-    shift = allocated - bits
-    return stored if shift == 0 else (stored << shift) >> shift

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medldm.errors import AmbiguousInput, InputError
-from medldm.io.dicom_geometry import COSINE, orientation, pixel_spacing, same_places, sort_slices
+from medldm.io.dicom_geometry import COSINE, GRID_KEYWORDS, orientation, pixel_spacing, same_places, sort_slices
 from medldm.io.dicom_header import Header
 
 STACK = "Stack"
@@ -112,7 +112,12 @@ def _same(text: str, wanted: str) -> bool:
 def _by_grid(headers: Sequence[Header]) -> list[list[Header]]:
     """Images of equal size, spacing, orientation and kind."""
     grids: list[tuple[tuple[Any, ...], Any, list[Header]]] = []
+    known: dict[tuple[str, ...], list[Header]] = {}
     for header in headers:
+        raw = header.raws(("SOPClassUID", *GRID_KEYWORDS))
+        if raw in known:
+            known[raw].append(header)
+            continue
         fixed = (header.number("Rows", 0), header.number("Columns", 0), header.sop_class)
         measured = np.concatenate([orientation(header).ravel(), pixel_spacing(header)])
         for other, values, members in grids:
@@ -120,7 +125,9 @@ def _by_grid(headers: Sequence[Header]) -> list[list[Header]]:
                 members.append(header)
                 break
         else:
-            grids.append((fixed, measured, [header]))
+            members = [header]
+            grids.append((fixed, measured, members))
+        known[raw] = members
     grids.sort(key=lambda grid: (grid[0], grid[1].round(2).tolist()))
     return [members for _, _, members in grids]
 

@@ -16,12 +16,21 @@ from medldm.errors import AmbiguousInput, InputError, PixelError
 from medldm.geometry import Geometry
 from medldm.io.choice import Choice
 from medldm.io.dicom_geometry import even_geometry, flat_geometry, same_places, sort_slices, stack_geometry
-from medldm.io.dicom_header import RADIOGRAPHS, Header, check_supported, modality_of
-from medldm.io.dicom_pixels import Decoder, Rescale, are_plain, check_declared, count_padding, rescale_of
+from medldm.io.dicom_header import KIND_KEYWORDS, RADIOGRAPHS, Header, check_supported, modality_of
+from medldm.io.dicom_pixels import (
+    PIXEL_KEYWORDS,
+    Decoder,
+    Layout,
+    Rescale,
+    are_plain,
+    check_declared,
+    layout_of,
+    rescale_of,
+)
 from medldm.io.dicom_stacks import filter_images, select_stack
 from medldm.volume import Volume
 
-_THREADS = 4
+_THREADS = 3
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DicomSource:
@@ -55,7 +64,8 @@ class DicomSource:
 
 def check_images(headers: list[Header], choice: Choice) -> None:
     """Refuse images of a kind that is not read, or too large. Raises InputError and its children."""
-    for header in headers:
+    kinds = {header.raws(KIND_KEYWORDS): header for header in reversed(headers)}
+    for header in kinds.values():
         check_supported(header)
     check_declared(headers, choice.max_bytes)
 
@@ -110,15 +120,22 @@ def _assemble(
 ) -> Volume:
     """Decode the slices in their order; with `places`, interpolate between them linearly."""
     modality = modality_of(headers[0])
-    rescales = [rescale_of(header, modality) for header in headers]
+    known: dict[tuple[str, ...], tuple[Rescale, Layout]] = {}
+    each = []
+    for header in headers:
+        raw = header.raws(PIXEL_KEYWORDS)
+        if raw not in known:
+            known[raw] = rescale_of(header, modality), layout_of(header)
+        each.append(known[raw])
     columns, rows, _ = geometry.shape
     slices = np.empty((len(headers), rows, columns), dtype=np.float32)  # as stored: one pass over the memory
     decoder = Decoder()
 
     def fill(k: int) -> int:
-        stored = decoder.stored(headers[k])
-        _rescale(headers[k], stored, rescales[k], slices[k])
-        return count_padding(headers[k], stored)
+        rescale, layout = each[k]
+        stored = decoder.stored(headers[k], layout)
+        _rescale(headers[k], stored, rescale, slices[k])
+        return layout.count_padding(stored)
 
     with ThreadPoolExecutor(_THREADS if are_plain(headers) else 1) as pool:
         padding = sum(pool.map(fill, range(len(headers))))
@@ -137,7 +154,7 @@ def _assemble(
     step |= {name: value for name, value in notes.items() if value}
     source = None
     if modality in ("CT", "MR", "PT"):
-        slopes, intercepts = tuple(r.slope for r in rescales), tuple(r.intercept for r in rescales)
+        slopes, intercepts = tuple(r.slope for r, _ in each), tuple(r.intercept for r, _ in each)
         datasets, frames = tuple(h.dataset for h in headers), tuple(h.frame for h in headers)
         source = DicomSource(datasets, slopes, intercepts, geometry, frames, places is not None)
     return Volume(slices.transpose(2, 1, 0), geometry, _unit(headers[0], modality), modality, (step,), source)
@@ -145,10 +162,11 @@ def _assemble(
 
 def _rescale(header: Header, stored: NDArray[Any], rescale: Rescale, out: NDArray[np.float32]) -> None:
     """``stored * slope + intercept`` in float64, kept as float32. Raises PixelError where it is not finite."""
-    if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2 and rescale == Rescale(1.0, round(rescale.intercept)):
-        np.add(stored, np.float32(rescale.intercept), out=out, dtype=np.float32)  # exact: whole numbers below 2^24
-        if abs(rescale.intercept) < 2**23:
-            return
+    whole = rescale.slope == 1 and rescale.intercept == round(rescale.intercept) and abs(rescale.intercept) < 2**23
+    if whole and stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
+        out[:] = stored
+        out += np.float32(rescale.intercept)  # exact: whole numbers below 2^24
+        return
     values = stored * np.float64(rescale.slope)
     values += rescale.intercept
     out[:] = values
@@ -160,7 +178,7 @@ def _rescale(header: Header, stored: NDArray[Any], rescale: Rescale, out: NDArra
 def _without_copies(headers: list[Header], pairs: list[tuple[int, int]]) -> list[int]:
     """Indices without the second of each pair of equal images; raises AmbiguousInput where pixels differ."""
     for a, b in pairs:
-        one, other = (Decoder().stored(headers[i]) for i in (a, b))
+        one, other = (Decoder().stored(headers[i], layout_of(headers[i])) for i in (a, b))
         if not np.array_equal(one, other):
             got = f"{headers[a].name} and {headers[b].name} at the same place with different pixels"
             raise AmbiguousInput(f"series of {len(headers)} images", got, "one image a place", "remove one of them")

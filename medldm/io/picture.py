@@ -64,9 +64,9 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
         raise LimitError(path.name, "a picture of more than 178 million pixels", "fewer", "crop it") from None
     except UnidentifiedImageError:
         raise PixelError(path.name, "contents that are no picture", ", ".join(_FORMATS)) from None
-    except (OSError, SyntaxError, EOFError, ValueError) as failure:
-        if isinstance(failure, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as failure:  # a damaged file makes Pillow raise nearly anything
         raise PixelError(path.name, f"a damaged picture ({type(failure).__name__})", "a whole file") from None
     # columns run to the patient's left and rows downwards, as radiographs are shown
     geometry = Geometry(np.diag([-1.0, -1.0, 1.0, 1.0]), (array.shape[1], array.shape[0], 1))
