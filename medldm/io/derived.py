@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medldm.errors import InputError, OutputError
-from medldm.geometry import Geometry
 from medldm.io import dicom
 from medldm.io.atomic import write_folder_whole, write_whole
+from medldm.io.choice import Choice
+from medldm.io.derived_grid import is_part, is_same, nearest_slices, place
 from medldm.io.derived_headers import (
     SOP_CLASSES,
     code,
@@ -26,9 +27,10 @@ from medldm.io.derived_headers import (
     is_synthetic,
     link_to_source,
     new_uids,
+    now,
     version,
 )
-from medldm.io.dicom_geometry import LPS_TO_RAS
+from medldm.io.limits import MAX_BYTES
 from medldm.io.quantise import Quantised, ds_text, grey, quantise
 from medldm.volume import Volume
 
@@ -36,7 +38,6 @@ SUFFIXES = (".dcm",)
 _IMPLEMENTATION = "2.25.327806237151498203715409364270196817302"
 # Slice axis -> directions of columns, rows and slices as radiologists look at them, right-handed
 _VIEWS = {"S": "LPS", "I": "LPS", "A": "LIP", "P": "LIP", "L": "PIR", "R": "PIR"}
-_SAME_GRID_MM = 1e-3
 
 
 def write(volume: Volume, path: Path) -> Path:
@@ -113,35 +114,41 @@ def _images(volume: Volume, modality: str) -> tuple[Volume, Quantised, list[Any]
     source, uids = _source(volume), new_uids()
     if source is not None:
         aligned = volume.reorient("".join(source.geometry.axcodes))
-        same = aligned.geometry.isclose(source.geometry, _SAME_GRID_MM)
+        same, part = is_same(source, aligned.geometry), is_part(source, aligned.geometry)
         values = quantise(aligned.array, modality, source.slopes, source.intercepts)
     else:
-        aligned, same = volume.reorient(_VIEWS[volume.geometry.axcodes[2]]), False
+        aligned, same, part = volume.reorient(_VIEWS[volume.geometry.axcodes[2]]), False, False
         values = grey(aligned.array, volume.unit) if modality == "SC" else quantise(aligned.array, modality)
-    remarks = _remarks(volume, aligned, values, source, same, modality)
+    remarks = _remarks(volume, aligned, values, None if part else source, modality)
     derivation, window = description(volume, *remarks), _window(aligned)
     count = aligned.geometry.shape[2]
+    moment = now(source.datasets[0]) if source is not None else now()
     datasets = []
     for k in range(count):
         if source is None:
-            dataset = from_nothing(volume, modality, uids)
+            dataset = from_nothing(volume, modality, uids, moment)
         else:
-            near = [k] if same else _nearest(source.geometry, aligned.geometry, k)
+            near = [k] if same else nearest_slices(source, aligned.geometry, k)
             dataset = from_source(source, near[0], modality, uids)
             link_to_source(dataset, source, near)
-            if not same:
+            if not part:
                 dataset.DerivationCodeSequence = [code("113085", "Spatial resampling")]
-        common(dataset, volume, derivation, uids)
+        common(dataset, volume, derivation, uids, moment)
         dataset.InstanceNumber = str(k + 1)
         if modality == "PT":
             dataset.ImageIndex, dataset.NumberOfSlices = k + 1, count
+            if "NumberOfTimeSlices" in dataset:
+                dataset.NumberOfTimeSlices = 1
         if not same and modality != "SC":
-            _place(dataset, aligned.geometry, k, modality)
+            place(dataset, aligned.geometry, k, modality, spacing=not part)
+            dataset.pop("ImagesInAcquisition", None)
         elif modality == "SC" and not any(s.get("spacing_assumed") for s in volume.history):
             column, row, _ = aligned.geometry.spacing
             dataset.PixelSpacing = [ds_text(row), ds_text(column)]
         if not (modality == "CT" and dataset.get("WindowCenter")):
             dataset.WindowCenter, dataset.WindowWidth = window
+            for keyword in ("WindowCenterWidthExplanation", "VOILUTFunction"):
+                dataset.pop(keyword, None)  # of the source's window
         _pixels(dataset, values, k, modality)
         datasets.append(dataset)
     return aligned, values, datasets
@@ -151,50 +158,23 @@ def _remarks(
     volume: Volume,
     aligned: Volume,
     values: Quantised,
-    source: dicom.DicomSource | None,
-    same: bool,
+    resampled: dicom.DicomSource | None,
     modality: str,
 ) -> list[str]:
+    """What a reader of the images must know, in sentences."""
     remarks = []
     if is_synthetic(volume):
         remarks.append("Synthetic image, not a patient.")
-    if source is not None and not same:
-        old, new = (" x ".join(f"{s:.4g}" for s in g.spacing) for g in (source.geometry, aligned.geometry))
+    if resampled is not None:
+        old, new = (" x ".join(f"{s:.4g}" for s in g.spacing) for g in (resampled.geometry, aligned.geometry))
         remarks.append(f"Grid of {old} mm resampled to {new} mm.")
-    if source is None and not volume.modality and modality == "MR":
+    if not volume.modality and modality == "MR":
         remarks.append("Modality unknown, stored as MR.")
     if modality == "MR" and values.slope != 1:
         remarks.append(f"Value = stored * {values.slope_text} + {values.intercept_text}.")
+    if values.clipped:
+        remarks.append(f"{values.clipped} values outside of 0..{np.iinfo(values.stored.dtype).max} limited to it.")
     return remarks
-
-
-def _nearest(old: Geometry, new: Geometry, k: int) -> list[int]:
-    """Slices of the source around slice `k` of the new grid, the nearest one first."""
-    centre = [(n - 1) / 2 for n in new.shape[:2]]
-    place = float(old.to_voxel(new.to_world([*centre, k]))[2])
-    last = old.shape[2] - 1
-    found = {int(np.clip(np.floor(place), 0, last)), int(np.clip(np.ceil(place), 0, last))}
-    return sorted(found, key=lambda i: (abs(i - place), i))
-
-
-def _place(dataset: Any, geometry: Geometry, k: int, modality: str) -> None:
-    """Position, orientation and spacing of slice `k` on a new grid, from the affine."""
-    lps = LPS_TO_RAS @ geometry.affine  # the matrix is its own inverse
-    column, row, _ = geometry.spacing
-    u, v = lps[:3, 0] / column, lps[:3, 1] / row
-    if abs(float(u @ v)) > 1e-4:
-        raise OutputError("derived series", "columns and rows that are not at a right angle", "a plain grid")
-    normal = np.cross(u, v)
-    position = lps[:3, 3] + k * lps[:3, 2]
-    distance = abs(float(lps[:3, 2] @ normal))
-    dataset.ImagePositionPatient = [ds_text(x) for x in position]
-    dataset.ImageOrientationPatient = [ds_text(round(float(x), 10)) for x in (*u, *v)]
-    dataset.PixelSpacing = [ds_text(row), ds_text(column)]
-    dataset.SliceThickness = ds_text(distance)
-    if modality == "MR" or "SpacingBetweenSlices" in dataset:
-        dataset.SpacingBetweenSlices = ds_text(distance)
-    if "SliceLocation" in dataset:
-        dataset.SliceLocation = ds_text(round(float(position @ normal), 6))
 
 
 def _window(volume: Volume) -> tuple[str, str]:
@@ -258,7 +238,7 @@ def _check(path: Path, aligned: Volume, values: Quantised, modality: str) -> Non
         right, bound = True, 0.0
     else:
         try:
-            again = dicom.read(path)
+            again = dicom.read(path, Choice(max_bytes=max(MAX_BYTES, 8 * aligned.array.size)))
         except InputError as failure:
             raise OutputError(
                 "derived series", f"files that cannot be reread ({failure.got})", "", "report this"

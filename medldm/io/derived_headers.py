@@ -8,6 +8,7 @@ import secrets
 import warnings
 from typing import Any
 
+from medldm.io.derived_classic import as_classic, complete
 from medldm.io.dicom import DicomSource
 from medldm.io.quantise import ds_text
 from medldm.volume import Volume
@@ -21,10 +22,12 @@ SOP_CLASSES = {
 # About the source's pixels or its file, not about the patient or the scan
 _DROPPED = (
     "IconImageSequence",
+    "InstanceCreatorUID",
+    "StorageMediaFileSetID",
+    "StorageMediaFileSetUID",
+    "ConversionSourceAttributesSequence",
     "VOILUTSequence",
     "ModalityLUTSequence",
-    "WindowCenterWidthExplanation",
-    "VOILUTFunction",
     "SmallestImagePixelValue",
     "LargestImagePixelValue",
     "SmallestPixelValueInSeries",
@@ -69,19 +72,39 @@ def description(volume: Volume, *remarks: str) -> str:
 
 
 def cleaned(dataset: Any) -> Any:
-    """A copy without private groups, overlays, curves, windows, signatures and empty sequences."""
+    """A copy without private groups, overlays, curves, windows, signatures and empty sequences, all decoded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = copy.deepcopy(dataset)
         result.remove_private_tags()
-        for element in list(result):
-            overlay = element.tag.group & 0xFF00 in (0x5000, 0x6000, 0x7F00)  # or curve, or pixels
-            empty = element.VR == "SQ" and not element.value
-            if overlay or empty or element.keyword in _DROPPED:
-                del result[element.tag]
-        for _ in result.iterall():
-            pass  # every element decoded now: the source may have had another byte order
+        _clean(result)
+        for element in [e for e in result if e.VR == "SQ" and not e.value]:
+            del result[element.tag]  # inside of items an empty one may be demanded (type 2)
     return result
+
+
+def _clean(dataset: Any) -> None:
+    """In place, down into the sequences; decodes every element: the source may have had another byte order."""
+    for element in list(dataset):
+        overlay = element.tag.group & 0xFF00 in (0x5000, 0x6000, 0x7F00)  # or curve, or pixels
+        if overlay or element.keyword in _DROPPED:
+            del dataset[element.tag]
+        elif element.VR == "SQ":
+            for item in element.value:
+                _clean(item)
+            if element.value and not any(len(item) for item in element.value):
+                del dataset[element.tag]
+        elif element.VR == "DS":
+            _shorten(element)
+
+
+def _shorten(element: Any) -> None:
+    """Write numbers of more than 16 characters anew; the others stay the text that they are."""
+    several = element.VM > 1
+    values = list(element.value) if several else [element.value]
+    if any(len(str(value)) > 16 for value in values):
+        texts = [ds_text(float(value)) if len(str(value)) > 16 else str(value) for value in values]
+        element.value = texts if several else texts[0]
 
 
 def code(value: str, meaning: str) -> Any:
@@ -93,16 +116,37 @@ def code(value: str, meaning: str) -> Any:
     return item
 
 
-def common(dataset: Any, volume: Volume, derivation: str, uids: dict[str, str]) -> None:
-    """What every derived image says of itself, whatever it came from."""
+def now(dataset: Any = None) -> datetime.datetime:
+    """The time, in the zone of the data set where it names one."""
+    offset = str((dataset or {}).get("TimezoneOffsetFromUTC") or "")
+    try:
+        return datetime.datetime.now(datetime.datetime.strptime(offset, "%z").tzinfo)
+    except ValueError:
+        return datetime.datetime.now()
+
+
+def equipment(volume: Volume, moment: datetime.datetime) -> Any:
+    """An item of ContributingEquipmentSequence: medldm, and when it did its part."""
     from pydicom.dataset import Dataset
 
-    now = datetime.datetime.now()
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [code("109102", "Processing Equipment")]
+    item.Manufacturer, item.ManufacturerModelName = "medldm", "medldm"
+    item.SoftwareVersions = str(provenance(volume).get("version", version()))
+    item.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S")
+    item.ContributionDescription = "latent diffusion, research use only"
+    return item
+
+
+def common(
+    dataset: Any, volume: Volume, derivation: str, uids: dict[str, str], moment: datetime.datetime
+) -> None:
+    """What every derived image says of itself, whatever it came from; `moment` is one for the whole series."""
     dataset.SeriesInstanceUID = uids["series"]
     for date in ("InstanceCreationDate", "ContentDate", "SeriesDate"):
-        setattr(dataset, date, now.strftime("%Y%m%d"))
+        setattr(dataset, date, moment.strftime("%Y%m%d"))
     for time in ("InstanceCreationTime", "ContentTime", "SeriesTime"):
-        setattr(dataset, time, now.strftime("%H%M%S"))
+        setattr(dataset, time, moment.strftime("%H%M%S"))
     step = provenance(volume)
     dataset.SeriesDescription = f"medldm {step.get('step', '')} {step.get('model', '')}".strip()[:64]
     dataset.DerivationDescription = derivation
@@ -111,13 +155,8 @@ def common(dataset: Any, volume: Volume, derivation: str, uids: dict[str, str]) 
         dataset.LossyImageCompression = "00"
     if not dataset.get("BurnedInAnnotation"):
         dataset.BurnedInAnnotation = "NO"
-    equipment = Dataset()
-    equipment.PurposeOfReferenceCodeSequence = [code("109102", "Processing Equipment")]
-    equipment.Manufacturer, equipment.ManufacturerModelName = "medldm", "medldm"
-    equipment.SoftwareVersions = str(step.get("version", version()))
-    equipment.ContributionDateTime = now.strftime("%Y%m%d%H%M%S")
-    equipment.ContributionDescription = "latent diffusion, research use only"
-    dataset.ContributingEquipmentSequence = [*dataset.get("ContributingEquipmentSequence", []), equipment]
+    before = dataset.get("ContributingEquipmentSequence", [])
+    dataset.ContributingEquipmentSequence = [*before, equipment(volume, moment)]
 
 
 def version() -> str:
@@ -131,28 +170,26 @@ def version() -> str:
 
 
 def from_source(source: DicomSource, index: int, modality: str, uids: dict[str, str]) -> Any:
-    """Attributes of slice `index` of the source, made those of an image derived from it."""
+    """Attributes of slice `index` of the source, made those of a classic image derived from it."""
     original = source.datasets[index]
-    dataset = cleaned(original)
-    dataset.ImageType = [
-        "DERIVED",
-        "PRIMARY" if modality == "PT" else "SECONDARY",
-        *_third_value(original, modality),
-    ]
+    is_frame = source.frames[index] is not None
+    dataset = cleaned(as_classic(original, modality) if is_frame else original)
+    dataset.Modality = modality
+    second = "PRIMARY" if modality == "PT" else "SECONDARY"
+    dataset.ImageType = ["DERIVED", second, *_third_value(original, modality, is_frame)]
     dataset.FrameOfReferenceUID = original.get("FrameOfReferenceUID") or uids["frame"]
-    if "PositionReferenceIndicator" not in dataset:
-        dataset.PositionReferenceIndicator = ""
     if float(dataset.get("SpacingBetweenSlices") or 0) < 0:
         dataset.SpacingBetweenSlices = ds_text(abs(float(dataset.SpacingBetweenSlices)))
     dataset.SeriesNumber = str((int(original.get("SeriesNumber") or 0) + 5000) % 2**31)
+    complete(dataset, modality)
     return dataset
 
 
-def _third_value(original: Any, modality: str) -> list[str]:
-    """Value 3 of ImageType: the source's, else one that the modality demands."""
+def _third_value(original: Any, modality: str, is_frame: bool) -> list[str]:
+    """Value 3 of ImageType: that of a classic source, else one that the modality demands."""
     if modality == "PT":
         return []
-    values = list(original.get("ImageType") or [])
+    values = [] if is_frame else list(original.get("ImageType") or [])
     return [str(values[2])] if len(values) > 2 and values[2] else ["AXIAL" if modality == "CT" else "OTHER"]
 
 
@@ -160,29 +197,35 @@ def link_to_source(dataset: Any, source: DicomSource, indices: list[int]) -> Non
     """SourceImageSequence and ReferencedSeriesSequence: which slices of which series it was made of."""
     from pydicom.dataset import Dataset
 
-    images: list[Any] = []
+    images: dict[str, Any] = {}
     instances: list[Any] = []
     for index in indices:
-        original = source.datasets[index]
-        for items in (images, instances):
-            item = Dataset()
-            item.ReferencedSOPClassUID = original.SOPClassUID
-            item.ReferencedSOPInstanceUID = original.SOPInstanceUID
-            items.append(item)
-        images[-1].PurposeOfReferenceCodeSequence = [code("121322", "Source of Image Processing Operation")]
-    dataset.SourceImageSequence = images
+        original, frame = source.datasets[index], source.frames[index]
+        if original.SOPInstanceUID not in images:  # frames of one object share an item
+            item, instance = Dataset(), Dataset()
+            for reference in (item, instance):
+                reference.ReferencedSOPClassUID = original.SOPClassUID
+                reference.ReferencedSOPInstanceUID = original.SOPInstanceUID
+            purpose = code("121322", "Source of Image Processing Operation")
+            item.PurposeOfReferenceCodeSequence = [purpose]
+            images[original.SOPInstanceUID] = item
+            instances.append(instance)
+        if frame is not None:
+            item = images[original.SOPInstanceUID]
+            before = item.get("ReferencedFrameNumber")
+            item.ReferencedFrameNumber = frame if before is None else [before, frame]
+    dataset.SourceImageSequence = list(images.values())
     series = Dataset()
     series.SeriesInstanceUID = source.datasets[indices[0]].SeriesInstanceUID
     series.ReferencedInstanceSequence = instances
     dataset.ReferencedSeriesSequence = [series]
 
 
-def from_nothing(volume: Volume, modality: str, uids: dict[str, str]) -> Any:
+def from_nothing(volume: Volume, modality: str, uids: dict[str, str], moment: datetime.datetime) -> Any:
     """Attributes of an image without a patient: invented (synthetic) or unknown (read from NIfTI)."""
     from pydicom.dataset import Dataset
 
-    synthetic, now = is_synthetic(volume), datetime.datetime.now()
-    dataset = Dataset()
+    synthetic, dataset = is_synthetic(volume), Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.PatientName = f"{'SYNTH' if synthetic else 'ANON'}^{uids['patient']}"
     dataset.PatientID = f"{'SYNTH' if synthetic else 'ANON'}-{uids['patient']}"
@@ -193,7 +236,7 @@ def from_nothing(volume: Volume, modality: str, uids: dict[str, str]) -> Any:
         dataset.PatientIdentityRemoved = "YES"
         dataset.DeidentificationMethod = "read from a file without identity"
     dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = uids["study"], uids["frame"]
-    dataset.StudyDate, dataset.StudyTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    dataset.StudyDate, dataset.StudyTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")
     dataset.ReferringPhysicianName = dataset.StudyID = dataset.AccessionNumber = ""
     dataset.SeriesNumber, dataset.Manufacturer = "1", "medldm"
     dataset.PositionReferenceIndicator = dataset.PatientPosition = dataset.Laterality = ""

@@ -21,6 +21,7 @@ class Quantised:
     stored: NDArray[np.integer[Any]]
     slope_text: str
     intercept_text: str
+    clipped: int = 0  # values that the integers cannot hold; the nearest ones were taken
 
     @property
     def slope(self) -> float:
@@ -56,8 +57,7 @@ def quantise(
     OutputError
         For values that are not finite.
     """
-    if not np.isfinite(values).all():
-        raise OutputError("derived series", "values that are not finite", "finite values")
+    _check_finite(values)
     low, high = float(values.min()), float(values.max())
     if modality == "CT":
         slope, intercept, signed = _ct(low, high)
@@ -99,6 +99,14 @@ def _mr(
 
 
 def grey(values: NDArray[np.float32], unit: str) -> Quantised:
-    """Pictures: rounded and limited to 0..255 ("grey8") or 0..65535 ("grey16")."""
+    """Pictures: rounded and limited to 0..255 ("grey8") or 0..65535 ("grey16"). Raises OutputError."""
+    _check_finite(values)
     dtype: type[np.integer[Any]] = np.uint8 if unit == "grey8" else np.uint16
-    return Quantised(np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype), "1", "0")
+    rounded = np.rint(values)
+    limited = np.clip(rounded, 0, np.iinfo(dtype).max)
+    return Quantised(limited.astype(dtype), "1", "0", int(np.count_nonzero(limited != rounded)))
+
+
+def _check_finite(values: NDArray[np.float32]) -> None:
+    if not np.isfinite(values).all():
+        raise OutputError("derived series", "values that are not finite", "finite values")
