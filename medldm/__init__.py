@@ -17,22 +17,31 @@ _HOMES = {
     "Geometry": "medldm.geometry",
     "Volume": "medldm.volume",
     "MedldmError": "medldm.errors",
+    "AmbiguousInput": "medldm.errors",
+    "Cancelled": "medldm.errors",
+    "read_each": "medldm.io.dicom",
+    "installed_models": "medldm.packs",
     "load_model": "medldm.api",
     "denoise": "medldm.api",
     "super_resolve": "medldm.api",
     "synthesize": "medldm.api",
     "train": "medldm.api",
+    "write_report": "medldm.api",
     "Restoration": "medldm.restore.restoration",
     "Model": "medldm.model",
 }
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:  # for type checkers and editors
-    from medldm.api import denoise, load_model, super_resolve, synthesize, train
+    from medldm.api import denoise, load_model, super_resolve, synthesize, train, write_report
+    from medldm.errors import AmbiguousInput as AmbiguousInput
+    from medldm.errors import Cancelled as Cancelled
     from medldm.errors import MedldmError as MedldmError
     from medldm.geometry import Geometry as Geometry
     from medldm.io import read, write
+    from medldm.io.dicom import read_each as read_each
     from medldm.model import Model as Model
+    from medldm.packs import installed_models as installed_models
     from medldm.restore.restoration import Restoration as Restoration
     from medldm.volume import Volume as Volume
 

@@ -16,11 +16,11 @@ from medldm.io import read, write
 from medldm.model import Model, load_model
 from medldm.recipe import Recipe, load_recipe, parse_recipe
 from medldm.restore.restoration import Restoration
-from medldm.restore.restore import Settings, restore
+from medldm.restore.restore import Preview, Settings, restore
 from medldm.synthesis.synthesize import synthesize as _synthesize
 from medldm.volume import Volume
 
-__all__ = ["denoise", "load_model", "read", "super_resolve", "synthesize", "train", "write"]
+__all__ = ["denoise", "load_model", "read", "super_resolve", "synthesize", "train", "write", "write_report"]
 
 Scan = str | Path | Volume | NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -107,6 +107,7 @@ def denoise(
     series: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
+    preview: Preview | None = None,
 ) -> Restoration:
     """Remove the noise of a scan, on its own grid.
 
@@ -117,10 +118,12 @@ def denoise(
     mode : "fidelity" (posterior mean, one step), "perceptual" (posterior sample), or a number between, 0..1
     samples : posterior samples drawn; more than one puts their spread into the uncertainty
     value_range : values of the scan that are the model's 0 and 1; estimated if None
+    progress : called with (task, steps done, steps in all); whatever it raises ends the work
+    preview : called with the decoded estimate after each step, on the result's grid
     Raises InputError, ModelError, RunError (`medldm.errors`).
     """
     volume = as_volume(scan, spacing=spacing, affine=affine, series=series)
-    settings = Settings(noise_std, mode, samples, steps, sampler, seed, value_range, progress)
+    settings = Settings(noise_std, mode, samples, steps, sampler, seed, value_range, progress, preview)
     settings.check()
     return _with_shape_of(scan, restore(volume, _model(model, device), (1, 1, 1), settings))
 
@@ -142,6 +145,7 @@ def super_resolve(
     series: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
+    preview: Preview | None = None,
 ) -> Restoration:
     """Refine a scan's grid by whole factors; the outer edges of the field of view stay.
 
@@ -156,7 +160,7 @@ def super_resolve(
     volume = as_volume(scan, spacing=own, affine=affine, series=series)
     loaded = _model(model, device)
     factor = _factor(volume, loaded, scale, None if of_array else spacing)
-    settings = Settings(noise_std, mode, samples, steps, sampler, seed, value_range, progress)
+    settings = Settings(noise_std, mode, samples, steps, sampler, seed, value_range, progress, preview)
     return _with_shape_of(scan, restore(volume, loaded, factor, settings))
 
 
@@ -270,3 +274,16 @@ def train(
         progress=progress,
         command=command,
     )
+
+
+def write_report(path: str | Path, scan: Volume, restoration: Restoration) -> Path:
+    """Write one HTML file: scan, result, residual, uncertainty, figures, provenance; no name of a patient.
+
+    Raises OutputError where it cannot be written.
+    """
+    from medldm.evaluate.report import TASKS, Section
+    from medldm.evaluate.report import write_report as write_sections
+
+    title = TASKS[restoration.report["task"]]
+    write_sections(Path(path), [Section.of_restoration(title, scan, restoration)])
+    return Path(path)

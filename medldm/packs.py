@@ -68,6 +68,6 @@ def describe(name: str) -> Pack:
         return Pack(name, problem=f"a recipe.json that cannot be read ({type(failure).__name__})")
 
 
-def installed() -> list[Pack]:
+def installed_models() -> list[Pack]:
     """Every model on offer, usable or not."""
     return [describe(name) for name in registry.names("models")]

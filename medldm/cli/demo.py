@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from medldm.cli import options as o
-from medldm.cli.packs import describe
 from medldm.cli.progress import Progress
 from medldm.errors import InputError, ModelError, OutputError
+from medldm.packs import describe
 
 Scan = Annotated[
     Path | None, typer.Option("--scan", help="Your own scan as well (denoised; there is no truth).")

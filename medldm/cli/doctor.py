@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from medldm.cli import options as o
-from medldm.cli.packs import installed
+from medldm.packs import installed_models
 
 PACKAGES = (
     "medldm", "torch", "monai", "numpy", "nibabel", "pydicom", "highdicom", "python-gdcm", "pyjpegls",
@@ -43,7 +43,7 @@ def examine() -> dict[str, Any]:
     """Versions, devices, plugins and models, with a list of what is broken."""
     from medldm import registry
 
-    torch, packs = _torch(), installed()
+    torch, packs = _torch(), installed_models()
     plugins = {kind: registry.entries(kind) for kind in registry.KINDS}
     problems = [torch["problem"]] if "problem" in torch else []
     problems += [

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json as json_
 
 from medldm.cli import options as o
-from medldm.cli.packs import installed
+from medldm.packs import installed_models
 
 
 def models(json: o.Json = False) -> None:
     """List the installed models: modality, voxel size, file size, what each can do."""
-    packs = installed()
+    packs = installed_models()
     if json:
         print(json_.dumps([pack.to_dict() for pack in packs], indent=2))
         return

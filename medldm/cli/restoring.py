@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medldm.cli.packs import folder_of
 from medldm.errors import InputError, OutputError
+from medldm.packs import folder_of
 
 if TYPE_CHECKING:
     from medldm.io.choice import Choice

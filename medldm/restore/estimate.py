@@ -19,22 +19,29 @@ from medldm.nets.conditioning import Measurement
 from medldm.nets.head import MeasurementHead
 from medldm.restore.tiles import merge_by_tiles
 
+_WAYS = 2  # the image and its mirror image
+
 
 def sample_generator(seed: int, index: int) -> torch.Generator:
     """A sample's own generator: it depends on (seed, index), not on what is sampled beside it."""
     return torch.Generator().manual_seed((seed * 1_000_003 + index * 7_919 + 17) % 2**63)
 
 
-def posterior_mean(networks: Networks, measurement: Measurement) -> tuple[Tensor, Tensor]:
+OnStep = Callable[[int, int, "Tensor | None"], None]
+
+
+def posterior_mean(networks: Networks, measurement: Measurement, on_step: OnStep) -> tuple[Tensor, Tensor]:
     """``E[x | y]`` and the deviation of its error: (1, 1, *S) each; one evaluation of the denoiser."""
     cond = measurement.to_latent_condition(networks.autoencoder)
     z = networks.denoiser.posterior_mean(cond, networks.autoencoder.channels)
+    decoded = networks.autoencoder.decode(z)
+    on_step(1, 1 + _WAYS, decoded)
     level = level_of(torch.full((len(z),), SIGMA_MAX, device=z.device))
-    return merge_both_ways(networks.head, networks.autoencoder.decode(z), measurement, level)
+    return merge_both_ways(networks.head, decoded, measurement, level, on_step)
 
 
 def merge_both_ways(
-    head: MeasurementHead, decoded: Tensor, measurement: Measurement, level: Tensor
+    head: MeasurementHead, decoded: Tensor, measurement: Measurement, level: Tensor, on_step: OnStep
 ) -> tuple[Tensor, Tensor]:
     """Mean of the head's answers for the image and its mirror image, which it was trained on alike.
 
@@ -43,11 +50,12 @@ def merge_both_ways(
     """
     images, variances = torch.zeros_like(decoded), torch.zeros_like(decoded)
     flips: tuple[tuple[int, ...], ...] = ((), tuple(range(2, decoded.ndim)))
-    for flip in flips:
+    for done, flip in enumerate(flips, start=2):
         turned = measurement._replace(image=measurement.image.flip(flip))
         image, std = merge_by_tiles(head, decoded.flip(flip), turned, level)
         images += image.flip(flip) / len(flips)
         variances += std.square().flip(flip) / len(flips)
+        on_step(done, 1 + _WAYS, None)
     return images, variances.sqrt()
 
 
@@ -59,11 +67,13 @@ def posterior_sample(
     steps: int,
     sampler: Sampler,
     generator: torch.Generator,
-    on_step: Callable[[int, int], None],
+    on_step: OnStep,
+    decode_steps: bool,
 ) -> tuple[Tensor, Tensor]:
     """Sample the latents down to the share `depth` (0..1) of the way, then take the mean given them.
 
-    Returns the image and the deviation that is left, (1, 1, *S) each. `on_step(done, total)` may raise to cancel.
+    Returns the image and the deviation that is left, (1, 1, *S) each. `on_step(done, total, estimate)` may raise
+    to cancel; it gets the decoded estimate of each step with `decode_steps`, else None.
     """
     cond = measurement.to_latent_condition(networks.autoencoder)
     sigmas = log_uniform_sigmas(steps)
@@ -77,7 +87,7 @@ def posterior_sample(
     stop = 1.0 - depth
     z, level = x_T, torch.ones(1, device=cond.device)
     for step in sampler(predict_x0, x_T, sigmas, generator=generator):
-        on_step(step.index + 1, step.total)
+        on_step(step.index + 1, step.total, networks.autoencoder.decode(step.x_0) if decode_steps else None)
         z, level = step.x_0, level_of(torch.full((1,), step.sigma, device=cond.device))
         if float(level) <= stop:
             break

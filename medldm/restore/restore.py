@@ -21,12 +21,13 @@ from medldm.nets.conditioning import Measurement
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.block_average import BlockAverage
 from medldm.restore.checks import residual_checks
-from medldm.restore.estimate import posterior_mean, posterior_sample, sample_generator
+from medldm.restore.estimate import OnStep, posterior_mean, posterior_sample, sample_generator
 from medldm.restore.noise_level import estimate_noise_std
 from medldm.restore.restoration import Restoration
 from medldm.volume import Volume
 
 Progress = Callable[[str, int, int], None]
+Preview = Callable[[Volume], None]
 MODES = {"fidelity": 0.0, "perceptual": 1.0}
 
 
@@ -42,6 +43,7 @@ class Settings:
     seed: int
     value_range: tuple[float, float] | None
     progress: Progress | None
+    preview: Preview | None = None
 
     def depth(self) -> float:
         """The dial as a number: 0 posterior mean, 1 posterior sample. Raises InputError."""
@@ -93,15 +95,12 @@ def _measure(
 
 
 def _estimate(
-    model: Model, measurement: Measurement, settings: Settings, notify: Callable[[int, int], None]
+    model: Model, measurement: Measurement, settings: Settings, notify: OnStep
 ) -> tuple[Tensor, Tensor]:
     """Image and deviation of its error; the spread between samples joins the deviation within them."""
     depth, sampler = settings.depth(), registry.find("samplers", settings.sampler)
     if depth == 0 and settings.samples == 1:
-        notify(0, 1)
-        image, std = posterior_mean(model.networks, measurement)
-        notify(1, 1)
-        return image, std
+        return posterior_mean(model.networks, measurement, notify)
     images, variances = [], []
     for index in range(settings.samples):
         image, std = posterior_sample(
@@ -111,14 +110,19 @@ def _estimate(
             steps=settings.steps,
             sampler=sampler,
             generator=sample_generator(settings.seed, index),
-            on_step=lambda done, total, index=index: notify(index * total + done, settings.samples * total),  # type: ignore[misc]
+            on_step=lambda done, total, estimate, index=index: notify(  # type: ignore[misc]
+                index * total + done, settings.samples * total, estimate
+            ),
+            decode_steps=settings.preview is not None,
         )
         images.append(image)
         variances.append(std.square())
     variance = torch.stack(variances).mean(0)
     if settings.samples > 1:
         variance = variance + torch.stack(images).var(0)
-    image = posterior_mean(model.networks, measurement)[0] if depth == 0 else images[0]
+    image = images[0]
+    if depth == 0:
+        image, _ = posterior_mean(model.networks, measurement, lambda done, total, estimate: None)
     return image, variance.sqrt()
 
 
@@ -150,10 +154,6 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
     warnings = model.fits(volume, factor)
     recipe, task = model.recipe, "super_resolve" if max(factor) > 1 else "denoise"
 
-    def notify(done: int, total: int) -> None:
-        if settings.progress is not None:
-            settings.progress(task, done, total)
-
     order: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[int, ...] = ()
     if recipe.dims == 3 and recipe.axcodes:
@@ -174,6 +174,15 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
         )
 
     measurement, crop = _measure(model, scaling.forward(turned.array), scaled_noise, turned_factor)
+    target = turned.geometry.zoom(tuple(float(f) for f in turned_factor))
+
+    def notify(done: int, total: int, estimate: Tensor | None) -> None:
+        if settings.progress is not None:
+            settings.progress(task, done, total)
+        if settings.preview is not None and estimate is not None:
+            shown = scaling.inverse(_to_array(estimate[crop], recipe.dims)).astype(np.float32)
+            settings.preview(_back(Volume(shown, target, volume.unit, volume.modality), order, flips))
+
     prepared = time.perf_counter()
     image, std = _estimate(model, measurement, settings, notify)
     if task == "denoise":
@@ -232,7 +241,6 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
         out = Volume(array, grid, volume.unit, volume.modality, volume.history, volume.source)
         return _back(out, order, flips).with_step(step)
 
-    target = turned.geometry.zoom(tuple(float(f) for f in turned_factor))
     restored = on_grid(result, target)
     uncertainty = on_grid(scaling.std_inverse(_to_array(std, recipe.dims)).astype(np.float32), target)
     return Restoration(restored, restored.array, on_grid(residual, turned.geometry), uncertainty, report)
