@@ -5,7 +5,7 @@ from __future__ import annotations
 from medldm.cli import options as o
 from medldm.cli.progress import Progress
 from medldm.cli.restoring import Outputs, finish, prepare
-from medldm.io.choice import Choice
+from medldm.io.limits import MAX_BYTES
 
 
 def denoise(
@@ -19,6 +19,12 @@ def denoise(
     seed: o.Seed = 0,
     sampler: o.Sampler = "dpmpp_2m",
     series: o.Series = None,
+    select: o.Select = None,
+    resample_nonuniform: o.ResampleNonuniform = False,
+    xform: o.Xform = None,
+    assume_affine: o.AssumeAffine = False,
+    nan: o.Nan = "refuse",
+    max_bytes: o.MaxBytes = MAX_BYTES,
     device: o.Device = None,
     format: o.Format = None,
     residual: o.Residual = None,
@@ -31,7 +37,8 @@ def denoise(
     """Remove the noise of a scan; grid, unit and metadata are kept."""
     dial = o.parse_mode(mode)
     outputs = Outputs(output, format, residual, uncertainty, report, overwrite)
-    scan = prepare(input, Choice(series=series), model, sampler, outputs)
+    choice = o.choice_of(series, select, resample_nonuniform, xform, assume_affine, nan, max_bytes)
+    scan = prepare(input, choice, model, sampler, outputs)
     from medldm import api
 
     with Progress(quiet=quiet) as progress:

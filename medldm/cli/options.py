@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medldm.errors import InputError
+from medldm.io.choice import Choice
+from medldm.io.limits import MAX_BYTES
 
-Input = Annotated[Path, typer.Option("-i", "--input", help="NIfTI file, DICOM folder or file, or picture.")]
+Input = Annotated[
+    Path, typer.Option("-i", "--input", help="NIfTI file, DICOM folder or file, zip of DICOM, or picture.")
+]
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="Where to write: .nii.gz, .png, or a folder (DICOM).")
 ]
@@ -29,8 +34,24 @@ Steps = Annotated[int, typer.Option("--steps", min=2, help="Sampler steps.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")]
 Sampler = Annotated[str, typer.Option("--sampler", help="dpmpp_2m, heun, ddim, or a plugin's.")]
 Series = Annotated[
-    str | None, typer.Option("--series", help="SeriesInstanceUID, where a folder holds several.")
+    str | None,
+    typer.Option("--series", help="Where there are several: its key in `medldm inspect`, or its UID."),
 ]
+Select = Annotated[
+    list[str] | None,
+    typer.Option("--select", metavar="KEY=VALUE", help="Which part of a series, e.g. EchoTime=5.19; repeatable."),
+]
+ResampleNonuniform = Annotated[
+    bool, typer.Option("--resample-nonuniform", help="Take uneven slices, interpolated to an even step.")
+]
+Xform = Annotated[str | None, typer.Option("--xform", help="sform or qform, of a NIfTI file that has both.")]
+AssumeAffine = Annotated[
+    bool, typer.Option("--assume-affine", help="Take a scan that does not say where it lies; its place is made up.")
+]
+Nan = Annotated[
+    str, typer.Option("--nan", help="refuse voxels that are not finite, or fill them with the smallest value.")
+]
+MaxBytes = Annotated[int, typer.Option("--max-bytes", min=1, help="Most voxels to hold, in bytes.")]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU where there is one if left out.")
 ]
@@ -46,6 +67,31 @@ Uncertainty = Annotated[
 ]
 Residual = Annotated[Path | None, typer.Option("--residual", help="Also write measurement minus result.")]
 Report = Annotated[Path | None, typer.Option("--report", help="Also write a one-file HTML report.")]
+
+
+def choice_of(
+    series: str | None = None,
+    select: Sequence[str] | None = None,
+    resample_nonuniform: bool = False,
+    xform: str | None = None,
+    assume_affine: bool = False,
+    nan: str = "refuse",
+    max_bytes: int = MAX_BYTES,
+) -> Choice:
+    """What a reader is told, from the options of a command. Raises InputError."""
+    return Choice(series, parse_select(select or ()), resample_nonuniform, xform, assume_affine, nan, max_bytes)
+
+
+def parse_select(texts: Sequence[str]) -> dict[str, str]:
+    """ "EchoTime=5.19", ... by their keys. Raises InputError."""
+    values: dict[str, str] = {}
+    for text in texts:
+        key, mark, value = (part.strip() for part in text.partition("="))
+        if not (key and mark and value) or key in values:
+            got = "the same key twice" if key in values else repr(text)
+            raise InputError("--select", got, "KEY=VALUE, e.g. EchoTime=5.19", "see medldm inspect")
+        values[key] = value
+    return values
 
 
 def parse_mode(text: str) -> str | float:

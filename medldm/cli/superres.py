@@ -10,7 +10,7 @@ from medldm.cli import options as o
 from medldm.cli.progress import Progress
 from medldm.cli.restoring import Outputs, finish, prepare
 from medldm.errors import InputError
-from medldm.io.choice import Choice
+from medldm.io.limits import MAX_BYTES
 
 Scale = Annotated[
     str | None, typer.Option("--scale", help="Factor, e.g. 2, or one an axis of the file: 1x1x2.")
@@ -33,6 +33,12 @@ def superres(
     seed: o.Seed = 0,
     sampler: o.Sampler = "dpmpp_2m",
     series: o.Series = None,
+    select: o.Select = None,
+    resample_nonuniform: o.ResampleNonuniform = False,
+    xform: o.Xform = None,
+    assume_affine: o.AssumeAffine = False,
+    nan: o.Nan = "refuse",
+    max_bytes: o.MaxBytes = MAX_BYTES,
     device: o.Device = None,
     format: o.Format = None,
     residual: o.Residual = None,
@@ -47,7 +53,8 @@ def superres(
     if (factor is None) == (target is None):
         raise InputError("superres", "both or neither of --scale and --spacing", "one of them")
     outputs = Outputs(output, format, residual, uncertainty, report, overwrite)
-    scan = prepare(input, Choice(series=series), model, sampler, outputs)
+    choice = o.choice_of(series, select, resample_nonuniform, xform, assume_affine, nan, max_bytes)
+    scan = prepare(input, choice, model, sampler, outputs)
     from medldm import api
 
     with Progress(quiet=quiet) as progress:

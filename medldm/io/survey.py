@@ -1,0 +1,242 @@
+"""What lies below a path: every scan with its grid and how to read it, every refusal with its reason.
+
+One bad file never ends it. Paths are told below the path that was looked at; nothing names a patient but their files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medldm import registry
+from medldm.errors import EmptyInput, InputError, PixelError, UnsupportedInput
+from medldm.io import archive
+from medldm.io.choice import Choice
+from medldm.io.dicom import Found, read_each
+from medldm.io.dicom_files import list_files
+from medldm.io.dicom_stacks import STACK
+from medldm.volume import Volume
+
+Progress = Callable[[str, int, int], None]
+_STAGE = "looking"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One scan, or what is none and why.
+
+    file : what to read, below the root; "." is the root itself
+    files : how many it is made of
+    series, select : what reads it alone (`series` is a key, not a UID)
+    patient : sha256 of the DICOM PatientID, "" where there is none
+    facts : see `describe`; None for a refusal
+    refusal, error : the reason and its kind, "" for a scan
+    """
+
+    file: str
+    files: int
+    reader: str
+    series: str
+    select: dict[str, str]
+    modality: str
+    patient: str
+    facts: dict[str, Any] | None
+    refusal: str = ""
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data without the patient."""
+        table = {"file": shown(self.file), "series": self.series, "select": self.select, "files": self.files}
+        if self.facts is None:
+            return {**table, "modality": self.modality, "refused": self.refusal, "error": self.error}
+        return {**table, **self.facts}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """items : in the order of their paths; other_files : files that hold no scan"""
+
+    items: tuple[Item, ...]
+    other_files: int
+
+    @property
+    def scans(self) -> list[Item]:
+        return [item for item in self.items if item.facts is not None]
+
+    @property
+    def refused(self) -> list[Item]:
+        return [item for item in self.items if item.facts is None]
+
+
+def describe(volume: Volume) -> dict[str, Any]:
+    """What a scan is, as plain data: grid, orientation, unit, range, notes of the reader; never who it is."""
+    first = volume.history[0] if volume.history else {}
+    return {
+        "shape": list(volume.geometry.shape),
+        "spacing_mm": [round(s, 6) for s in volume.geometry.spacing],
+        "axcodes": "".join(volume.geometry.axcodes),
+        "sheared": bool(volume.geometry.is_sheared),
+        "modality": volume.modality,
+        "unit": volume.unit,
+        "range": [float(volume.array.min()), float(volume.array.max())],
+        "source": first.get("format", "unknown"),
+        "notes": {key: value for key, value in first.items() if key not in ("step", "format")},
+        "affine": volume.geometry.affine.tolist(),
+    }
+
+
+def shown(name: str) -> str:
+    """A file name fit for a terminal: no control characters, no halves of damaged encodings."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in name)
+
+
+def survey(path: str | Path, choice: Choice | None = None, progress: Progress | None = None) -> Survey:
+    """Read everything below `path` (or the one file) once, keep what describes it.
+
+    choice : what may be assumed; its series and selection are not heeded
+    progress : called as (stage, files done, files)
+    Raises EmptyInput for a missing path.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise EmptyInput(str(path), "no such file or folder", "a scan", "check the path")
+    choice = replace(choice or Choice(), series=None, select={})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the notes say the same, scan by scan
+        return _Looking(path, choice, progress).result()
+
+
+class _Looking:
+    """One survey on its way."""
+
+    def __init__(self, path: Path, choice: Choice, progress: Progress | None) -> None:
+        self.path, self.choice, self.progress = path, choice, progress
+        self.root = path if path.is_dir() else path.parent
+        self.files = list_files(path, Counter())
+        self.readers = list(_readers())
+        self.folders: dict[Path, str] = {}
+        self.known: set[Path] = set()
+
+    def result(self) -> Survey:
+        items = [] if archive.can_read(self.path) else self._dicom()
+        items += [item for file in self.files if file not in self.known for item in self._other(file)]
+        if self.progress is not None and self.files:
+            self.progress(_STAGE, len(self.files), len(self.files))
+        others = sum(1 for file in self.files if file not in self.known)
+        return Survey(tuple(sorted(items, key=lambda item: (item.file, item.series))), others)
+
+    def _dicom(self) -> list[Item]:
+        """Stacks of every series; a stack is read from the folder that holds all of its series."""
+        drafts: list[tuple[Item, tuple[Path, ...]]] = []
+        try:
+            for found in read_each(self.path, self.choice):
+                drafts.append((self._item(found, ""), found.files))
+                self._is_known(*found.files)
+        except Exception as failure:
+            drafts.append((self._refusal(".", "dicom", _typed(self.path, "dicom", failure)), ()))
+        files: dict[str, list[Path]] = {}
+        for item, own in drafts:
+            files.setdefault(item.series, []).extend(own)
+        return [replace(item, file=self._place(item, own, files[item.series])) for item, own in drafts]
+
+    def _place(self, item: Item, own: tuple[Path, ...], series: list[Path]) -> str:
+        if not own:
+            return item.file
+        if len(set(own)) == 1 and STACK not in item.select:
+            return own[0].relative_to(self.root).as_posix()
+        return Path(os.path.commonpath([file.parent for file in series])).relative_to(self.root).as_posix()
+
+    def _other(self, file: Path) -> list[Item]:
+        """A file, or the folder it lies in, that another reader takes; [] where none does."""
+        folder, name = self._folder_of(file)
+        if folder is not None:
+            first = not any(folder in known.parents for known in self.known)
+            self._is_known(file)
+            return [self._read(folder, name)] if first else []
+        name = self._reader_of(file)
+        if name in ("", "dicom"):  # DICOM that holds no image, or a name that is all there is of it
+            return []
+        self._is_known(file)
+        return self._archive(file) if name == "zip" else [self._read(file, name)]
+
+    def _archive(self, file: Path) -> list[Item]:
+        place = file.relative_to(self.root).as_posix()
+        try:
+            items = [self._item(found, place) for found in read_each(file, self.choice)]
+        except Exception as failure:
+            return [self._refusal(place, "zip", _typed(file, "zip", failure))]
+        return items or [self._read(file, "zip")]
+
+    def _read(self, path: Path, name: str) -> Item:
+        place = path.relative_to(self.root).as_posix()
+        try:
+            place.encode()
+        except UnicodeEncodeError:
+            reason = UnsupportedInput(shown(path.name), "a name that is not UTF-8", "one that is", "rename it")
+            return self._refusal(place, name, reason)
+        try:
+            volume: Volume = dict(self.readers)[name].read(path, self.choice)
+        except Exception as failure:
+            return self._refusal(place, name, _typed(path, name, failure))
+        return Item(place, 1, name, "", {}, volume.modality, "", describe(volume))
+
+    def _item(self, found: Found, place: str) -> Item:
+        name = "zip" if place else "dicom"
+        item = Item(place, len(found.files), name, found.series, found.select, found.modality, found.patient, None)
+        if found.volume is not None:
+            return replace(item, facts=describe(found.volume))
+        assert found.refusal is not None
+        return replace(item, refusal=self._text(found.refusal), error=type(found.refusal).__name__)
+
+    def _refusal(self, place: str, name: str, reason: InputError) -> Item:
+        return Item(place, 1, name, "", {}, "", "", None, self._text(reason), type(reason).__name__)
+
+    def _text(self, reason: InputError) -> str:
+        text = str(reason)
+        for root in (self.root, self.root.resolve()):
+            if root.name:
+                text = text.replace(f"{root}{os.sep}", "").replace(str(root), root.name)
+        return shown(text)
+
+    def _is_known(self, *files: Path) -> None:
+        self.known.update(files)
+        if self.progress is not None:
+            self.progress(_STAGE, len(self.known), len(self.files))
+
+    def _reader_of(self, path: Path) -> str:
+        for name, reader in self.readers:
+            with contextlib.suppress(Exception):
+                if reader.can_read(path):
+                    return name
+        return ""
+
+    def _folder_of(self, file: Path) -> tuple[Path | None, str]:
+        """The outermost folder around a file that is a scan itself: by its suffix, and some reader's word."""
+        inside = [self.root / part for part in reversed(file.relative_to(self.root).parents) if part.name]
+        for folder in inside:
+            if folder not in self.folders:
+                suffixes = [(n, tuple(r.SUFFIXES)) for n, r in self.readers if n != "dicom"]
+                named = any(folder.name.lower().endswith(s) for _, s in suffixes)
+                self.folders[folder] = self._reader_of(folder) if named else ""
+            if self.folders[folder] not in ("", "dicom"):
+                return folder, self.folders[folder]
+        return None, ""
+
+
+def _typed(path: Path, name: str, failure: Exception) -> InputError:
+    """The failure itself if it is a refusal; a plugin's others may quote what a header says."""
+    if isinstance(failure, InputError):
+        return failure
+    return PixelError(path.name, f"a failure of the reader {name} ({type(failure).__name__})", "a readable scan")
+
+
+def _readers() -> Iterator[tuple[str, Any]]:
+    for name in registry.names("readers"):
+        with contextlib.suppress(InputError):  # a broken plugin harms nobody else; medldm doctor names it
+            yield name, registry.find("readers", name)
