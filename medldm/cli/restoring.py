@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medldm.volume import Volume
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_DICOM = ".dcm"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,17 @@ class Outputs:
     def paths(self) -> list[Path]:
         every = (self.output, self.residual, self.uncertainty, self.report)
         return [path for path in every if path is not None]
+
+    def formats(self) -> list[tuple[Path, str | None]]:
+        """Files that hold a scan, with the name of their writer where the file's name is not enough."""
+        every = [(self.output, self.format), (self.residual, None), (self.uncertainty, self.uncertainty_format)]
+        return [(path, format) for path, format in every if path is not None]
+
+    @property
+    def uncertainty_format(self) -> str | None:
+        """An uncertainty in DICOM is a parametric map: no image has room for its values."""
+        is_dicom = self.uncertainty is not None and self.uncertainty.name.lower().endswith(_DICOM)
+        return "parametric_map" if is_dicom else None
 
 
 def check_report_path(path: Path, *, overwrite: bool) -> None:
@@ -70,15 +82,26 @@ def prepare(source: Path, choice: Choice, model: str, sampler: str, outputs: Out
             raise OutputError(str(extra), "a picture", "a file for signed values", "name it .nii.gz")
     if not source.exists():
         raise InputError(str(source), "no such file or folder", "a scan", "check the path")
-    for path in (outputs.output, outputs.residual, outputs.uncertainty):
-        if path is not None:
-            named = outputs.format if path is outputs.output else None
-            check_output(path, overwrite=outputs.overwrite, format=named)
+    for path, format in outputs.formats():
+        check_output(path, overwrite=outputs.overwrite, format=format)
     if outputs.report is not None:
         check_report_path(outputs.report, overwrite=outputs.overwrite)
     scan = read_choice(source, choice)
     check_output(outputs.output, overwrite=outputs.overwrite, volume=scan, format=outputs.format)
+    for path, format in outputs.formats():
+        _check_dicom(path, format, scan)
     return scan
+
+
+def _check_dicom(path: Path, format: str | None, scan: Volume) -> None:
+    """Refuse a DICOM file that cannot hold what comes of this scan. Raises OutputError."""
+    if format == "parametric_map":
+        from medldm.io.parametric_map import check_source
+
+        check_source(scan, str(path))
+    elif format in (None, "dicom") and path.name.lower().endswith(_DICOM) and scan.geometry.shape[2] != 1:
+        got = f"one file for {scan.geometry.shape[2]} slices"
+        raise OutputError(str(path), got, "a folder", "leave out .dcm and give the format dicom")
 
 
 def finish(scan: Volume, result: Restoration, outputs: Outputs, *, quiet: bool, as_json: bool) -> None:
@@ -89,7 +112,7 @@ def finish(scan: Volume, result: Restoration, outputs: Outputs, *, quiet: bool, 
     if outputs.residual is not None:
         write(result.residual, outputs.residual, overwrite=outputs.overwrite)
     if outputs.uncertainty is not None and result.uncertainty is not None:
-        write(result.uncertainty, outputs.uncertainty, overwrite=outputs.overwrite)
+        write(result.uncertainty, outputs.uncertainty, outputs.uncertainty_format, overwrite=outputs.overwrite)
     if outputs.report is not None:
         from medldm.evaluate.report import TASKS, Section, write_report
 

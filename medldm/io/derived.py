@@ -16,6 +16,7 @@ from medldm.errors import InputError, OutputError
 from medldm.io import dicom
 from medldm.io.atomic import write_folder_whole, write_whole
 from medldm.io.choice import Choice
+from medldm.io.derived_file import save
 from medldm.io.derived_grid import is_part, is_same, nearest_slices, place
 from medldm.io.derived_headers import (
     SOP_CLASSES,
@@ -28,14 +29,12 @@ from medldm.io.derived_headers import (
     link_to_source,
     new_uids,
     now,
-    version,
 )
 from medldm.io.limits import MAX_BYTES
 from medldm.io.quantise import Quantised, ds_text, grey, quantise
 from medldm.volume import Volume
 
 SUFFIXES = (".dcm",)
-_IMPLEMENTATION = "2.25.327806237151498203715409364270196817302"
 # Slice axis -> directions of columns, rows and slices as radiologists look at them, right-handed
 _VIEWS = {"S": "LPS", "I": "LPS", "A": "LIP", "P": "LIP", "L": "PIR", "R": "PIR"}
 
@@ -71,11 +70,11 @@ def write(volume: Volume, path: Path) -> Path:
 
     def fill(folder: Path) -> None:
         for number, dataset in enumerate(datasets, start=1):
-            _save(dataset, folder / f"{number:04d}.dcm")
+            save(dataset, folder / f"{number:04d}.dcm")
         _check(folder, aligned, values, modality)
 
     def fill_one(part: Path) -> None:
-        _save(datasets[0], part)
+        save(datasets[0], part)
         _check(part, aligned, values, modality)
 
     if single:
@@ -206,27 +205,6 @@ def _pixels(dataset: Any, values: Quantised, k: int, modality: str) -> None:
             dataset.RescaleType = "HU" if modality == "CT" else "US"
     data = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
     dataset.add_new(0x7FE00010, "OW", data + b"\0" * (len(data) % 2))
-
-
-def _save(dataset: Any, path: Path) -> None:
-    """One file, Explicit VR Little Endian."""
-    import warnings
-
-    import pydicom
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import UID, ExplicitVRLittleEndian
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
-        dataset.SOPClassUID,
-        dataset.SOPInstanceUID,
-    )
-    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(_IMPLEMENTATION)
-    meta.ImplementationVersionName = f"MEDLDM {version()}"[:16]
-    dataset.file_meta = meta
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pydicom.dcmwrite(path, dataset, enforce_file_format=True)
 
 
 def _check(path: Path, aligned: Volume, values: Quantised, modality: str) -> None:

@@ -144,6 +144,11 @@ def complete(dataset: Any, modality: str) -> None:
         dataset.PatientOrientationCodeSequence = dataset.get("PatientOrientationCodeSequence", [])
     elif "PatientPosition" not in dataset and "PatientOrientationCodeSequence" not in dataset:
         dataset.PatientPosition = ""
+    complete_laterality(dataset)
+
+
+def complete_laterality(dataset: Any) -> None:
+    """Laterality, empty: only where the part may be a paired one and nothing else says its side."""
     if not dataset.get("Laterality"):
         dataset.pop("Laterality", None)
         part = str(dataset.get("BodyPartExamined") or "")

@@ -193,29 +193,37 @@ def _third_value(original: Any, modality: str, is_frame: bool) -> list[str]:
     return [str(values[2])] if len(values) > 2 and values[2] else ["AXIAL" if modality == "CT" else "OTHER"]
 
 
+def source_images(source: DicomSource, indices: list[int]) -> list[Any]:
+    """Items of SourceImageSequence: slices of the source; frames of one object share an item."""
+    from pydicom.dataset import Dataset
+
+    images: dict[str, Any] = {}
+    frames: dict[str, list[int]] = {}
+    for index in indices:
+        original, frame = source.datasets[index], source.frames[index]
+        uid = str(original.SOPInstanceUID)
+        if uid not in images:
+            item = images[uid] = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = original.SOPClassUID, uid
+            item.PurposeOfReferenceCodeSequence = [code("121322", "Source of Image Processing Operation")]
+        if frame is not None:
+            frames.setdefault(uid, []).append(frame)
+    for uid, numbers in frames.items():
+        images[uid].ReferencedFrameNumber = numbers
+    return list(images.values())
+
+
 def link_to_source(dataset: Any, source: DicomSource, indices: list[int]) -> None:
     """SourceImageSequence and ReferencedSeriesSequence: which slices of which series it was made of."""
     from pydicom.dataset import Dataset
 
-    images: dict[str, Any] = {}
-    instances: list[Any] = []
-    for index in indices:
-        original, frame = source.datasets[index], source.frames[index]
-        if original.SOPInstanceUID not in images:  # frames of one object share an item
-            item, instance = Dataset(), Dataset()
-            for reference in (item, instance):
-                reference.ReferencedSOPClassUID = original.SOPClassUID
-                reference.ReferencedSOPInstanceUID = original.SOPInstanceUID
-            purpose = code("121322", "Source of Image Processing Operation")
-            item.PurposeOfReferenceCodeSequence = [purpose]
-            images[original.SOPInstanceUID] = item
-            instances.append(instance)
-        if frame is not None:
-            item = images[original.SOPInstanceUID]
-            before = item.get("ReferencedFrameNumber")
-            item.ReferencedFrameNumber = frame if before is None else [before, frame]
-    dataset.SourceImageSequence = list(images.values())
-    series = Dataset()
+    dataset.SourceImageSequence = source_images(source, indices)
+    series, instances = Dataset(), []
+    for image in dataset.SourceImageSequence:
+        item = Dataset()
+        item.ReferencedSOPClassUID = image.ReferencedSOPClassUID
+        item.ReferencedSOPInstanceUID = image.ReferencedSOPInstanceUID
+        instances.append(item)
     series.SeriesInstanceUID = source.datasets[indices[0]].SeriesInstanceUID
     series.ReferencedInstanceSequence = instances
     dataset.ReferencedSeriesSequence = [series]

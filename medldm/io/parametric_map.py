@@ -1,0 +1,255 @@
+"""Uncertainty out: a DICOM Parametric Map of the deviation of the error, in float32 and in the scan's unit.
+
+highdicom builds the object from stand-ins without a patient, since it checks and logs what it is given;
+patient, study and references to the source are put in afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medldm.errors import OutputError
+from medldm.io import dicom
+from medldm.io.atomic import write_whole
+from medldm.io.derived_classic import complete_laterality
+from medldm.io.derived_file import save
+from medldm.io.derived_grid import is_same, nearest_slices, place
+from medldm.io.derived_headers import (
+    SOP_CLASSES,
+    common,
+    description,
+    from_source,
+    is_synthetic,
+    link_to_source,
+    new_uids,
+    now,
+    provenance,
+    source_images,
+)
+from medldm.io.dicom_geometry import LPS_TO_RAS
+from medldm.io.quantise import ds_text
+from medldm.volume import Volume
+
+SUFFIXES: tuple[str, ...] = ()  # never by its name alone: .dcm is an image
+_LARGEST_BYTES = 2**32 - 2
+# Unit of a volume -> code value and meaning in UCUM; of PET by PS3.3 C.8.9.1.1.3
+_UNITS = {
+    "HU": ("[hnsf'U]", "Hounsfield unit"),
+    "arbitrary": ("1", "no units"),
+    "NONE": ("1", "no units"),
+    "BQML": ("Bq/ml", "Becquerels/milliliter"),
+    "GML": ("g/ml", "Grams/milliliter"),
+    "CNTS": ("{counts}", "Counts"),
+    "CPS": ("{counts}/s", "Counts per second"),
+    "PROPCNTS": ("{propcounts}", "Proportional to counts"),
+    "PROPCPS": ("{propcounts}/s", "Proportional to counts per second"),
+    "PCNT": ("%", "Percent"),
+}
+_STUDY = (
+    "SpecificCharacterSet", "TimezoneOffsetFromUTC", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "IssuerOfAccessionNumberSequence", "StudyDescription", "ReferringPhysicianName",
+    "ReferringPhysicianIdentificationSequence", "ConsultingPhysicianName", "PhysiciansOfRecord",
+    "ProcedureCodeSequence", "ReferencedStudySequence", "FrameOfReferenceUID", "PositionReferenceIndicator",
+    "BodyPartExamined", "Laterality", "InstitutionName", "InstitutionAddress", "StationName",
+    "ContributingEquipmentSequence", "SyntheticData",
+)  # fmt: skip
+_EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions")
+
+
+def write(volume: Volume, path: Path) -> Path:
+    """Write an uncertainty (standard deviation of the error, >= 0) to one file; it is reread before it appears.
+
+    Parameters
+    ----------
+    volume : Volume
+        Made of a scan that came from DICOM (`volume.source`), on its grid or a finer one. "HU", "arbitrary"
+        or the unit of a PET.
+    path : Path
+        A name ending in .dcm.
+
+    Raises
+    ------
+    OutputError
+        Without a DICOM source, for values that are no deviation, an unknown unit, another name, more voxels
+        than a file can hold, or a place that cannot be written to.
+    """
+    path = Path(path)
+    source = _source(volume, path.name)
+    if path.suffix.lower() != ".dcm" or path.is_dir():
+        raise OutputError(path.name, "another name", "a file whose name ends in .dcm")
+    aligned = volume.reorient("".join(source.geometry.axcodes))
+    array = aligned.array
+    if not np.isfinite(array).all() or float(array.min()) < 0:
+        raise OutputError(path.name, "values below 0 or not finite", "an uncertainty", "write .nii.gz")
+    if array.nbytes > _LARGEST_BYTES:
+        raise OutputError(path.name, f"{array.nbytes / 2**30:.3g} GiB", "less than 4 GiB", "write .nii.gz")
+    dataset = _map(aligned, source, path.name)
+
+    def fill(part: Path) -> None:
+        save(dataset, part)
+        _check(part, aligned)
+
+    write_whole(path, fill)
+    return path
+
+
+def check_source(volume: Volume, where: str) -> None:
+    """Raise OutputError for a scan that no map can be made for."""
+    _source(volume, where)
+    _unit(volume, where)
+
+
+def _source(volume: Volume, where: str) -> dicom.DicomSource:
+    if isinstance(volume.source, dicom.DicomSource) and not is_synthetic(volume):
+        return volume.source
+    got = "a parametric map of a scan that is not from DICOM"
+    raise OutputError(where, got, "a DICOM series as input", "name it .nii.gz")
+
+
+def _unit(volume: Volume, where: str) -> Any:
+    from pydicom.sr.coding import Code
+
+    if volume.unit not in _UNITS:
+        raise OutputError(where, f"unit {volume.unit}", ", ".join(_UNITS), "name it .nii.gz")
+    value, meaning = _UNITS[volume.unit]
+    return Code(value, "UCUM", meaning)
+
+
+def _map(aligned: Volume, source: dicom.DicomSource, where: str) -> Any:
+    """The data set: one frame a slice along axis 2."""
+    import highdicom
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
+    uids, largest = new_uids(), float(aligned.array.max())
+    header = from_source(source, 0, aligned.modality, uids)
+    mapping = highdicom.pm.RealWorldValueMapping(
+        lut_label="UNCERTAINTY",
+        lut_explanation="standard deviation of the error",
+        unit=_unit(aligned, where),
+        value_range=(float(aligned.array.min()), largest),
+        quantity_definition=codes.SCT.StandardDeviation,
+    )
+    width = ds_text(float(f"{largest:.6g}")) if largest > 0 else "1"
+    window = highdicom.VOILUTTransformation(float(width) / 2, float(width), voi_lut_function="LINEAR_EXACT")
+    maker = {name: str(_first(header.get(name)) or "unknown")[:64] for name in _EQUIPMENT}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = highdicom.pm.ParametricMap(
+            _stand_ins(aligned, source),
+            np.ascontiguousarray(aligned.array.transpose(2, 1, 0)),
+            series_instance_uid=uids["series"],
+            series_number=int(header.SeriesNumber) + 1,
+            sop_instance_uid=generate_uid(prefix=None),
+            instance_number=1,
+            manufacturer=maker["Manufacturer"],
+            manufacturer_model_name=maker["ManufacturerModelName"],
+            software_versions=maker["SoftwareVersions"],
+            device_serial_number=maker["DeviceSerialNumber"],
+            contains_recognizable_visual_features=True,
+            real_world_value_mappings=[mapping],
+            voi_lut_transformations=[window],
+            content_label="UNCERTAINTY",
+            content_description="standard deviation of the error",
+            content_creator_name="medldm^",
+        )
+    text = description(aligned)
+    _identify(dataset, header)
+    _link(dataset, aligned, source, text)
+    moment = now(source.datasets[0])
+    common(dataset, aligned, text, uids, moment)
+    dataset.SeriesDescription = f"medldm uncertainty {provenance(aligned).get('model', '')}".strip()[:64]
+    return dataset
+
+
+def _first(value: Any) -> Any:
+    several = value is not None and not isinstance(value, str) and hasattr(value, "__len__")
+    return (value[0] if len(value) else None) if several else value
+
+
+def _stand_ins(aligned: Volume, source: dicom.DicomSource) -> list[Any]:
+    """Images on the map's grid that belong to nobody, one a slice."""
+    from pydicom.dataset import Dataset
+    from pydicom.uid import generate_uid
+
+    same, uids = is_same(source, aligned.geometry), new_uids()
+    columns, rows, count = aligned.geometry.shape
+    images = []
+    for k in range(count):
+        image = Dataset()
+        image.SOPClassUID, image.SOPInstanceUID = SOP_CLASSES["CT"], generate_uid(prefix=None)
+        image.StudyInstanceUID, image.SeriesInstanceUID = uids["study"], uids["series"]
+        image.FrameOfReferenceUID, image.PositionReferenceIndicator = uids["frame"], ""
+        image.PatientName = image.PatientID = image.PatientBirthDate = image.PatientSex = ""
+        image.AccessionNumber = image.StudyID = image.StudyDate = image.StudyTime = ""
+        image.ReferringPhysicianName, image.Modality = "", "CT"
+        image.Rows, image.Columns, image.LossyImageCompression = rows, columns, "00"
+        place(image, aligned.geometry, k, "CT", spacing=True)
+        if same:
+            image.ImagePositionPatient = source.datasets[k].ImagePositionPatient
+        images.append(image)
+    return images
+
+
+def _identify(dataset: Any, header: Any) -> None:
+    """Patient and study of the source in place of nobody's."""
+    for element in list(dataset):
+        if element.tag.group in (0x0010, 0x0012) or element.keyword in _STUDY:
+            del dataset[element.tag]
+    for element in header:
+        if element.tag.group in (0x0010, 0x0012) or element.keyword in _STUDY:
+            dataset[element.tag] = copy.deepcopy(element)
+    complete_laterality(dataset)
+
+
+def _link(dataset: Any, aligned: Volume, source: dicom.DicomSource, text: str) -> None:
+    """References to the slices of the source in place of those to the stand-ins."""
+    used: set[int] = set()
+    same = is_same(source, aligned.geometry)
+    for frame, k in zip(dataset.PerFrameFunctionalGroupsSequence, _slices(dataset, aligned), strict=True):
+        near = [k] if same else nearest_slices(source, aligned.geometry, k)
+        used.update(near)
+        derivation = frame.DerivationImageSequence[0]
+        derivation.SourceImageSequence = source_images(source, near)
+        derivation.DerivationDescription = text
+    link_to_source(dataset, source, sorted(used))
+
+
+def _positions(dataset: Any) -> NDArray[np.float64]:
+    """Places (n, 3) of the first voxel of each frame, LPS mm."""
+    groups = dataset.PerFrameFunctionalGroupsSequence
+    return np.array([[float(x) for x in g.PlanePositionSequence[0].ImagePositionPatient] for g in groups])
+
+
+def _slices(dataset: Any, aligned: Volume) -> list[int]:
+    """Slice that each frame shows; highdicom puts the frames into an order of its own."""
+    ijk = aligned.geometry.to_voxel(_positions(dataset) @ LPS_TO_RAS[:3, :3])
+    return [int(k) for k in np.rint(ijk[:, 2])]
+
+
+def _check(path: Path, aligned: Volume) -> None:
+    """Reread the file: the grid within 1e-3 mm, values as they were. Raises OutputError."""
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = pydicom.dcmread(path)
+        frames = np.asarray(found.pixel_array).reshape(-1, found.Rows, found.Columns)
+    slices, (columns, rows, count) = _slices(found, aligned), aligned.geometry.shape
+    wanted = aligned.array[:, :, slices].transpose(2, 1, 0) if sorted(slices) == list(range(count)) else None
+    if wanted is None or not np.array_equal(frames, wanted):
+        raise OutputError("parametric map", "other values when reread", "the same ones", "report this")
+    shared = found.SharedFunctionalGroupsSequence[0]
+    row, column = (float(s) for s in shared.PixelMeasuresSequence[0].PixelSpacing)
+    u, v = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
+    for i, j in ((0, 0), (columns - 1, 0), (0, rows - 1), (columns - 1, rows - 1)):
+        theirs = _positions(found) + i * column * u + j * row * v
+        ours = aligned.geometry.to_world([[i, j, k] for k in slices]) @ LPS_TO_RAS[:3, :3]
+        if np.abs(theirs - ours).max() > 1e-3:
+            raise OutputError("parametric map", "another grid when reread", "the same one", "report this")
