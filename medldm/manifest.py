@@ -5,25 +5,35 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
 from medldm import registry
 from medldm.errors import EmptyInput, InputError
+from medldm.io.atomic import write_whole
+
+COLUMNS = ("file", "series", "select", "patient", "modality", "spacing", "split")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One scan of a data set; `conditions` are the table's other columns."""
+    """One scan of a data set; `conditions` are the table's other columns.
+
+    series, select : which scan of a folder, where it holds several (see `medldm.io.choice.Choice`)
+    """
 
     path: Path
     mask: Path | None
     patient_hash: str
     split: str
     conditions: dict[str, str]
+    series: str = ""
+    select: dict[str, str] = field(default_factory=dict)
 
 
 def hash_patient(patient: str, dataset: str) -> str:
@@ -42,14 +52,17 @@ def load_manifest(
 ) -> list[Row]:
     """Read a CSV table with the columns `patient` and, if the set is divided, `split`.
 
-    Patterns are filled from the columns, relative to `root`. Raises InputError for a missing table, column or
-    file, or for a patient in two splits.
+    Patterns are filled from the columns, relative to `root`; what they give is a file, or a folder of DICOM.
+    Columns `series` and `select`, where both are there, say which scan in it. Raises InputError for a missing
+    table, column or file, or for a patient in two splits.
     """
     try:
         with table.open(newline="", encoding="utf-8") as handle:
-            records = list(csv.DictReader(handle))
+            records = list(csv.DictReader(handle, restkey="", restval=""))
     except OSError as failure:
         raise InputError(str(table), failure.strerror or "unreadable", "a CSV table") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(str(table), "bytes that are no UTF-8 text", "a CSV table") from None
     rows: list[Row] = []
     splits: dict[str, str] = {}
     for number, record in enumerate(records, start=2):
@@ -62,9 +75,13 @@ def load_manifest(
         split = record.get("split", "")
         if splits.setdefault(digest, split) != split:
             raise InputError(f"{table}, line {number}", "a patient in two splits", "one split a patient")
-        used = {patient, "split"}
-        rows.append(Row(path, mask, digest, split, {k: v for k, v in record.items() if k not in used}))
-    absent = [p for row in rows for p in (row.path, row.mask) if p is not None and not p.is_file()]
+        used, series, select = {patient, "split", ""}, "", {}
+        if "series" in record and "select" in record:
+            used |= {"series", "select"}
+            series, select = record["series"], unpack_select(record["select"], f"{table}, line {number}")
+        conditions = {k: v for k, v in record.items() if k not in used}
+        rows.append(Row(path, mask, digest, split, conditions, series, select))
+    absent = [p for row in rows for p in (row.path, row.mask) if p is not None and not p.exists()]
     if absent:
         raise InputError(
             str(table), f"{len(absent)} missing files, first {absent[0].name}", "every file of the table"
@@ -105,3 +122,47 @@ def split_rows(rows: Sequence[Row], fraction: float, *, seed: int) -> tuple[list
     count = 0 if fraction <= 0 or len(patients) < 2 else max(1, round(fraction * len(patients)))
     drawn = set(np.random.default_rng(seed).permutation(patients)[:count].tolist())
     return [r for r in rows if r.patient_hash not in drawn], [r for r in rows if r.patient_hash in drawn]
+
+
+def draw_splits(patients: Sequence[str], *, test: float, validation: float, seed: int) -> dict[str, str]:
+    """ "train", "validation" or "test" of each patient, by rank of a hash of the seed and the patient.
+
+    A set that grows keeps nearly all of its splits. Of a fraction > 0 there is one patient at least, as long as
+    one is left to train on. Raises InputError for fractions that leave nothing to train on.
+    """
+    if min(test, validation) < 0 or not test + validation < 1:
+        raise InputError("splits", f"test {test:g}, validation {validation:g}", "fractions >= 0, below 1 together")
+    ranked = sorted(set(patients), key=lambda p: hashlib.sha256(f"{seed}\0{p}".encode()).digest())
+    tests = _share(test, len(ranked), len(ranked) - 1)
+    validations = _share(validation, len(ranked), len(ranked) - 1 - tests)
+    names = ["test"] * tests + ["validation"] * validations
+    return {p: names[n] if n < len(names) else "train" for n, p in enumerate(ranked)}
+
+
+def _share(fraction: float, count: int, most: int) -> int:
+    return min(max(1, round(fraction * count)), most) if fraction > 0 and most > 0 else 0
+
+
+def write_manifest(path: Path, records: Sequence[Mapping[str, str]]) -> None:
+    """Write the table that `load_manifest` reads, whole or not at all: a row a scan, the columns `COLUMNS`.
+
+    An existing table is replaced. Raises OutputError.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_whole(path, lambda part: part.write_bytes(text.getvalue().encode("utf-8", "backslashreplace")))
+
+
+def pack_select(select: Mapping[str, str]) -> str:
+    """KEY=VALUE;KEY=VALUE; a semicolon or percent sign in a value is written as %3B or %25."""
+    return ";".join(f"{key}={value.replace('%', '%25').replace(';', '%3B')}" for key, value in select.items())
+
+
+def unpack_select(text: str, where: str) -> dict[str, str]:
+    """The reverse of `pack_select`. Raises InputError."""
+    parts = [part.partition("=") for part in text.split(";")] if text else []
+    if not all(key and mark for key, mark, _ in parts):
+        raise InputError(where, f"the selection {text!r}", "KEY=VALUE;KEY=VALUE")
+    return {key: unquote(value) for key, _, value in parts}

@@ -28,7 +28,8 @@ class IntensityTable(_Table):
 class Source(_Table):
     """One set of scans, below the folder given as `data`.
 
-    index : CSV table; None: every scan in `folder` that a reader takes, each a patient of its own
+    index : CSV table, such as the manifest.csv of `medldm check`; None: every scan in `folder` that a reader takes,
+        each a patient of its own
     file, mask : file patterns over the table's columns, e.g. "t1/{participant}.nii.gz"; the mask's voxels > 0
         are the organ, and copies with everything else set to 0 are trained on as well
     weight : share of the batches in restoration

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from medldm.cli.app import app
+from medldm.cli.check import check
 from medldm.cli.demo import demo
 from medldm.cli.denoise import denoise
 from medldm.cli.doctor import doctor
@@ -16,7 +17,7 @@ from medldm.cli.train import train
 
 __all__ = ["app", "main"]
 
-for _command in (denoise, superres, synthesize, train, inspect, models, doctor, demo):
+for _command in (denoise, superres, synthesize, train, inspect, check, models, doctor, demo):
     app.command()(_command)
 
 

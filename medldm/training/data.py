@@ -46,8 +46,9 @@ def _scaled(volume: Volume, recipe: Recipe) -> Tensor:
 
 
 def load_scans(recipe: Recipe, data: Path, *, part: str = "train") -> list[Scan]:
-    """Read the train split of every source; `part` "train" or "validation" of it, divided by patient.
+    """Read the scans of every source to train on, or (`part`) "validation".
 
+    A table with the split "validation" says which those are; else they are drawn from the split "train", by patient.
     Raises InputError where a table or file is missing, or nothing is left.
     """
     scans: list[Scan] = []
@@ -64,10 +65,11 @@ def load_scans(recipe: Recipe, data: Path, *, part: str = "train") -> list[Scan]
                 patient=source.patient,
                 dataset=recipe.name,
             )
-        rows = [row for row in rows if row.split in ("train", "")]
-        train, validation = split_rows(rows, recipe.validation_fraction, seed=recipe.seed)
+        train, validation = ([row for row in rows if row.split in names] for names in (("train", ""), ("validation",)))
+        if not validation:
+            train, validation = split_rows(train, recipe.validation_fraction, seed=recipe.seed)
         for row in train if part == "train" else validation:
-            volume = read(row.path)
+            volume = read(row.path, row.series or None, select=row.select)
             if recipe.dims == 3 and recipe.axcodes:
                 volume = volume.reorient(recipe.axcodes)
             if recipe.dims == 2 and volume.array.shape[2] != 1:

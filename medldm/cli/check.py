@@ -1,0 +1,141 @@
+"""`medldm check`."""
+
+from __future__ import annotations
+
+import json as json_
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medldm.cli import options as o
+from medldm.cli.progress import Progress
+from medldm.cli.tables import numbers, print_table
+from medldm.errors import InputError, OutputError
+from medldm.io.limits import MAX_BYTES
+
+if TYPE_CHECKING:
+    from medldm.io.dataset import Dataset
+
+Folder = Annotated[Path, typer.Argument(help="Folder with the scans: DICOM in any layout, NIfTI, pictures, plugins'.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Table to write (.csv), or a folder for manifest.csv and report.json."),
+]
+Pattern = Annotated[
+    str | None,
+    typer.Option("--patient", metavar="REGEX", help=r"What in a path is the patient, e.g. '([^/]+)_\d+\.png$'."),
+]
+Test = Annotated[float, typer.Option("--test", help="Share of the patients to test on.")]
+Validation = Annotated[float, typer.Option("--validation", help="Share of the patients to validate on.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same division.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Report only; write nothing.")]
+TABLE, REPORT = "manifest.csv", "report.json"
+_LISTED = 50
+_NOTHING = 2
+
+
+def check(
+    folder: Folder,
+    out: Out = None,
+    patient: Pattern = None,
+    test: Test = 0.1,
+    validation: Validation = 0.1,
+    seed: Seed = 0,
+    max_bytes: o.MaxBytes = MAX_BYTES,
+    dry_run: DryRun = False,
+    overwrite: o.Overwrite = False,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Go over a data set: what can be used, why the rest cannot, and a table for `medldm train`.
+
+    The table, FOLDER/manifest.csv unless --out says otherwise, divides the scans by patient; patients are hashed.
+    """
+    if not folder.is_dir():
+        raise InputError(str(folder), "no such folder", "the folder of a data set", "check the path")
+    targets = [] if dry_run else _targets(folder, out)
+    for target in targets:
+        _check_target(target, overwrite=overwrite)
+    from medldm.io.dataset import check_dataset
+
+    choice = o.choice_of(max_bytes=max_bytes)
+    with Progress(quiet=quiet) as progress:
+        found = check_dataset(
+            folder,
+            choice=choice,
+            pattern=patient,
+            test=test,
+            validation=validation,
+            seed=seed,
+            progress=progress,
+        )
+    if json:
+        print(json_.dumps(found.to_dict(), indent=2, default=str))
+    elif not quiet:
+        _print(found)
+    if not found.members:
+        raise typer.Exit(_NOTHING)
+    for target in targets:
+        target.parent.mkdir(exist_ok=True)
+        found.write_report(target) if target.name == REPORT else found.write_manifest(target)
+        if not json and not quiet:
+            print(f"wrote {target}")
+
+
+def _targets(folder: Path, out: Path | None) -> list[Path]:
+    if out is None:
+        return [folder / TABLE]
+    return [out] if out.suffix.lower() == ".csv" and not out.is_dir() else [out / REPORT, out / TABLE]
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work, what could not be written. Raises OutputError."""
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise OutputError(str(path), "an existing file or folder", "a new name", "choose another, or --overwrite")
+    place = path.absolute().parent
+    place = place if place.exists() or path.name not in (TABLE, REPORT) else place.parent
+    if not place.is_dir():
+        raise OutputError(str(path), "no folder to write into", "an existing folder", "create it first")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError:
+        raise OutputError(str(path), "a folder that cannot be written to", "a writable one", "give --out") from None
+
+
+def _print(found: Dataset) -> None:
+    from medldm.io.patients import NAME
+    from medldm.io.survey import shown
+
+    groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
+    for member in found.members:
+        facts = member.item.facts or {}
+        spacing = numbers([round(s, 3) for s in facts["spacing_mm"]]) + (", sheared" if facts["sheared"] else "")
+        kind = (facts["source"], facts["modality"] or "unknown", spacing)
+        groups[(*kind, facts["axcodes"], facts["unit"])].append(member)
+    ranked = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    rows = [(str(len(own)), str(len({m.patient for m in own})), *kind) for kind, own in ranked[:_LISTED]]
+    if rows:
+        print_table(("scans", "patients", "read as", "modality", "mm", "axes", "unit"), rows, title="Usable")
+    if len(ranked) > _LISTED:
+        print(f"and {len(ranked) - _LISTED} more kinds (--json lists all)")
+    refused = [(shown(i.file), i.series, shown(" ".join(f"{k}={v}" for k, v in i.select.items())), i.refusal)
+               for i in found.refused[:_LISTED]]  # fmt: skip
+    if refused:
+        print_table(("file", "series", "part", "why"), refused, title="Refused")
+    if len(found.refused) > _LISTED:
+        kinds = Counter(item.error for item in found.refused)
+        print(f"{len(found.refused)} in all: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())} (--json)")
+    patients = len({m.patient for m in found.members})
+    print(f"{len(found.members)} scans of {patients} patients, {len(found.refused)} refused, "
+          f"{found.other_files} other files")  # fmt: skip
+    if found.members:
+        print("splits: " + ", ".join(f"{k} {s} scans of {p}" for k, (s, p) in found.counts().items()))
+        print("patients told by: " + ", ".join(f"{rule} ({n})" for rule, n in found.rules.items()))
+    if NAME in found.rules and not found.doubt:
+        print(f"{found.rules[NAME]} scans count as one patient a file name; if that is wrong, say --patient")
+    if found.doubt:
+        print(f"nothing is put aside for testing: {found.doubt}; say what the patient is (--patient)")
