@@ -81,6 +81,37 @@ def test_frames_of_an_enhanced_object_become_classic_images(data_dir, tmp_path, 
     assert sorted(frames) == list(range(1, len(new) + 1))
 
 
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_a_series_and_the_enhanced_object_made_of_it_derive_alike(dicom_series, tmp_path, modality):
+    legacy = pytest.importorskip("highdicom.legacy")
+
+    def change(ds, k):
+        ds.StudyDate = ds.AcquisitionDate = ds.ContentDate = ds.PatientBirthDate = "20200102"
+        ds.StudyTime = ds.AcquisitionTime = ds.ContentTime = "101112"
+        ds.WindowCenter, ds.WindowWidth = "40", "80"
+        if modality == "PT":
+            ds.SeriesType, ds.CountsSource, ds.DecayCorrection = ["WHOLE BODY", "IMAGE"], "EMISSION", "START"
+            ds.FrameReferenceTime, ds.CorrectedImage, ds.DecayFactor = "7", ["DECY"], "1.5"
+            ds.ActualFrameDuration = "60000"
+
+    folder = dicom_series(modality=modality, change=change)
+    converter = getattr(legacy, f"LegacyConvertedEnhanced{'PET' if modality == 'PT' else modality}Image")
+    enhanced = converter(datasets(folder), "1.2.3.5", 5, "1.2.3.5.1", 1)
+    enhanced.save_as(tmp_path / "enhanced.dcm")
+    scan = medldm.read(tmp_path / "enhanced.dcm")
+    medldm.write(scan, tmp_path / "from enhanced")
+    medldm.write(medldm.read(folder), tmp_path / "from classic")
+    assert None not in scan.source.frames
+    new = ("UID", "SeriesNumber", "SourceImage", "Referenced", "Creation", "Contributi", "SeriesTime", "ContentTime")
+    differ = {"ImageType", "AcquisitionNumber", "Laterality"}
+    differ |= {"PatientPosition", "PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence"}
+    for ours, wanted in zip(datasets(tmp_path / "from enhanced"), datasets(tmp_path / "from classic"), strict=True):
+        keywords = {e.keyword for e in wanted if not any(word in e.keyword for word in new)}
+        assert {k for k in keywords if ours.get(k) != wanted.get(k)} <= differ
+        assert ours.InstanceNumber == wanted.InstanceNumber and ours.pixel_array.tolist() == wanted.pixel_array.tolist()
+    assert validator_errors(tmp_path / "from enhanced" / "0001.dcm") == set()
+
+
 def test_an_enhanced_mr_keeps_its_pulse_sequence_in_classic_words(data_dir, tmp_path):
     medldm.write(medldm.read(data_dir / "dicom" / "mr_enhanced_philips_asl"), tmp_path / "out")
     ds = datasets(tmp_path / "out")[0]

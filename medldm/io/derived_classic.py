@@ -98,6 +98,14 @@ _TYPE_2 = {
     "PT": f"{_ANYWHERE} CollimatorType CorrectedImage ActualFrameDuration AcquisitionDate AcquisitionTime "
     "RadiopharmaceuticalInformationSequence PatientGantryRelationshipCodeSequence".split(),
 }
+# PatientPosition, its first two letters and the rest: PS3.16 CID 21 and 20
+_FIRST = {"HF": ("102540008", "headfirst"), "FF": ("102541007", "feet-first")}
+_LYING = {
+    "S": ("40199007", "supine"),
+    "P": ("1240000", "prone"),
+    "DR": ("102535000", "right lateral decubitus"),
+    "DL": ("102536004", "left lateral decubitus"),
+}
 # Laterality is there for paired parts only (PS3.3 C.7.3.1.1)
 _UNPAIRED = """
 ABDOMEN ABDOMENPELVIS AORTA BLADDER BRAIN CHEST CHESTABDOMEN CHESTABDPELVIS COCCYX COLON CSPINE HEAD HEADNECK HEART
@@ -213,3 +221,18 @@ def _pt(frame: Any, result: Any) -> None:
     for keyword, value in known.items():
         if not result.get(keyword):
             setattr(result, keyword, value)
+    first, lying = str(result.get("PatientPosition") or "")[:2], str(result.get("PatientPosition") or "")[2:]
+    if first in _FIRST and lying in _LYING and "PatientOrientationCodeSequence" not in result:
+        recumbent = _snomed("102538003", "recumbent")
+        recumbent.PatientOrientationModifierCodeSequence = [_snomed(*_LYING[lying])]
+        result.PatientOrientationCodeSequence = [recumbent]
+        result.PatientGantryRelationshipCodeSequence = [_snomed(*_FIRST[first])]
+        del result.PatientPosition  # classic PET says it in codes instead
+
+
+def _snomed(value: str, meaning: str) -> Any:
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", meaning
+    return item
