@@ -56,6 +56,10 @@ def test_derived_real_series_have_no_errors_of_their_own(data_dir, tmp_path, nam
         assert {e for e in errors if not any(f"</{keyword}(" in e for keyword in SERIES[name])} == set()
         assert not errors or errors <= validator_errors(files_of(path)[0])
     assert entity_errors(files_of(path) + new) <= entity_errors(files_of(path))
+    images = datasets(tmp_path / "out")
+    u, v = np.array(images[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
+    heights = [np.array(d.ImagePositionPatient, dtype=float) @ np.cross(u, v) for d in images]
+    assert [d.InstanceNumber for d in images] == list(range(1, len(images) + 1)) and heights == sorted(heights)
 
 
 @pytest.mark.parametrize("name", ENHANCED)

@@ -204,8 +204,10 @@ def call(*words):
 def test_the_command_line_writes_a_map_where_the_name_ends_in_dcm(dicom_series, tmp_path, pack, command):
     folder = dicom_series(n=12, rows=16, columns=16, spacing=(1, 1))
     words = (*command, "-i", folder, "-o", tmp_path / "out", "--model", pack, "--uncertainty", tmp_path / "u.dcm")
-    done = call(*words)
+    done = call(*words, "--residual", tmp_path / "residual")
     assert done.exit_code == 0, done.output
+    said = [pydicom.dcmread(tmp_path / f / "0001.dcm").SeriesDescription for f in ("out", "residual")]
+    assert "residual" not in said[0] and "residual" in said[1]  # one is not taken for the other
     ds, scan = pydicom.dcmread(tmp_path / "u.dcm"), medldm.read(tmp_path / "out")
     assert ds.SOPClassUID == PARAMETRIC_MAP and ds.PatientID == f"{CANARY}-ID"
     assert by_highdicom(tmp_path / "u.dcm").reorient("".join(scan.geometry.axcodes)).geometry.isclose(scan.geometry)
@@ -219,6 +221,7 @@ def test_the_command_line_refuses_before_any_work_what_cannot_be_dicom(dicom_ser
         (tmp_path / "scan.nii.gz", ("-o", tmp_path / "o.nii.gz", "--uncertainty", tmp_path / "u.dcm")),
         (folder, ("-o", tmp_path / "o.dcm")),
         (folder, ("-o", tmp_path / "o", "--residual", tmp_path / "r.dcm")),
+        (folder, ("-o", tmp_path / "o", "--uncertainty", tmp_path / "u")),
     ):
         done = call("denoise", "-i", source, "--model", pack, *option)
         assert done.exit_code == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

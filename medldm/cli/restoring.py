@@ -90,6 +90,9 @@ def prepare(source: Path, choice: Choice, model: str, sampler: str, outputs: Out
     check_output(outputs.output, overwrite=outputs.overwrite, volume=scan, format=outputs.format)
     for path, format in outputs.formats():
         _check_dicom(path, format, scan)
+    if outputs.uncertainty is not None and not outputs.uncertainty.suffix:
+        got = "a folder for the uncertainty"
+        raise OutputError(str(outputs.uncertainty), got, "one file", "name it .dcm or .nii.gz")
     return scan
 
 
@@ -110,9 +113,10 @@ def finish(scan: Volume, result: Restoration, outputs: Outputs, *, quiet: bool, 
 
     write(result.volume, outputs.output, outputs.format, overwrite=outputs.overwrite)
     if outputs.residual is not None:
-        write(result.residual, outputs.residual, overwrite=outputs.overwrite)
+        write(_named(result.residual, "residual"), outputs.residual, overwrite=outputs.overwrite)
     if outputs.uncertainty is not None and result.uncertainty is not None:
-        write(result.uncertainty, outputs.uncertainty, outputs.uncertainty_format, overwrite=outputs.overwrite)
+        named = _named(result.uncertainty, "uncertainty")
+        write(named, outputs.uncertainty, outputs.uncertainty_format, overwrite=outputs.overwrite)
     if outputs.report is not None:
         from medldm.evaluate.report import TASKS, Section, write_report
 
@@ -121,6 +125,12 @@ def finish(scan: Volume, result: Restoration, outputs: Outputs, *, quiet: bool, 
         print(json.dumps(result.report, indent=2))
     elif not quiet:
         summarise(result, outputs)
+
+
+def _named(volume: Volume, what: str) -> Volume:
+    """The same volume, whose last step says what it is: in a DICOM series it must not pass for the result."""
+    last = volume.history[-1]
+    return volume.with_step({**last, "step": f"{last['step']} {what}"})
 
 
 def summarise(result: Restoration, outputs: Outputs) -> None:
