@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
+    "can_read": "medldm.io",
     "read": "medldm.io",
     "write": "medldm.io",
     "Geometry": "medldm.geometry",
@@ -23,6 +24,7 @@ _HOMES = {
     "installed_models": "medldm.packs",
     "load_model": "medldm.api",
     "denoise": "medldm.api",
+    "estimate_noise": "medldm.api",
     "super_resolve": "medldm.api",
     "synthesize": "medldm.api",
     "train": "medldm.api",
@@ -33,11 +35,12 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:  # for type checkers and editors
-    from medldm.api import denoise, load_model, super_resolve, synthesize, train, write_report
+    from medldm.api import denoise, estimate_noise, load_model, super_resolve, synthesize, train, write_report
     from medldm.errors import AmbiguousInput as AmbiguousInput
     from medldm.errors import Cancelled as Cancelled
     from medldm.errors import MedldmError as MedldmError
     from medldm.geometry import Geometry as Geometry
+    from medldm.io import can_read as can_read
     from medldm.io import read, write
     from medldm.io.dicom import read_each as read_each
     from medldm.model import Model as Model

@@ -20,7 +20,17 @@ from medldm.restore.restore import Preview, Settings, restore
 from medldm.synthesis.synthesize import synthesize as _synthesize
 from medldm.volume import Volume
 
-__all__ = ["denoise", "load_model", "read", "super_resolve", "synthesize", "train", "write", "write_report"]
+__all__ = [
+    "denoise",
+    "estimate_noise",
+    "load_model",
+    "read",
+    "super_resolve",
+    "synthesize",
+    "train",
+    "write",
+    "write_report",
+]
 
 Scan = str | Path | Volume | NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -89,6 +99,17 @@ def _with_shape_of(scan: Scan, restoration: Restoration) -> Restoration:
 
 def _model(model: Model | str | Path, device: str | None) -> Model:
     return model if isinstance(model, Model) else load_model(model, device)
+
+
+def estimate_noise(scan: Scan, *, model: Model | str | Path, series: str | None = None) -> float:
+    """Standard deviation of the scan's noise, in its own unit, by the noise model of `model`: what `denoise` takes.
+
+    Raises InputError, ModelError.
+    """
+    from medldm.restore.noise_level import estimate_noise_std
+
+    volume = as_volume(scan, series=series)
+    return estimate_noise_std(volume.array, noise=_model(model, None).recipe.degradation.noise)
 
 
 def denoise(

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medldm.errors import RecipeError
 
@@ -74,13 +74,26 @@ class HeadTable(_Table):
 
 
 class DegradationTable(_Table):
-    """What the measurement may have lost."""
+    """What the measurement may have lost.
+
+    super_resolution_share of the batches are coarse, by `factors` as often as `factor_weights` say (equally if
+    None); noisy_share of those are noisy, too.
+    """
 
     noise: Literal["gaussian", "rician"]
     noise_std: tuple[float, float] = (0.005, 0.25)
     factors: tuple[int, ...] = (2, 3, 4)
     through_plane: bool = False
+    factor_weights: tuple[float, ...] | None = None
     super_resolution_share: float = Field(0.35, ge=0, le=1)
+    noisy_share: float = Field(0.4, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_weight_a_factor(self) -> DegradationTable:
+        weights = self.factor_weights
+        if weights is not None and (len(weights) != len(self.factors) or min(weights) < 0 or sum(weights) <= 0):
+            raise ValueError("factor_weights must be as many numbers >= 0 as there are factors")
+        return self
 
 
 class StageTable(_Table):

@@ -13,7 +13,7 @@ from medldm.io.choice import Choice
 from medldm.io.limits import MAX_BYTES
 from medldm.volume import Volume
 
-__all__ = ["Choice", "check_output", "read", "read_choice", "write"]
+__all__ = ["Choice", "can_read", "check_output", "read", "read_choice", "write"]
 
 
 def read(
@@ -54,6 +54,18 @@ def read_choice(path: str | Path, choice: Choice) -> Volume:
         raise EmptyInput(str(path), "a folder without DICOM images", "a DICOM series, or one file")
     got = f"a file that no reader knows ({path.suffix or 'no suffix'})"
     raise UnsupportedInput(str(path), got, "NIfTI, DICOM or a picture")
+
+
+def can_read(path: str | Path) -> bool:
+    """Whether some reader claims a file or folder, by its name and first bytes; nothing is decoded."""
+    path = Path(path)
+    for name in registry.names("readers"):
+        try:
+            if registry.find("readers", name).can_read(path):
+                return True
+        except Exception:
+            continue  # a broken plugin harms nobody else; medldm doctor names it
+    return False
 
 
 def _writer(volume: Volume | None, path: Path, format: str | None) -> Any:

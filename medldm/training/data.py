@@ -160,12 +160,13 @@ class Batches:
         noise_std = np.exp(rng.uniform(low, high, len(crops)))
         factor = [1] * dims
         if rng.random() < table.super_resolution_share:
-            f = int(rng.choice(table.factors))
+            weights = table.factor_weights
+            f = int(rng.choice(table.factors, p=None if weights is None else np.array(weights) / sum(weights)))
             factor = [f] * dims
             if table.through_plane:
                 factor = [1] * dims
                 factor[int(rng.integers(dims))] = f
-            noise_std = np.where(rng.random(len(crops)) < 0.6, 0.0, noise_std / 2)
+            noise_std = np.where(rng.random(len(crops)) < 1 - table.noisy_share, 0.0, noise_std / 2)
         operator = BlockAverage((factor + [1])[:3] if dims == 2 else factor)  # type: ignore[arg-type]
         volume = x[..., None] if dims == 2 else x
         level = torch.from_numpy(noise_std).float()

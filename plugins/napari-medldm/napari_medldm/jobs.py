@@ -1,0 +1,128 @@
+"""One restoration in a process of its own: progress and previews come as signals, cancelling at the next step."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from typing import Any
+
+from qtpy.QtCore import QObject, Signal
+
+from medldm import Restoration, Volume
+from napari_medldm.request import Request
+from napari_medldm.worker import receive, send
+
+
+class Workshop:
+    """The process that computes, started when first needed and kept, with its model, until `close`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def process(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            command = [sys.executable, "-m", "napari_medldm.worker"]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self._process
+
+    def close(self) -> None:
+        """End the process; it holds nothing that is worth keeping."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                assert self._process.stdin is not None
+                self._process.stdin.close()
+            try:
+                self._process.wait(1)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+            self._process = None
+
+
+class Job(QObject):
+    """One restoration of `volume`, within `mask` if that is not None.
+
+    Signals, delivered in the thread of the window: `progressed(text, done, total)`, `previewed(Volume)`,
+    then one of `finished(Restoration)`, `failed(text)`, `cancelled()`; at the very end `ended()`.
+    """
+
+    progressed = Signal(str, int, int)
+    previewed = Signal(object)
+    finished = Signal(object)
+    failed = Signal(str)
+    cancelled = Signal()
+    ended = Signal()
+
+    def __init__(
+        self, workshop: Workshop, volume: Volume, mask: Any, request: Request, parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._workshop, self._source = workshop, volume.source
+        # the headers of the source stay here: whoever computes need not know who it is
+        self._message: Any = ("restore", replace(volume, source=None), mask, request)
+        self._lock, self._stopped = threading.Lock(), False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="medldm-job", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Ask to stop; the work ends at its next step."""
+        self._stopped = True
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            if self._process is not None and self._process.stdin is not None:
+                send(self._process.stdin, ("cancel",))
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether the thread has ended within `seconds`."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            process = self._workshop.process()
+            assert process.stdin is not None and process.stdout is not None
+            with self._lock:
+                send(process.stdin, self._message)
+                self._process, self._message = process, None
+            if self._stopped:
+                self.cancel()
+            while self._pass_on(receive(process.stdout)):
+                pass
+        except (EOFError, OSError, ValueError):
+            if self._stopped:
+                self.cancelled.emit()
+            else:
+                self.failed.emit("the computing process ended, most likely for want of memory: restore a region")
+        finally:
+            self._message = self._source = None
+            self.ended.emit()
+
+    def _pass_on(self, message: tuple[Any, ...]) -> bool:
+        """Emit a message as its signal; whether more will come."""
+        kind, *content = message
+        if kind == "progress":
+            self.progressed.emit(*content)
+        elif kind == "preview":
+            self.previewed.emit(content[0])
+        elif kind == "failed":
+            self.failed.emit(content[0])
+        elif kind == "cancelled":
+            self.cancelled.emit()
+        else:
+            self.finished.emit(self._with_source(content[0]))
+        return kind in ("progress", "preview")
+
+    def _with_source(self, result: Restoration) -> Restoration:
+        names = ("volume", "residual", "uncertainty")
+        parts = {name: replace(getattr(result, name), source=self._source) for name in names}
+        return replace(result, array=parts["volume"].array, **parts)

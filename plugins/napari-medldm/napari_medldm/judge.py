@@ -1,0 +1,202 @@
+"""Judging and saving: modes of comparison with a key each, and the way to disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSlider,
+    QVBoxLayout,
+)
+
+import medldm
+from napari_medldm.compare import PLANES, Comparison, residual_style, show_plane, uncertainty_style
+from napari_medldm.layers import WINDOWS, contrast_limits, derived_layer, entry_of, volume_of
+from napari_medldm.request import Request
+
+KEYS = {"side by side": "F5", "wipe": "F6", "blink": "F7", "residual": "F8", "uncertainty": "F9"}
+
+
+class JudgeBox(QGroupBox):
+    """Compare the last result with its scan, and save it."""
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__("Judge and save")
+        self.viewer = viewer
+        self.done: list[tuple[Comparison, Request, Any, Any]] = []
+        self.buttons: dict[str, QPushButton] = {}
+        layout = QVBoxLayout(self)
+        grid = QGridLayout()
+        for index, (mode, key) in enumerate(KEYS.items()):
+            button = QPushButton(f"{mode} ({key})")
+            button.clicked.connect(partial(self.toggle, mode))
+            viewer.bind_key(key, partial(self._on_key, mode), overwrite=True)
+            self.buttons[mode] = button
+            grid.addWidget(button, index // 2, index % 2)
+        layout.addLayout(grid)
+        self.wipe, self.threshold = (QSlider(Qt.Orientation.Horizontal) for _ in range(2))
+        for text, slider in (("wipe", self.wipe), ("hide certain", self.threshold)):
+            slider.setRange(0, 100)
+            slider.setValue(50)
+            row = QHBoxLayout()
+            row.addWidget(QLabel(text))
+            row.addWidget(slider)
+            layout.addLayout(row)
+        self.wipe.valueChanged.connect(lambda value: self._with_last(lambda c: c.wipe(value / 100)))
+        self.threshold.valueChanged.connect(self._threshold)
+        self.window_, self.plane = QComboBox(), QComboBox()
+        self.window_.addItems(["window …", *WINDOWS])
+        self.plane.addItems(PLANES)
+        self.window_.currentTextChanged.connect(self._window)
+        self.plane.currentTextChanged.connect(lambda plane: show_plane(viewer, plane))
+        row = QHBoxLayout()
+        for widget in (self.plane, self.window_):
+            row.addWidget(widget)
+        layout.addLayout(row)
+        saves = QGridLayout()
+        actions = {
+            "Save as NIfTI …": partial(self._ask, "nifti"),
+            "Save as DICOM …": partial(self._ask, "dicom"),
+            "Report …": partial(self._ask, "report"),
+            "Uncertainty …": partial(self._ask, "uncertainty"),
+        }
+        for index, (text, action) in enumerate(actions.items()):
+            button = QPushButton(text)
+            button.clicked.connect(action)
+            saves.addWidget(button, index // 2, index % 2)
+        layout.addLayout(saves)
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        layout.addWidget(self.message)
+
+    # --- results ---
+
+    def add(self, source: Any, volume: Any, request: Request, result: Any, then: Callable[[], None]) -> None:
+        """Layers of a restoration of `source`, above it; its settings and provenance stay with them.
+
+        `then` is called when all of them are there.
+        """
+        report = result.report | {"request": request.to_dict()}
+        style = {"contrast_limits": source.contrast_limits, "colormap": source.colormap, "gamma": source.gamma}
+        plans = (
+            (result.volume, "result", style),
+            (result.residual, "residual", residual_style(result.residual) | {"visible": False}),
+            (result.uncertainty, "uncertainty", uncertainty_style(result.uncertainty) | {"visible": False}),
+        )
+        layers: list[Any] = []
+
+        def add_next() -> None:
+            """One layer a turn of the event loop: each takes about a tenth of a second."""
+            each, role, look = plans[len(layers)]
+            data, attributes, _ = derived_layer(each, role, source, report, **look)
+            layers.append(self.viewer.add_image(data, **attributes))
+            if len(layers) < len(plans):
+                QTimer.singleShot(0, add_next)
+                return
+            self.close_comparisons()
+            self.done.append((Comparison(self.viewer, source, *layers), request, volume, result))
+            then()
+
+        QTimer.singleShot(0, add_next)
+
+    def last(self) -> Comparison | None:
+        """The last restoration whose layers are still there."""
+        self.done = [each for each in self.done if each[0].alive()]
+        return self.done[-1][0] if self.done else None
+
+    def last_request(self) -> Request | None:
+        return self.done[-1][1] if self.last() is not None else None
+
+    def remove_last(self) -> bool:
+        """Take the layers of the last restoration away; False where there is none."""
+        comparison = self.last()
+        if comparison is None:
+            return False
+        comparison.show("single")
+        comparison.close()
+        self.done.pop()
+        for layer in comparison.layers()[1:]:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        comparison.source.visible = True
+        return True
+
+    def close_comparisons(self) -> None:
+        for comparison, *_ in self.done:
+            comparison.close()
+
+    # --- looking ---
+
+    def toggle(self, mode: str, *_: Any) -> None:
+        """Into a mode of comparison, or out of it."""
+        self._with_last(lambda comparison: comparison.toggle(mode))
+
+    def _on_key(self, mode: str, viewer: Any) -> None:
+        self.toggle(mode)
+
+    def _with_last(self, action: Any) -> None:
+        comparison = self.last()
+        if comparison is None:
+            self.message.setText("Restore a scan first.")
+            return
+        self.message.setText("")
+        action(comparison)
+
+    def _threshold(self, value: int) -> None:
+        def apply(comparison: Comparison) -> None:
+            top = float(comparison.uncertainty.data.max())
+            comparison.threshold(top * value / 100)
+
+        self._with_last(apply)
+
+    def _window(self, name: str) -> None:
+        for layer in self.viewer.layers:
+            entry = entry_of(layer)
+            if entry is not None and entry.role in ("scan", "result") and entry.volume.unit == "HU" and name in WINDOWS:
+                layer.contrast_limits = contrast_limits(entry.volume, name)
+
+    # --- saving ---
+
+    def _ask(self, kind: str, *_: Any) -> None:
+        titles = {
+            "nifti": ("Save the result as NIfTI", "NIfTI (*.nii.gz *.nii)"),
+            "dicom": ("A new folder for the DICOM series", ""),
+            "report": ("Save a report", "HTML (*.html)"),
+            "uncertainty": ("Save the uncertainty as NIfTI", "NIfTI (*.nii.gz *.nii)"),
+        }
+        title, pattern = titles[kind]
+        path, _kind = QFileDialog.getSaveFileName(self, title, "", pattern)
+        if path:
+            self.save(kind, Path(path))
+
+    def save(self, kind: str, path: Path) -> bool:
+        """Write what `kind` says of the last result; whether it could be done stands in the message."""
+        comparison = self.last()
+        if comparison is None:
+            self.message.setText("Restore a scan first.")
+            return False
+        _, _, volume, result = self.done[-1]
+        try:
+            if kind == "report":
+                medldm.write_report(path, volume, result)
+                path.with_suffix(".json").write_text(json.dumps(result.report, indent=2) + "\n", encoding="utf-8")
+            else:
+                layer = comparison.uncertainty if kind == "uncertainty" else comparison.result
+                medldm.write(volume_of(layer), path, "dicom" if kind == "dicom" else "nifti")
+        except medldm.MedldmError as failure:
+            self.message.setText(str(failure))
+            return False
+        self.message.setText(f"Saved {path.name}.")
+        return True

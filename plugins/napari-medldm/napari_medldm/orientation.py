@@ -1,0 +1,58 @@
+"""From a scan's grid to napari's axes and back: exact permutations and flips, patient left on the right.
+
+napari draws axis -2 downwards and axis -1 to the right. With world axes (inferior, posterior, left) all
+three planes are in radiological convention, and the 3D view is not mirrored. In 2D napari heeds scale and
+translation alone, so an oblique scan is shown along its own axes, and by how much it is oblique is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from medldm import Geometry
+
+RAS_TO_IPL = np.array([[0, 0, -1], [0, -1, 0], [-1, 0, 0]], dtype=np.float64)
+AXIS_LABELS = ("I", "P", "L")
+
+
+@dataclass(frozen=True)
+class Display:
+    """How a grid is shown.
+
+    axes : the scan's axis for each of napari's three
+    scale, translate : mm, signed scale
+    tilt_deg : largest angle between a scan axis and the patient axis it is shown along
+    """
+
+    axes: tuple[int, int, int]
+    scale: NDArray[np.float64]
+    translate: NDArray[np.float64]
+    tilt_deg: float
+
+    def forward(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array in napari's order of axes; a view."""
+        return array.transpose(self.axes)
+
+    def backward(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array in the scan's order of axes; a view."""
+        return array.transpose(tuple(np.argsort(self.axes)))
+
+
+def display_of(geometry: Geometry) -> Display:
+    """The exact permutation and flips that bring a grid nearest to (inferior, posterior, left)."""
+    world = RAS_TO_IPL @ geometry.affine[:3, :3]
+    spacing = np.linalg.norm(world, axis=0)
+    order = linear_sum_assignment(-np.abs(world / spacing))[1]
+    world, spacing = world[:, order], spacing[order]
+    cosines = np.diag(world) / spacing
+    scale = spacing * np.where(cosines < 0, -1.0, 1.0)
+    half = (np.array(geometry.shape)[order] - 1) / 2
+    centre = RAS_TO_IPL @ geometry.affine[:3, 3] + world @ half
+    tilt = float(np.degrees(np.arccos(np.clip(np.abs(cosines).min(), 0, 1))))
+    axes = (int(order[0]), int(order[1]), int(order[2]))
+    return Display(axes, scale, centre - scale * half, tilt)

@@ -1,0 +1,135 @@
+"""What to restore and how, apart from any window: the whole scan, one slice of it, or a region with a soft edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+import medldm
+from medldm import MedldmError, Restoration, Volume
+
+CONTEXT = 16  # voxels around a slice or region that the model sees, too
+FEATHER = 6  # voxels over which a region's edge fades
+
+
+@dataclass(frozen=True)
+class Request:
+    """Settings of one restoration; plain data, so that it can be kept and run again.
+
+    task : "denoise" or "super-resolve"
+    scale : an axis of the scan, for super-resolution
+    noise_std : in the scan's unit, None to estimate it
+    mode : 0 (fidelity) to 1 (perceptual)
+    """
+
+    task: str
+    model: str
+    noise_std: float | None = None
+    mode: float = 0.0
+    samples: int = 1
+    steps: int = 20
+    seed: int = 0
+    scale: tuple[int, int, int] = (1, 1, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any]) -> Request:
+        return cls(**(table | {"scale": tuple(table["scale"])}))
+
+
+Progress = Callable[[str, int, int], None]
+Preview = Callable[[Volume], None]
+
+
+def run(volume: Volume, request: Request, model: Any, progress: Progress, preview: Preview | None) -> Restoration:
+    """The whole scan. Raises MedldmError, and whatever `progress` raises to cancel."""
+    common: dict[str, Any] = {
+        "model": model,
+        "noise_std": request.noise_std,
+        "mode": request.mode,
+        "samples": request.samples,
+        "steps": request.steps,
+        "seed": request.seed,
+        "progress": progress,
+        "preview": preview,
+    }
+    if request.task == "super-resolve":
+        return medldm.super_resolve(volume, scale=request.scale, **common)
+    return medldm.denoise(volume, **common)
+
+
+def region_of_slice(volume: Volume, axis: int, index: int) -> NDArray[np.bool_]:
+    """(I, J, K) mask of one slice across `axis`."""
+    mask = np.zeros(volume.array.shape, dtype=bool)
+    mask[(slice(None),) * axis + (index,)] = True
+    return mask
+
+
+def run_region(
+    volume: Volume, mask: NDArray[np.bool_], request: Request, model: Any, progress: Progress, *, feather: int = FEATHER
+) -> Restoration:
+    """Denoise within `mask` (I, J, K); outside it the scan comes back bit for bit.
+
+    The model sees `CONTEXT` voxels around; intensities are scaled as for the whole scan, so that a region
+    comes out as it would in the whole. The edge fades inwards over `feather` voxels. Raises MedldmError.
+    """
+    if request.task != "denoise":
+        raise MedldmError("region", f"the task {request.task}", "denoise", "super-resolve the whole scan")
+    if mask.shape != volume.array.shape or not mask.any():
+        raise MedldmError("region", "an empty region", "one that covers part of the scan", "draw it on the scan")
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    start = [max(s.start - CONTEXT, 0) for s in box]
+    stop = [min(s.stop + CONTEXT, n) for s, n in zip(box, volume.array.shape, strict=True)]
+    loaded = model if not isinstance(model, str) else medldm.load_model(model)
+    scaling = loaded.intensity.fit(volume)
+    part = medldm.denoise(
+        volume.crop(start, stop),
+        model=loaded,
+        noise_std=request.noise_std,
+        mode=request.mode,
+        samples=request.samples,
+        steps=request.steps,
+        seed=request.seed,
+        value_range=(scaling.offset, scaling.offset + scaling.scale),
+        progress=progress,
+    )
+    window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    inside = mask[window]
+    flat = tuple(axis for axis, n in enumerate(mask.shape) if n > 1 and not np.any(np.diff(np.nonzero(mask)[axis])))
+    weight = _weight(inside, feather, flat)
+    step = part.volume.history[-1] | {"region_voxels": int(mask.sum())}
+
+    def whole(values: NDArray[np.float32], outside: NDArray[np.float32]) -> Volume:
+        array = outside.copy()
+        array[window] = np.where(weight > 0, outside[window] + weight * (values - outside[window]), outside[window])
+        return volume.with_array(array.astype(np.float32), step)
+
+    nothing = np.zeros_like(volume.array)
+    result = whole(part.volume.array, volume.array)
+    residual = volume.with_array(volume.array - result.array, step)
+    report = part.report | {"region_voxels": int(mask.sum())}
+    return Restoration(result, result.array, residual, whole(part.uncertainty.array, nothing), report)
+
+
+def _weight(inside: NDArray[np.bool_], feather: int, flat: tuple[int, ...]) -> NDArray[np.float32]:
+    """1 well inside, falling to 0 at the edge; across an axis along which the region is one voxel thin, no edge."""
+    if feather < 1:
+        return inside.astype(np.float32)
+    if flat:
+        axis = flat[0]
+        kept = np.flatnonzero(inside.any(tuple(a for a in range(3) if a != axis)))[0]
+        plane = np.take(inside, kept, axis)
+        full = bool(plane.all())
+        edge = np.ones(plane.shape) if full else np.clip(ndimage.distance_transform_edt(plane) / feather, 0, 1)
+        weight = np.zeros(inside.shape, dtype=np.float32)
+        weight[(slice(None),) * axis + (kept,)] = edge
+        return weight
+    distance = ndimage.distance_transform_edt(np.pad(inside, 1, mode="edge"))[1:-1, 1:-1, 1:-1]
+    return np.clip(distance / feather, 0, 1).astype(np.float32) * inside

@@ -1,0 +1,101 @@
+"""The process that computes: `python -m napari_medldm.worker`, spoken to in pickled messages over its pipes.
+
+Importing PyTorch alone would hold the window for seconds; an error or too little memory here leaves napari
+as it is, and what was used is given back with the process. Messages come from the parent process alone.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+from typing import Any, BinaryIO
+
+import medldm
+from medldm import Cancelled, MedldmError
+from napari_medldm.request import run, run_region
+
+
+def send(stream: BinaryIO, message: Any) -> None:
+    """One message, its length in front."""
+    content = pickle.dumps(message, protocol=5)
+    stream.write(len(content).to_bytes(8, "little") + content)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> Any:
+    """The next message. Raises EOFError where the other side has gone."""
+    size = stream.read(8)
+    if len(size) < 8:
+        raise EOFError
+    content = stream.read(int.from_bytes(size, "little"))
+    return pickle.loads(content)
+
+
+def _restore(volume: Any, mask: Any, request: Any, models: dict[str, Any], progress: Any, preview: Any) -> Any:
+    progress("load", 0, 1)
+    if request.model not in models:
+        models.clear()  # one at a time: a scan and two models may be more than the memory holds
+        models[request.model] = medldm.load_model(request.model)
+    model = models[request.model]
+    for warning in model.fits(volume, request.scale):
+        progress(f"warning: {warning}", 0, 1)
+    if mask is not None:
+        return run_region(volume, mask, request, model, progress)
+    return run(volume, request, model, progress, preview)
+
+
+def main() -> None:
+    """Serve requests until the parent closes the pipe."""
+    if hasattr(os, "nice"):
+        os.nice(10)  # the window comes first
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not get between the messages
+    stop, waiting, ready = threading.Event(), [], threading.Semaphore(0)
+
+    def listen() -> None:
+        while True:
+            try:
+                message = receive(sys.stdin.buffer)
+            except EOFError:
+                os._exit(0)
+            if message[0] == "cancel":
+                stop.set()
+            else:
+                stop.clear()
+                waiting.append(message)
+                ready.release()
+
+    threading.Thread(target=listen, daemon=True).start()
+    models: dict[str, Any] = {}
+
+    def progress(text: str, done: int, total: int) -> None:
+        if stop.is_set():
+            raise Cancelled("restoration", "a request to stop")
+        send(out, ("progress", text, done, total))
+
+    while True:
+        ready.acquire()
+        _, volume, mask, request = waiting.pop(0)
+        try:
+            result = _restore(volume, mask, request, models, progress, lambda shown: send(out, ("preview", shown)))
+        except Cancelled:
+            send(out, ("cancelled",))
+        except MedldmError as failure:
+            send(out, ("failed", str(failure)))
+        except MemoryError:
+            models.clear()
+            send(out, ("failed", "not enough memory: restore a region, or on a machine with more"))
+        except Exception as failure:  # its text may quote the scan
+            models.clear()
+            text = f"an unexpected {type(failure).__name__}; the command line with --debug says more"
+            send(out, ("failed", text))
+        else:
+            send(out, ("finished", result))
+            del result
+        del volume, mask
+
+
+if __name__ == "__main__":
+    main()

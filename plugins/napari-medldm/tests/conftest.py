@@ -1,0 +1,44 @@
+"""A display for napari, a tiny model pack, and a scan to restore."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    # a hidden X server of our own: Qt's "offscreen" has no OpenGL for napari
+    import shutil
+    import subprocess
+
+    if shutil.which("Xvfb"):
+        read, write = os.pipe()
+        command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1600x1000x24", "-nolisten", "tcp"]
+        _server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
+        os.close(write)
+        with os.fdopen(read) as answer:
+            os.environ["DISPLAY"] = f":{answer.readline().strip()}"
+
+        def pytest_unconfigure(config):
+            _server.terminate()
+
+
+@pytest.fixture
+def display():
+    """Skip, with the reason, where no window can be opened."""
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        pytest.skip("no display and no Xvfb: apt-get install xvfb")
+
+
+@pytest.fixture
+def noisy_scan():
+    """A small oblique magnitude image with noise."""
+    from medldm import Geometry, Volume
+
+    rng = np.random.default_rng(0)
+    shape = (20, 24, 16)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    array = 500 * (np.square(grid).sum(0) < 0.8) + 20 * rng.standard_normal(shape)
+    affine = np.array([[-2, 0, 0.1, 20], [0, 0, 2, -30], [0.1, 2, 0, -20], [0, 0, 0, 1.0]])
+    return Volume(np.abs(array).astype(np.float32), Geometry(affine, shape), "arbitrary", "MR", ({"step": "made"},))

@@ -1,0 +1,115 @@
+"""The process beside the window: progress, previews, cancelling, errors; nothing is left behind."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari_medldm.jobs import Job, Workshop
+from napari_medldm.request import Request
+from qtpy.QtCore import QCoreApplication
+
+import medldm
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+from tests.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs")
+    tiny_model(folder, 3, scale=0.1)
+    return str(folder / "tiny-3d")
+
+
+@pytest.fixture(scope="module")
+def workshop():
+    shop = Workshop()
+    yield shop
+    shop.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def application():
+    yield QCoreApplication.instance() or QCoreApplication([])
+
+
+def finished(job, seconds=120):
+    """Run the event loop until the job has ended; what it said."""
+    heard = []
+    job.progressed.connect(lambda *content: heard.append(("progress", *content)))
+    job.previewed.connect(lambda volume: heard.append(("preview", volume)))
+    job.finished.connect(lambda result: heard.append(("finished", result)))
+    job.failed.connect(lambda text: heard.append(("failed", text)))
+    job.cancelled.connect(lambda: heard.append(("cancelled",)))
+    done = []
+    job.ended.connect(lambda: done.append(True))
+    job.start()
+    end = time.monotonic() + seconds
+    while not done and time.monotonic() < end:
+        QCoreApplication.processEvents()
+        yield heard
+        time.sleep(0.005)
+    assert done, "the job has not ended"
+    assert job.wait(5)
+    yield heard
+
+
+def last(job):
+    *_, heard = finished(job)
+    return heard
+
+
+def test_a_job_gives_what_the_api_gives_and_keeps_the_source(noisy_scan, pack, workshop):
+    from dataclasses import replace
+
+    marked = replace(noisy_scan, source="the source's headers")
+    request = Request("denoise", pack, noise_std=20.0, mode=1.0, steps=4)
+    heard = last(Job(workshop, marked, None, request))
+    kinds = [each[0] for each in heard]
+    assert kinds.count("preview") == 4 and kinds[-1] == "finished"
+    assert [each[2] for each in heard if each[0] == "progress" and each[1] == "denoise"] == [1, 2, 3, 4]
+    result = heard[-1][1]
+    wanted = medldm.denoise(noisy_scan, model=pack, noise_std=20.0, mode=1.0, steps=4)
+    np.testing.assert_allclose(result.array, wanted.array, rtol=1e-5, atol=1e-3)
+    assert result.volume.source == result.residual.source == "the source's headers"
+
+
+def test_errors_come_as_one_line_and_the_process_serves_on(noisy_scan, pack, workshop):
+    heard = last(Job(workshop, noisy_scan, None, Request("denoise", "no-such-model")))
+    assert heard[-1][0] == "failed" and "no-such-model" in heard[-1][1]
+    heard = last(Job(workshop, noisy_scan, None, Request("denoise", pack, noise_std=20.0)))
+    assert heard[-1][0] == "finished"
+
+
+def test_a_process_that_dies_is_reported_and_replaced(noisy_scan, pack, workshop):
+    job = Job(workshop, noisy_scan, None, Request("denoise", pack, mode=1.0, steps=200))
+    for heard in finished(job):
+        if any(each[0] == "preview" for each in heard) and workshop._process is not None:
+            workshop._process.kill()
+    assert heard[-1][0] == "failed" and "ended" in heard[-1][1]
+    assert last(Job(workshop, noisy_scan, None, Request("denoise", pack, noise_std=20.0)))[-1][0] == "finished"
+
+
+def test_twenty_starts_and_cancels_leave_no_thread_and_no_memory(noisy_scan, pack, workshop):
+    import gc
+    import resource
+
+    threads, before = threading.active_count(), None
+    for number in range(22):
+        job = Job(workshop, noisy_scan, None, Request("denoise", pack, mode=1.0, steps=200))
+        steps_after = None
+        for heard in finished(job):
+            done = max((each[2] for each in heard if each[0] == "progress" and each[1] == "denoise"), default=0)
+            if done >= 2 and steps_after is None:
+                job.cancel()
+                steps_after = done
+        assert heard[-1] == ("cancelled",)
+        del heard, job
+        gc.collect()
+        if number == 1:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert threading.active_count() == threads
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 20
