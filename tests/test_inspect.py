@@ -18,6 +18,7 @@ from medldm.cli.tables import print_table
 from medldm.errors import InputError, PixelError
 from medldm.io import read_choice
 from medldm.io.choice import series_key
+from medldm.io.dicom_parts import dicom_parts
 from medldm.io.survey import survey
 from tests.dicom_maker import CANARY, OBLIQUE, make_series
 
@@ -122,6 +123,32 @@ def test_progress_counts_files_up_to_all_of_them(mixed):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     files = sum(path.is_file() for path in mixed.rglob("*"))
     assert seen[-1] == (files, files) and {total for _, total in seen} == {files}
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_large_sets_are_read_part_by_part_and_no_series_is_torn(tmp_path):
+    for patient in ("a", "b"):
+        for number in (1, 2):
+            make_series(tmp_path / patient / f"s{number}", series=f"1.2.{patient == 'a':d}.{number}", n=4)
+    (tmp_path / "table.csv").touch()
+    files = files_of(tmp_path)
+    assert dicom_parts(tmp_path, files, 17) == [tmp_path]
+    assert dicom_parts(tmp_path, files, 8) == [tmp_path / "a", tmp_path / "b"]
+    every = [tmp_path / patient / f"s{number}" for patient in "ab" for number in (1, 2)]
+    assert dicom_parts(tmp_path, files, 7) == dicom_parts(tmp_path, files, 1) == every
+    (tmp_path / "b" / "s1" / "a000.dcm").rename(tmp_path / "b" / "s2" / "moved.dcm")
+    assert dicom_parts(tmp_path, files_of(tmp_path), 1) == [*every[:2], tmp_path / "b"]
+    (tmp_path / "a" / "s1" / "a000.dcm").rename(tmp_path / "b" / "a000.dcm")
+    assert dicom_parts(tmp_path, files_of(tmp_path), 1) == [tmp_path]
+
+
+def test_reading_part_by_part_finds_the_same(mixed, monkeypatch):
+    whole = survey(mixed)
+    monkeypatch.setattr("medldm.io.dicom_parts.dicom_parts.__defaults__", (1, None))
+    assert survey(mixed) == whole
 
 
 @pytest.fixture

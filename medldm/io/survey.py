@@ -20,6 +20,7 @@ from medldm.io import archive
 from medldm.io.choice import Choice
 from medldm.io.dicom import Found, read_each
 from medldm.io.dicom_files import list_files
+from medldm.io.dicom_parts import dicom_parts
 from medldm.io.dicom_stacks import STACK
 from medldm.volume import Volume
 
@@ -126,20 +127,22 @@ class _Looking:
     def result(self) -> Survey:
         items = [] if archive.can_read(self.path) else self._dicom()
         items += [item for file in self.files if file not in self.known for item in self._other(file)]
-        if self.progress is not None and self.files:
-            self.progress(_STAGE, len(self.files), len(self.files))
+        if self.files:
+            self._tell(_STAGE, len(self.files))
         others = sum(1 for file in self.files if file not in self.known)
         return Survey(tuple(sorted(items, key=lambda item: (item.file, item.series))), others)
 
     def _dicom(self) -> list[Item]:
         """Stacks of every series; a stack is read from the folder that holds all of its series."""
         drafts: list[tuple[Item, tuple[Path, ...]]] = []
-        try:
-            for found in read_each(self.path, self.choice):
-                drafts.append((self._item(found, ""), found.files))
-                self._is_known(*found.files)
-        except Exception as failure:
-            drafts.append((self._refusal(".", "dicom", _typed(self.path, "dicom", failure)), ()))
+        for part in dicom_parts(self.path, self.files, progress=lambda done: self._tell("sorting", done)):
+            try:
+                for found in read_each(part, self.choice):
+                    drafts.append((self._item(found, ""), found.files))
+                    self._is_known(*found.files)
+            except Exception as failure:
+                place = part.relative_to(self.root).as_posix()
+                drafts.append((self._refusal(place, "dicom", _typed(part, "dicom", failure)), ()))
         files: dict[str, list[Path]] = {}
         for item, own in drafts:
             files.setdefault(item.series, []).extend(own)
@@ -206,8 +209,11 @@ class _Looking:
 
     def _is_known(self, *files: Path) -> None:
         self.known.update(files)
+        self._tell(_STAGE, len(self.known))
+
+    def _tell(self, stage: str, done: int) -> None:
         if self.progress is not None:
-            self.progress(_STAGE, len(self.known), len(self.files))
+            self.progress(stage, done, len(self.files))
 
     def _reader_of(self, path: Path) -> str:
         for name, reader in self.readers:
