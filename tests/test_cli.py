@@ -143,6 +143,21 @@ def test_synthetic_heads_are_nifti_unless_told_otherwise(packs, tmp_path):
     )
 
 
+def test_what_may_be_assumed_reaches_the_reader(packs, head, tmp_path):
+    image = nib.load(head)
+    holes = image.get_fdata(dtype=np.float32)
+    holes[5, 5, 5] = np.nan
+    nib.save(nib.Nifti1Image(holes, AFFINE), tmp_path / "holes.nii")
+    words = ("-i", tmp_path / "holes.nii", "-o", tmp_path / "o.nii", "--model", packs / "tiny-3d")
+    for command in (("denoise", "--noise-std", 5), ("superres", "--scale", 2)):
+        assert "1 voxels that are not finite" in one_line_error(call(*command, *words, "--overwrite"))
+        assert "selection" in one_line_error(call(*command, *words, "--select", "EchoTime=5", "--overwrite"))
+        assert "GiB" in one_line_error(call(*command, *words, "--max-bytes", 9, "--overwrite"))
+        done = call(*command, *words, "--nan", "fill", "--overwrite")
+        assert done.exit_code == 0, done.output
+        assert json.loads((tmp_path / "o.json").read_text())["medldm"]["history"][0]["nan_filled"] == 1
+
+
 def test_inspect_shows_the_grid(head):
     facts = json.loads(call("inspect", head, "--json").stdout)
     assert facts["shape"] == [16, 12, 14] and facts["spacing_mm"] == [1, 2, 1] and facts["axcodes"] == "PSR"
