@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import medldm
 from medldm.cli import app
 from medldm.errors import EmptyInput, InputError
 from medldm.io.choice import series_key
 from medldm.io.dataset import check_dataset
 from medldm.io.patients import patients_of
-from medldm.io.survey import Item
+from medldm.io.survey import Item, describe
 from medldm.manifest import (
     COLUMNS,
     draw_splits,
@@ -332,6 +333,19 @@ def test_series_and_selection_of_the_table_are_what_is_read(mixed):
     recipe = parse_recipe(table | {"sources": [{"index": "two.csv"}]})
     three, nine = (scan.image for scan in load_scans(recipe, mixed))
     torch.testing.assert_close(nine - three, torch.full_like(three, 0.007), atol=1e-5, rtol=0)
+
+
+def test_real_series_and_their_parts_are_read_by_the_table(data_dir, tmp_path):
+    found = check_dataset(data_dir / "dicom")
+    found.write_manifest(tmp_path / "t.csv")
+    rows = load_manifest(tmp_path / "t.csv", root=data_dir / "dicom")
+    assert len(rows) == len(found.members) > 10 and any(row.select for row in rows)
+    for row, member in zip(rows, found.members, strict=True):
+        volume = medldm.read(row.path, row.series or None, select=row.select)
+        facts = describe(volume)
+        assert {k: facts[k] for k in ("shape", "affine", "range")} == {
+            k: member.item.facts[k] for k in ("shape", "affine", "range")
+        }
 
 
 def test_without_a_validation_split_it_is_drawn_by_patient(mixed):

@@ -224,7 +224,8 @@ def test_one_scan_is_shown_in_full_with_the_exact_affine(tmp_path):
     text = call("inspect", path).stdout
     assert "shape       5 x 6 x 7" in text and "xform sform" in text
     (tmp_path / "note.txt").touch()
-    assert "1 other files" in call("inspect", tmp_path).stdout
+    text = call("inspect", tmp_path).stdout
+    assert "1 other files" in text and text.startswith("file        a.nii.gz\n")
 
 
 @pytest.mark.parametrize(

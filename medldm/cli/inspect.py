@@ -40,7 +40,7 @@ def inspect(
     """
     choice = o.choice_of(series, select, resample_nonuniform, xform, assume_affine, nan, max_bytes)
     from medldm.io import read_choice
-    from medldm.io.survey import describe, survey
+    from medldm.io.survey import describe, shown, survey
 
     if choice.series is not None or choice.select:
         _one(describe(read_choice(path, choice)), json)
@@ -51,7 +51,10 @@ def inspect(
         _one(describe(read_choice(path, choice)), json)  # the reader says best why there is nothing
         return
     if len(found.items) == 1 and found.scans and not json:
-        _one(found.items[0].facts or {}, json)
+        lone = found.items[0]
+        if path.is_dir() and lone.file != ".":
+            print(f"{'file':11} {shown(lone.file)}")
+        _one(lone.facts or {}, json)
         if found.other_files:
             print(f"{found.other_files} other files that hold no scan")
     elif json:
