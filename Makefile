@@ -21,7 +21,8 @@ $(STAMP): pyproject.toml constraints.txt $(PLUGINS)
 
 test: $(STAMP)
 	@.ci/install-orthanc
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	@.ci/install-display
+	QT_API=pyqt6 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ def test_a_zipped_nifti_is_read(dicom_series, tmp_path):
     np.testing.assert_array_equal(medldm.read(packed).array, volume.array)
 
 
-@pytest.mark.parametrize("name", ["../x.dcm", "a/../../x.dcm", "/tmp/x.dcm", "..\\x.dcm", "C:/x.dcm"])
+@pytest.mark.parametrize("name", ["../x.dcm", "a/../../x.dcm", "/x.dcm", "..\\x.dcm", "C:/x.dcm"])
 def test_names_that_lead_outside_are_refused(tmp_path, name):
     with pytest.raises(UnsafeInput, match="leads outside"):
         medldm.read(zipped(tmp_path / "a.zip", {"good.dcm": b"x", name: b"x"}))

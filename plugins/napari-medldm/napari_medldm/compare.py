@@ -58,7 +58,8 @@ class Comparison:
         elif mode == "wipe":
             self.source.visible = True
             self._wipe_layer()
-        self.viewer.reset_view() if mode == "side by side" else None
+        if mode == "side by side":
+            self.viewer.reset_view()
 
     def toggle(self, mode: str) -> None:
         self.show("single" if self.mode == mode else mode)
@@ -84,6 +85,7 @@ class Comparison:
         grid = _grid(self.viewer)
         if grid.enabled:
             grid.enabled = False
+            self.viewer.reset_view()
         for layer in [each for each in self.viewer.layers if each.name.endswith(_WIPE)]:
             self.viewer.layers.remove(layer)
 

@@ -14,11 +14,11 @@ def update_mark(viewer: Any) -> None:
     entries = [entry_of(layer) for layer in viewer.layers if layer.visible]
     made = any(entry is not None and entry.role != "scan" for entry in entries)
     overlay = viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
-    overlay.text = TEXT
-    overlay.visible = made
-    overlay.position = "top_center"  # notices cover the lower edge
-    overlay.color = "orange"
-    overlay.font_size = 12
+    if made and overlay.text != TEXT:
+        overlay.text, overlay.color, overlay.font_size = TEXT, "orange", 12
+        overlay.position = "top_center"  # notices cover the lower edge
+    if overlay.visible != made:
+        overlay.visible = made
 
 
 def keep_marked(viewer: Any) -> None:

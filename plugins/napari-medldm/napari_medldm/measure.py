@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from qtpy.QtWidgets import QLabel, QPushButton, QTableWidget, QTableWidgetItem, 
 from medldm import MedldmError
 from napari_medldm.layers import entry_of
 from napari_medldm.regions import masks_of_shapes
+
+if TYPE_CHECKING:
+    import napari.viewer
 
 COLUMNS = ("layer", "region", "voxels", "mean", "SD", "SNR", "CNR to region 1")
 
@@ -48,7 +51,7 @@ def measure(viewer: Any) -> list[dict[str, Any]]:
 class MeasurePanel(QWidget):
     """Draw areas or lines in a shapes layer, then press the button: one row a layer and region."""
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:  # noqa: F821, UP037 - napari reads this text
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer = viewer
         self.button, self.table, self.message = QPushButton("Measure"), QTableWidget(0, len(COLUMNS)), QLabel()

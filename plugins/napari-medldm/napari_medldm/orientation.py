@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from medldm import Geometry
 
@@ -45,14 +44,12 @@ class Display:
 
 def display_of(geometry: Geometry) -> Display:
     """The exact permutation and flips that bring a grid nearest to (inferior, posterior, left)."""
-    world = RAS_TO_IPL @ geometry.affine[:3, :3]
+    order, _ = geometry.orientation_to(AXIS_LABELS)
+    world = (RAS_TO_IPL @ geometry.affine[:3, :3])[:, order]
     spacing = np.linalg.norm(world, axis=0)
-    order = linear_sum_assignment(-np.abs(world / spacing))[1]
-    world, spacing = world[:, order], spacing[order]
     cosines = np.diag(world) / spacing
     scale = spacing * np.where(cosines < 0, -1.0, 1.0)
-    half = (np.array(geometry.shape)[order] - 1) / 2
+    half = (np.array(geometry.shape)[list(order)] - 1) / 2
     centre = RAS_TO_IPL @ geometry.affine[:3, 3] + world @ half
     tilt = float(np.degrees(np.arccos(np.clip(np.abs(cosines).min(), 0, 1))))
-    axes = (int(order[0]), int(order[1]), int(order[2]))
-    return Display(axes, scale, centre - scale * half, tilt)
+    return Display(order, scale, centre - scale * half, tilt)

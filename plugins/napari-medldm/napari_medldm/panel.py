@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt
@@ -28,9 +28,12 @@ import medldm
 from napari_medldm.cost import Cost
 from napari_medldm.jobs import Job, Workshop
 from napari_medldm.judge import JudgeBox
-from napari_medldm.layers import entry_of, layer_data, volume_of
+from napari_medldm.layers import derived_layer, entry_of, volume_of
 from napari_medldm.mark import keep_marked
 from napari_medldm.request import Request, region_of_slice
+
+if TYPE_CHECKING:
+    import napari.viewer
 
 TASKS = ("denoise", "super-resolve")
 PLACES = ("whole scan", "current slice", "drawn region")
@@ -41,7 +44,7 @@ NO_MODEL = "No model is installed: pip install a medldm model pack, or train one
 class RestorePanel(QWidget):
     """Restore a scan and judge the result. The scan's own layer is never changed."""
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:  # noqa: F821, UP037 - napari reads this text
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer, self.job, self.workshop = viewer, None, Workshop()
         self.cost = Cost()
@@ -281,11 +284,12 @@ class RestorePanel(QWidget):
         self.progress.setFormat(f"{text} %v of %m")
 
     def _previewed(self, source: Any, volume: Any) -> None:
-        data, attributes, _ = layer_data(volume, f"{source.name} · preview", contrast_limits=source.contrast_limits)
+        style = {"contrast_limits": source.contrast_limits}
+        data, attributes, _ = derived_layer(volume, "preview, AI-processed", source, {}, **style)
         if self._shown is not None and self._shown in self.viewer.layers and self._shown.data.shape == data.shape:
             self._shown.data = data
             return
-        attributes["metadata"] = {}
+        attributes["metadata"] = {}  # gone before it could be saved
         self._shown = self.viewer.add_image(data, **attributes)
 
     def _ended(self) -> None:
@@ -294,6 +298,7 @@ class RestorePanel(QWidget):
         self._shown = None
         self.progress.setRange(0, 1)
         self.progress.setValue(0)
+        self.progress.setFormat("")
         self.stop.setEnabled(False)
         self.job = None
         self._look()

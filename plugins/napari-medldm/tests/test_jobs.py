@@ -1,9 +1,7 @@
 """The process beside the window: progress, previews, cancelling, errors; nothing is left behind."""
 
-import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +10,6 @@ from napari_medldm.request import Request
 from qtpy.QtCore import QCoreApplication
 
 import medldm
-
-sys.path.insert(0, str(Path(__file__).parents[3]))
 from tests.tiny import tiny_model
 
 

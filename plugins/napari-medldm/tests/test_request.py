@@ -1,7 +1,5 @@
 """Regions: outside bit for bit, inside as the whole scan would be."""
 
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +8,6 @@ from napari_medldm.request import Request, region_of_slice, run, run_region
 
 import medldm
 from medldm import MedldmError
-
-sys.path.insert(0, str(Path(__file__).parents[3]))
 from tests.tiny import tiny_model
 
 

@@ -1,0 +1,97 @@
+"""Screenshots of every mode, as they stand in docs/napari.md.
+
+    xvfb-run -a -s "-screen 0 1600x1000x24" python plugins/napari-medldm/take_screenshots.py docs/images
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from imageio.v3 import imwrite
+
+import medldm
+from medldm import Geometry, Volume
+
+
+def main(out: Path) -> None:
+    import napari
+    from napari_medldm.compare import show_plane
+    from napari_medldm.layers import layer_data, oblique_note
+    from napari_medldm.panel import RestorePanel
+    from qtpy.QtWidgets import QApplication
+
+    out.mkdir(parents=True, exist_ok=True)
+    viewer = napari.Viewer(show=True)
+    viewer.window._qt_window.resize(1280, 800)
+    panel = RestorePanel(viewer)
+    viewer.window.add_dock_widget(panel, name="medldm", area="right")
+    application = QApplication.instance()
+
+    def wait(seconds: float, until: object = None) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not (callable(until) and until()):
+            application.processEvents()
+            time.sleep(0.005)
+
+    def take(name: str) -> None:
+        wait(0.6)
+        image = viewer.screenshot(canvas_only=False, flash=False)[..., :3]
+        imwrite(out / f"napari-{name}.webp", image, quality=80)
+        print(f"napari-{name}.webp")
+
+    rng = np.random.default_rng(0)
+    head = medldm.read(_template())
+    values = head.array / np.percentile(head.array, 99.5) * 1000
+    noisy = np.hypot(values + 60 * rng.standard_normal(values.shape), 60 * rng.standard_normal(values.shape))
+    scan = Volume(noisy.astype(np.float32), head.geometry, "arbitrary", "MR", head.history)
+    data, attributes, _ = layer_data(scan, "head, 6 % noise")
+    viewer.add_image(data, **attributes)
+    panel.model.setCurrentText("brain-t1-2mm")
+    show_plane(viewer, "axial")
+    take("open")
+    panel.dial.setValue(100)
+    panel.steps.setValue(12)
+    panel.start.click()
+    wait(120, lambda: panel.progress.maximum() == 12 and panel.progress.value() >= 6)
+    take("running")
+    panel.stop.click()
+    wait(60, lambda: panel.job is None)
+    panel.dial.setValue(0)
+    panel.start.click()
+    wait(120, lambda: bool(panel.judge.done))
+    for mode in ("side by side", "wipe", "residual", "uncertainty"):
+        panel.judge.toggle(mode)
+        take(mode.replace(" ", "-"))
+        panel.judge.toggle(mode)
+    show_plane(viewer, "coronal")
+    take("coronal")
+    viewer.layers.clear()
+    turn = np.radians(15)
+    affine = head.geometry.affine.copy()
+    affine[:2, :3] = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ affine[:2, :3]
+    oblique = Volume(scan.array, Geometry(affine, scan.geometry.shape), "arbitrary", "MR")
+    data, attributes, _ = layer_data(oblique, "oblique head")
+    viewer.add_image(data, **attributes)
+    show_plane(viewer, "axial")
+    napari.utils.notifications.show_info(oblique_note(attributes["metadata"]["medldm"]))
+    take("oblique")
+    panel.place.setCurrentText("drawn region")
+    panel.start.click()
+    take("error")
+    panel.workshop.close()
+    viewer.close()
+
+
+def _template() -> Path:
+    """The MNI template that comes with nilearn."""
+    import nilearn.datasets
+
+    folder = Path(nilearn.datasets.__file__).parent / "data"
+    return next(folder.glob("mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images"))

@@ -1,0 +1,270 @@
+"""In a real window: every contribution opens, a scan is opened, restored, compared, saved and opened again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari_medldm.chooser import Chooser
+from napari_medldm.compare import show_plane
+from napari_medldm.layers import entry_of
+from napari_medldm.mark import TEXT
+from napari_medldm.panel import RestorePanel
+
+import medldm
+
+pytestmark = pytest.mark.usefixtures("display")
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    return make_napari_viewer(show=True)
+
+
+@pytest.fixture
+def panel(viewer):
+    widget = RestorePanel(viewer)
+    viewer.window.add_dock_widget(widget, name="medldm", area="right")
+    yield widget
+    if widget.job is not None:
+        widget.job.cancel()
+    widget.workshop.close()
+    widget.judge.close_comparisons()
+
+
+def until(qtbot, condition, seconds=180):
+    qtbot.waitUntil(condition, timeout=seconds * 1000)
+
+
+def restored(qtbot, panel):
+    """Press the button and wait for the layers."""
+    count = len(panel.judge.done)
+    panel.start.click()
+    until(qtbot, lambda: len(panel.judge.done) > count or bool(panel.job is None and panel.message.text()))
+    assert "Done" in panel.message.text(), panel.message.text()
+    return panel.judge.done[-1]
+
+
+def test_every_contribution_opens(viewer, tmp_path):
+    for key in ("mr", "ct"):
+        viewer.open_sample("napari-medldm", key)
+    for name in ("Restore and judge", "Measure regions"):
+        _, widget = viewer.window.add_plugin_dock_widget("napari-medldm", name)
+        assert list(widget.viewer.layers) == list(viewer.layers)
+    for name in ("scan.nii.gz", "series.zip"):
+        path = tmp_path / name
+        viewer.layers.selection = {viewer.layers["CT phantom"]}
+        viewer.layers.save(str(path), selected=True, plugin="napari-medldm")
+        viewer.open(str(path), plugin="napari-medldm")
+        again = entry_of(viewer.layers[-1]).volume
+        np.testing.assert_allclose(
+            np.sort(again.geometry.corners(), axis=0),
+            np.sort(entry_of(viewer.layers["CT phantom"]).volume.geometry.corners(), axis=0),
+            atol=1e-3,
+        )
+    for widget in list(viewer.window.dock_widgets.values()):
+        if isinstance(widget, RestorePanel):
+            widget.workshop.close()
+
+
+def test_from_a_dicom_folder_to_a_derived_series(viewer, panel, qtbot, data_dir, tmp_path):
+    folder = data_dir / "dicom" / "mr_philips_mprage_classic"
+    viewer.open(str(folder), plugin="napari-medldm")
+    source = viewer.layers[-1]
+    before = np.array(source.data)
+    panel.model.setCurrentText("brain-t1-2mm")
+    panel.seed.setValue(3)
+    assert panel.start.isEnabled() and "about" in panel.advice.text()
+    said = []
+    panel.start.click()
+    panel.job.progressed.connect(lambda *content: said.append(content))
+    until(qtbot, lambda: bool(panel.judge.done))
+    assert [each[1] for each in said if each[0] == "denoise"] == [1, 2, 3]
+    comparison, _, volume, result = panel.judge.done[-1]
+    wanted = medldm.denoise(folder, model="brain-t1-2mm", seed=3)
+    np.testing.assert_allclose(result.array, wanted.array, rtol=1e-4, atol=1e-2)
+    np.testing.assert_array_equal(source.data, before)
+    assert viewer.canvas.overlays.text.visible and viewer.canvas.overlays.text.text == TEXT
+    assert comparison.result.contrast_limits == source.contrast_limits
+
+    assert panel.judge.save("dicom", tmp_path / "derived")
+    assert panel.judge.save("nifti", tmp_path / "result.nii.gz")
+    assert panel.judge.save("report", tmp_path / "report.html")
+    viewer.open(str(tmp_path / "derived"), plugin="napari-medldm")
+    again = entry_of(viewer.layers[-1]).volume
+    assert again.geometry.isclose(volume.geometry, 1e-3)
+    half = 0.5 * max(volume.source.slopes) * 1.001
+    assert np.abs(again.array - result.array).max() <= half
+    uids = {ds.SOPInstanceUID for ds in volume.source.datasets}
+    assert not uids & {ds.SOPInstanceUID for ds in again.source.datasets}
+    saved = medldm.read(tmp_path / "result.nii.gz")
+    np.testing.assert_allclose(saved.geometry.affine, volume.geometry.affine, rtol=1e-6, atol=1e-6)
+    assert not panel.judge.save("dicom", tmp_path / "derived")  # never over what is there
+    assert "existing" in panel.judge.message.text()
+
+
+@pytest.fixture
+def compared(viewer, panel, qtbot, tiny_pack):
+    """A phantom, restored by a tiny pack."""
+    viewer.open_sample("napari-medldm", "mr")
+    panel.model.addItem(tiny_pack)
+    panel.model.setCurrentText(tiny_pack)
+    comparison, *_ = restored(qtbot, panel)
+    return comparison
+
+
+def test_modes_show_what_they_say(viewer, panel, compared, qtbot):
+    def visible():
+        return {layer.name.split(" · ")[-1] for layer in viewer.layers if layer.visible}
+
+    panel.judge.buttons["side by side"].click()
+    assert visible() == {"MR phantom", "result"} and viewer.canvas.grid.enabled
+    panel.judge.buttons["side by side"].click()
+    assert visible() == {"result"} and not viewer.canvas.grid.enabled
+    panel.judge.buttons["residual"].click()
+    assert visible() == {"residual"}
+    low, high = compared.residual.contrast_limits
+    assert low == -high
+    panel.judge.buttons["uncertainty"].click()
+    assert visible() == {"result", "uncertainty"}
+    panel.judge.threshold.setValue(80)
+    assert compared.uncertainty.contrast_limits[0] == pytest.approx(0.8 * compared.uncertainty.data.max(), rel=1e-3)
+    panel.judge.buttons["blink"].click()
+    first = visible()
+    qtbot.wait(800)
+    assert visible() != first and visible() | first == {"MR phantom", "result"}
+    panel.judge.buttons["blink"].click()
+    assert visible() == {"result"}
+
+
+def test_the_wipe_shows_the_result_on_the_right(viewer, panel, compared):
+    show_plane(viewer, "axial")
+    panel.judge.buttons["wipe"].click()
+    panel.judge.wipe.setValue(25)
+    part = viewer.layers[-1]
+    axis = viewer.dims.order[-1]
+    whole = compared.result
+    ends = np.sort([part.data_to_world(np.zeros(3))[axis], part.data_to_world(np.array(part.data.shape) - 1)[axis]])
+    every = np.sort([whole.data_to_world(np.zeros(3))[axis], whole.data_to_world(np.array(whole.data.shape) - 1)[axis]])
+    assert ends[1] == pytest.approx(every[1])  # patient left, the right of the image
+    assert (ends[1] - ends[0]) / (every[1] - every[0]) == pytest.approx(0.75, abs=0.02)
+    assert compared.source.visible and not compared.result.visible
+    panel.judge.buttons["wipe"].click()
+    assert part not in viewer.layers
+
+
+def test_undo_and_run_again(viewer, panel, compared, qtbot):
+    first = np.array(compared.result.data)
+    panel.seed.setValue(99)
+    panel.again.click()
+    until(qtbot, lambda: len(panel.judge.done) == 2)
+    assert panel.seed.value() == 0
+    np.testing.assert_array_equal(panel.judge.done[-1][0].result.data, first)
+    panel.undo.click()
+    panel.undo.click()
+    assert [layer.name for layer in viewer.layers] == ["MR phantom"]
+    assert not viewer.canvas.overlays.text.visible
+
+
+def test_a_drawn_region_changes_nothing_outside(viewer, panel, qtbot, tiny_pack):
+    viewer.open_sample("napari-medldm", "mr")
+    source = viewer.layers[-1]
+    show_plane(viewer, "axial")
+    panel.model.addItem(tiny_pack)
+    panel.model.setCurrentText(tiny_pack)
+    panel.place.setCurrentText("drawn region")
+    panel.start.click()
+    assert "nothing drawn" in panel.message.text()
+    point = np.array(viewer.dims.point)
+    corners = np.array([[point[0], y, x] for y, x in ((-40, -40), (-40, 40), (40, 40), (40, -40))])
+    viewer.add_shapes([corners], shape_type="rectangle", units="mm", axis_labels=("I", "P", "L"))
+    comparison, *_ = restored(qtbot, panel)
+    changed = np.argwhere(comparison.result.data != source.data)
+    assert len(np.unique(changed[:, 0])) == 1
+    world = np.array([source.data_to_world(voxel) for voxel in changed])
+    assert np.abs(world[:, 1:]).max() <= 41 and len(changed) > 300
+
+
+def test_cancel_and_errors_leave_the_scan(viewer, panel, qtbot, tiny_pack):
+    viewer.open_sample("napari-medldm", "mr")
+    panel.model.addItem(tiny_pack)
+    panel.model.setCurrentText(tiny_pack)
+    panel.dial.setValue(100)
+    panel.steps.setValue(200)
+    panel.start.click()
+    until(qtbot, lambda: panel.progress.maximum() == 200 and panel.progress.value() >= 2)
+    panel.stop.click()
+    until(qtbot, lambda: panel.job is None)
+    assert "Cancelled" in panel.message.text()
+    assert [layer.name for layer in viewer.layers] == ["MR phantom"]
+    panel.model.addItem("no-such-model")
+    panel.model.setCurrentText("no-such-model")
+    panel.start.click()
+    until(qtbot, lambda: panel.job is None)
+    assert "no such name" in panel.message.text() and panel.start.isEnabled()
+
+
+def test_models_that_do_not_fit_say_why(viewer, panel):
+    viewer.open_sample("napari-medldm", "mr")
+    index = panel.model.findText("chest-xray-256")
+    item = panel.model.model().item(index)
+    assert not item.isEnabled() and "single images" in item.toolTip()
+
+
+def test_the_chooser_lists_series_and_reasons(qtbot, data_dir):
+    found = list(medldm.read_each(data_dir / "dicom" / "ct_same_position_siemens"))
+    found += list(medldm.read_each(data_dir / "dicom" / "mr_multiecho_siemens"))
+    dialog = Chooser(found)
+    qtbot.addWidget(dialog)
+    texts = [dialog.items.item(i).text() for i in range(dialog.items.count())]
+    assert sum("EchoTime=" in text and "64 × 64 × 4" in text for text in texts) == 2
+    assert sum("cannot be read" in text and "SliceThickness" in text for text in texts) == 2
+    assert dialog.chosen().volume is not None
+    dialog.items.setCurrentRow(3)
+    assert dialog.chosen() is None
+
+
+def test_what_cannot_be_read_is_said_in_one_line(viewer, data_dir):
+    from napari.utils.notifications import notification_manager
+
+    viewer.open(str(data_dir / "dicom" / "ct_tilt_nonuniform_ge"), plugin="napari-medldm")
+    assert len(viewer.layers) == 0
+    assert "even slices" in notification_manager.records[-1].message
+
+
+def test_measuring_by_hand(viewer):
+    from napari_medldm.measure import measure
+
+    viewer.open_sample("napari-medldm", "ct")
+    layer = viewer.layers[-1]
+    show_plane(viewer, "axial")
+    z = viewer.dims.point[0]
+    boxes = [[[z, y, x], [z, y, x + 20], [z, y + 20, x + 20], [z, y + 20, x]] for y, x in ((-10, -10), (30, -10))]
+    viewer.add_shapes(np.array(boxes), shape_type="rectangle", units="mm", axis_labels=("I", "P", "L"))
+    rows = measure(viewer)
+    assert [row["region"] for row in rows] == ["1 (rectangle)", "2 (rectangle)"]
+    index = int(round(layer.world_to_data((z, 0, 0))[0]))
+    spots = [layer.world_to_data((z, y, x)) for y, x in ((-10, -10), (10, 10))]
+    low, high = np.sort(np.array(spots)[:, 1:], axis=0)
+    inside = layer.data[index, int(np.ceil(low[0])) : int(high[0]), int(np.ceil(low[1])) : int(high[1])]
+    assert rows[0]["mean"] == pytest.approx(float(inside.mean()), abs=3)
+    assert rows[1]["CNR"] >= 0
+
+
+@pytest.fixture(scope="module")
+def tiny_pack(tmp_path_factory):
+    from tests.tiny import tiny_model
+
+    folder = tmp_path_factory.mktemp("packs")
+    tiny_model(folder, 3, scale=0.05)
+    return str(folder / "tiny-3d")
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    import os
+
+    folder = Path(os.environ.get("MEDLDM_DATA") or Path(__file__).parents[4] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("no real data: MEDLDM_DATA is not set to a folder")
+    return folder
+
