@@ -97,13 +97,17 @@ class DegradationTable(_Table):
 
 
 class StageTable(_Table):
-    """One training stage; 0 steps leave its network as the training started."""
+    """One training stage; 0 steps leave its network as the training started.
+
+    clip : largest norm of a gradient; small enough to bind, it lets tasks with small gradients count alike
+    """
 
     steps: int = Field(ge=0)
     batch_size: int = Field(ge=1)
     crop: tuple[int, ...]
     lr: float = Field(gt=0)
     ema: float = Field(0.999, ge=0, lt=1)
+    clip: float = Field(5.0, gt=0)
 
 
 class Recipe(_Table):

@@ -96,7 +96,7 @@ def run_stage(
         batch = fabric.to_device(stage.batch(batches, step))
         losses = wrapped(generator, *batch)
         fabric.backward(losses["loss"])
-        norm = torch.nn.utils.clip_grad_norm_(stage.trained.parameters(), 5.0)
+        norm = torch.nn.utils.clip_grad_norm_(stage.trained.parameters(), table.clip)
         if not (torch.isfinite(losses["loss"]) and torch.isfinite(norm)):
             raise RunError(
                 f"stage {name}, step {step}",
