@@ -189,4 +189,4 @@ def _uneven(positions: NDArray[np.float64], normal: NDArray[np.float64], off: fl
     got = (
         f"distances of {steps.min():.3f} to {steps.max():.3f} mm along the normal, {off:.3f} mm off the line"
     )
-    return GeometryError(where, got, f"even slices within {ON_LINE_MM} mm", "or resample_nonuniform")
+    return GeometryError(where, got, f"even slices within {ON_LINE_MM} mm", "or interpolate: resample_nonuniform")

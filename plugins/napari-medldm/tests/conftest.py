@@ -42,3 +42,13 @@ def noisy_scan():
     array = 500 * (np.square(grid).sum(0) < 0.8) + 20 * rng.standard_normal(shape)
     affine = np.array([[-2, 0, 0.1, 20], [0, 0, 2, -30], [0.1, 2, 0, -20], [0, 0, 0, 1.0]])
     return Volume(np.abs(array).astype(np.float32), Geometry(affine, shape), "arbitrary", "MR", ({"step": "made"},))
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory):
+    """Folder of a tiny 3D model with random weights: the one of medldm's own tests."""
+    from tests.tiny import tiny_model
+
+    folder = tmp_path_factory.mktemp("packs")
+    tiny_model(folder, 3, scale=0.05)
+    return str(folder / "tiny-3d")

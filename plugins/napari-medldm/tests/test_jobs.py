@@ -10,14 +10,6 @@ from napari_medldm.request import Request
 from qtpy.QtCore import QCoreApplication
 
 import medldm
-from tests.tiny import tiny_model
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("packs")
-    tiny_model(folder, 3, scale=0.1)
-    return str(folder / "tiny-3d")
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,6 @@ from napari_medldm.request import Request, region_of_slice, run, run_region
 
 import medldm
 from medldm import MedldmError
-from tests.tiny import tiny_model
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("packs")
-    tiny_model(folder, 3, scale=0.1)
-    return str(folder / "tiny-3d")
 
 
 def nothing(text, done, total):

@@ -103,11 +103,11 @@ def test_from_a_dicom_folder_to_a_derived_series(viewer, panel, qtbot, data_dir,
 
 
 @pytest.fixture
-def compared(viewer, panel, qtbot, tiny_pack):
+def compared(viewer, panel, qtbot, pack):
     """A phantom, restored by a tiny pack."""
     viewer.open_sample("napari-medldm", "mr")
-    panel.model.addItem(tiny_pack)
-    panel.model.setCurrentText(tiny_pack)
+    panel.model.addItem(pack)
+    panel.model.setCurrentText(pack)
     comparison, *_ = restored(qtbot, panel)
     return comparison
 
@@ -165,12 +165,12 @@ def test_undo_and_run_again(viewer, panel, compared, qtbot):
     assert not viewer.canvas.overlays.text.visible
 
 
-def test_a_drawn_region_changes_nothing_outside(viewer, panel, qtbot, tiny_pack):
+def test_a_drawn_region_changes_nothing_outside(viewer, panel, qtbot, pack):
     viewer.open_sample("napari-medldm", "mr")
     source = viewer.layers[-1]
     show_plane(viewer, "axial")
-    panel.model.addItem(tiny_pack)
-    panel.model.setCurrentText(tiny_pack)
+    panel.model.addItem(pack)
+    panel.model.setCurrentText(pack)
     panel.place.setCurrentText("drawn region")
     panel.start.click()
     assert "nothing drawn" in panel.message.text()
@@ -184,10 +184,10 @@ def test_a_drawn_region_changes_nothing_outside(viewer, panel, qtbot, tiny_pack)
     assert np.abs(world[:, 1:]).max() <= 41 and len(changed) > 300
 
 
-def test_cancel_and_errors_leave_the_scan(viewer, panel, qtbot, tiny_pack):
+def test_cancel_and_errors_leave_the_scan(viewer, panel, qtbot, pack):
     viewer.open_sample("napari-medldm", "mr")
-    panel.model.addItem(tiny_pack)
-    panel.model.setCurrentText(tiny_pack)
+    panel.model.addItem(pack)
+    panel.model.setCurrentText(pack)
     panel.dial.setValue(100)
     panel.steps.setValue(200)
     panel.start.click()
@@ -248,15 +248,6 @@ def test_measuring_by_hand(viewer):
     inside = layer.data[index, int(np.ceil(low[0])) : int(high[0]), int(np.ceil(low[1])) : int(high[1])]
     assert rows[0]["mean"] == pytest.approx(float(inside.mean()), abs=3)
     assert rows[1]["CNR"] >= 0
-
-
-@pytest.fixture(scope="module")
-def tiny_pack(tmp_path_factory):
-    from tests.tiny import tiny_model
-
-    folder = tmp_path_factory.mktemp("packs")
-    tiny_model(folder, 3, scale=0.05)
-    return str(folder / "tiny-3d")
 
 
 @pytest.fixture(scope="session")
