@@ -15,7 +15,7 @@ def update_mark(viewer: Any) -> None:
     made = any(entry is not None and entry.role != "scan" for entry in entries)
     overlay = viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
     if made and overlay.text != TEXT:
-        overlay.text, overlay.color, overlay.font_size = TEXT, "orange", 12
+        overlay.text, overlay.color, overlay.font_size = TEXT, "orange", 9
         overlay.position = "top_center"  # notices cover the lower edge
     if overlay.visible != made:
         overlay.visible = made
