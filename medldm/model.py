@@ -18,7 +18,7 @@ from medldm.errors import ModelError, RecipeError
 from medldm.intensity import Intensity
 from medldm.io.atomic import write_whole
 from medldm.nets.autoencoder import Autoencoder
-from medldm.nets.conditioning import condition_channels
+from medldm.nets.conditioning import Measurement, condition_channels
 from medldm.nets.head import MeasurementHead
 from medldm.nets.unet import LatentUNet
 from medldm.recipe import Recipe, parse_recipe
@@ -28,7 +28,7 @@ WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.json", "card.md"
 
 
 class Networks(nn.Module):
-    """The three networks of a model, built from its recipe."""
+    """The networks of a model, built from its recipe: autoencoder, denoiser, head, and the head for coarse scans."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -53,6 +53,14 @@ class Networks(nn.Module):
             )
         )
         self.head = MeasurementHead(recipe.dims, channels=head.channels, depth=head.depth)
+        coarse = recipe.super_head
+        self.super_head = coarse and MeasurementHead(recipe.dims, channels=coarse.channels, depth=coarse.depth)
+
+    def head_for(self, measurement: Measurement) -> MeasurementHead:
+        """The head that was trained on such measurements."""
+        if self.super_head is not None and bool((measurement.factor > 1).any()):
+            return self.super_head
+        return self.head
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -111,7 +112,10 @@ class StageTable(_Table):
 
 
 class Recipe(_Table):
-    """Everything that a training needs but the data's place: networks, data, degradations, stages."""
+    """Everything that a training needs but the data's place: networks, data, degradations, stages.
+
+    super_head, stage_super_head : a head of its own for super-resolution; without it, `head` learns both
+    """
 
     name: str
     description: str = ""
@@ -137,13 +141,27 @@ class Recipe(_Table):
     stage_autoencoder: StageTable
     stage_denoiser: StageTable
     stage_head: StageTable
+    super_head: HeadTable | None = None
+    stage_super_head: StageTable | None = None
+
+    @model_validator(mode="after")
+    def _super_head_is_trained(self) -> Recipe:
+        if (self.super_head is None) != (self.stage_super_head is None):
+            raise ValueError("super_head and stage_super_head must both be there, or neither")
+        return self
+
+    def super_resolution_share(self, stage: str) -> float:
+        """Share of the batches of a stage that are coarse: with two heads, each learns its own task alone."""
+        if self.super_head is not None and stage in ("head", "super_head"):
+            return float(stage == "super_head")
+        return self.degradation.super_resolution_share
 
     @property
     def multiple(self) -> int:
         """What each image size is padded to a multiple of, so that every network takes it."""
         latent: int = self.autoencoder.factor * 2 ** (len(self.unet.channels) - 1)
-        head: int = 2 ** len(self.head.channels)
-        return max(latent, head) if max(latent, head) % min(latent, head) == 0 else latent * head
+        heads = [2 ** len(head.channels) for head in (self.head, self.super_head) if head is not None]
+        return math.lcm(latent, *heads)
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:

@@ -89,8 +89,8 @@ def test_batches_depend_on_the_step_alone(data):
     folder, table = data
     recipe = parse_recipe(table)
     scans = load_scans(recipe, folder)
-    one = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True)
-    two = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True)
+    one = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True, super_resolution_share=0.5)
+    two = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True, super_resolution_share=0.5)
     one.restoration(0)
     x, y = one.restoration(3)
     x2, y2 = two.restoration(3)

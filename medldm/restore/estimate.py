@@ -37,7 +37,7 @@ def posterior_mean(networks: Networks, measurement: Measurement, on_step: OnStep
     decoded = networks.autoencoder.decode(z)
     on_step(1, 1 + _WAYS, decoded)
     level = level_of(torch.full((len(z),), SIGMA_MAX, device=z.device))
-    return merge_both_ways(networks.head, decoded, measurement, level, on_step)
+    return merge_both_ways(networks.head_for(measurement), decoded, measurement, level, on_step)
 
 
 def merge_both_ways(
@@ -91,4 +91,4 @@ def posterior_sample(
         z, level = step.x_0, level_of(torch.full((1,), step.sigma, device=cond.device))
         if float(level) <= stop:
             break
-    return merge_by_tiles(networks.head, networks.autoencoder.decode(z), measurement, level)
+    return merge_by_tiles(networks.head_for(measurement), networks.autoencoder.decode(z), measurement, level)

@@ -90,10 +90,20 @@ def load_scans(recipe: Recipe, data: Path, *, part: str = "train") -> list[Scan]
 class Batches:
     """Batches of a stage, `restoration(step)` of degraded crops and `whole(step)` of whole images."""
 
-    def __init__(self, scans: list[Scan], recipe: Recipe, stage: StageTable, *, salt: int, all_flips: bool) -> None:
+    def __init__(
+        self,
+        scans: list[Scan],
+        recipe: Recipe,
+        stage: StageTable,
+        *,
+        salt: int,
+        all_flips: bool,
+        super_resolution_share: float,
+    ) -> None:
         """`salt` tells stages and ranks apart; `all_flips`: any flip and transposition, else left-right alone."""
         self.scans, self.recipe, self.stage = scans, recipe, stage
         self.salt, self.all_flips = salt, all_flips
+        self.super_resolution_share = super_resolution_share
         self.noise = noise_model(recipe.degradation.noise)
         sources = [scan.source for scan in scans]
         self.weights = [s.weight / sources.count(s) for s in sources]
@@ -159,7 +169,7 @@ class Batches:
         low, high = np.log(table.noise_std)
         noise_std = np.exp(rng.uniform(low, high, len(crops)))
         factor = [1] * dims
-        if rng.random() < table.super_resolution_share:
+        if rng.random() < self.super_resolution_share:
             weights = table.factor_weights
             f = int(rng.choice(table.factors, p=None if weights is None else np.array(weights) / sum(weights)))
             factor = [f] * dims

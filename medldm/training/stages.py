@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from medldm.diffusion.schedule import SIGMA_MAX, SIGMA_MIN, level_of
 from medldm.model import Networks
 from medldm.nets.conditioning import Measurement
+from medldm.nets.head import MeasurementHead
 from medldm.training.data import Batches
 
 MEAN_SHARE = 0.4
@@ -97,9 +98,9 @@ def error_weight(measurement: Measurement) -> Tensor:
 class HeadStage(nn.Module):
     """Merging: squared error of the image, and likelihood of the predicted deviation of that error."""
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, head: MeasurementHead) -> None:
         super().__init__()
-        self.trained = networks.head
+        self.trained = head
         self.autoencoder = networks.autoencoder.requires_grad_(False)
         self.denoiser = networks.denoiser.requires_grad_(False)
 

@@ -1,4 +1,4 @@
-"""Train a model: linear start, autoencoder, latent statistics, denoiser, head, pack."""
+"""Train a model: linear start, autoencoder, latent statistics, denoiser, heads, pack."""
 
 from __future__ import annotations
 
@@ -24,15 +24,21 @@ from medldm.training.data import Batches, Scan, load_scans
 from medldm.training.loop import Hooks, Progress, fastest_precision, run_stage
 from medldm.training.stages import AutoencoderStage, DenoiserStage, HeadStage, Stage
 
-STAGES = ("autoencoder", "denoiser", "head")
+STAGES = ("autoencoder", "denoiser", "head", "super_head")
 LINEAR_START = 10**9  # steps of the patches of the linear code, far from those of training
 
 
 def _start_from(networks: Networks, name_or_folder: str | Path) -> str:
-    """Take over the weights of a model; returns which. Raises ModelError where its networks are others."""
+    """Take over the weights of a model; returns which. A super-resolution head that it lacks begins anew.
+
+    Raises ModelError where its networks are others.
+    """
     model = load_model(name_or_folder, "cpu")
+    weights = model.networks.state_dict()
+    if networks.super_head is not None and model.networks.super_head is None:
+        weights |= {f"super_head.{name}": value for name, value in networks.super_head.state_dict().items()}
     try:
-        networks.load_state_dict(model.networks.state_dict())
+        networks.load_state_dict(weights)
     except RuntimeError:
         got = "networks of other sizes than the recipe's"
         raise ModelError(f"model {model.name}", got, "the same autoencoder, unet and head tables") from None
@@ -70,7 +76,11 @@ def _stage(name: str, networks: Networks) -> Stage:
     networks.requires_grad_(True)
     if name == "autoencoder":
         return AutoencoderStage(networks)
-    return DenoiserStage(networks) if name == "denoiser" else HeadStage(networks)
+    if name == "denoiser":
+        return DenoiserStage(networks)
+    head = networks.head if name == "head" else networks.super_head
+    assert head is not None
+    return HeadStage(networks, head)
 
 
 @torch.no_grad()
@@ -82,7 +92,7 @@ def _panel(networks: Networks, validation: Batches) -> Tensor:
     cond = moved.to_latent_condition(networks.autoencoder)
     z = networks.denoiser.posterior_mean(cond, networks.autoencoder.channels)
     level = level_of(torch.full((len(x),), SIGMA_MAX, device=device))
-    image, _ = networks.head(networks.autoencoder.decode(z), moved, level)
+    image, _ = networks.head_for(moved)(networks.autoencoder.decode(z), moved, level)
     row = [t[0, 0].float().cpu() for t in (measurement.image, image, x)]
     planes = [t if t.ndim == 2 else t[:, :, t.shape[2] // 2] for t in row]
     return torch.cat(planes, dim=1).clamp(0, 1)[None]
@@ -129,15 +139,28 @@ def train(
         networks.load_state_dict(state["networks"])
         done, at = state["done"], STAGES.index(state["stage"])
     writer = SummaryWriter(str(out / "tensorboard")) if fabric.is_global_zero else None
-    panel_batches = Batches(held_out, recipe, recipe.stage_head, salt=999_000, all_flips=False)
+    share = recipe.degradation.super_resolution_share
+    panel_batches = Batches(
+        held_out, recipe, recipe.stage_head, salt=999_000, all_flips=False, super_resolution_share=share
+    )
 
     for index, name in enumerate(STAGES[at:], start=at):
         settings = {
             "autoencoder": recipe.stage_autoencoder,
             "denoiser": recipe.stage_denoiser,
             "head": recipe.stage_head,
+            "super_head": recipe.stage_super_head,
         }[name]
-        batches = Batches(scans, recipe, settings, salt=100 * index + fabric.global_rank, all_flips=name != "denoiser")
+        if settings is None:
+            continue
+        batches = Batches(
+            scans,
+            recipe,
+            settings,
+            salt=100 * index + fabric.global_rank,
+            all_flips=name != "denoiser",
+            super_resolution_share=recipe.super_resolution_share(name),
+        )
         inside = state["inside"] if state is not None and state["stage"] == name else None
         linear = name == "autoencoder" and inside is None and start is None
         if linear:
