@@ -54,7 +54,9 @@ class Networks(nn.Module):
         )
         self.head = MeasurementHead(recipe.dims, channels=head.channels, depth=head.depth)
         coarse = recipe.super_head
-        self.super_head = coarse and MeasurementHead(recipe.dims, channels=coarse.channels, depth=coarse.depth)
+        self.super_head = (
+            MeasurementHead(recipe.dims, channels=coarse.channels, depth=coarse.depth) if coarse is not None else None
+        )
 
     def head_for(self, measurement: Measurement) -> MeasurementHead:
         """The head that was trained on such measurements."""

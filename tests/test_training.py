@@ -198,3 +198,30 @@ def test_a_stage_of_no_steps_leaves_the_linear_code(data, tmp_path):
     padded = [pad_to_multiple(image[None, None], code.factor)[0] for image in images]
     z = torch.cat([code.encode(image)[0].movedim(1, 0).flatten(1) for image in padded], 1)
     torch.testing.assert_close(z.std(1), torch.ones(len(z)), atol=0.05, rtol=0)
+
+
+def test_a_head_for_super_resolution_learns_beside_the_denoising(data, tmp_path):
+    folder, table = data
+    first = medldm.train(table, data=folder, out=tmp_path / "first")
+    idle = {f"stage_{name}": table["stage_head"] | {"steps": 0} for name in ("autoencoder", "denoiser", "head")}
+    more = {"super_head": table["head"], "stage_super_head": table["stage_head"]}
+    both = medldm.train(table | idle | more, data=folder, out=tmp_path / "both", start=tmp_path / "first")
+    image = np.random.default_rng(1).random((16, 12) if table["dims"] == 2 else (16, 12, 8)) * 100
+    spacing = (1,) * table["dims"]
+    one, two = (medldm.denoise(image, model=m, noise_std=5.0, spacing=spacing).array for m in (first, both))
+    np.testing.assert_array_equal(one, two)
+    one, two = (medldm.super_resolve(image, model=m, scale=2, spacing=spacing).array for m in (first, both))
+    assert not np.array_equal(one, two)
+
+
+def test_each_of_two_heads_learns_its_own_task(data):
+    folder, table = data
+    more = {"super_head": table["head"], "stage_super_head": table["stage_head"]}
+    recipe = parse_recipe(table | more)
+    scans = load_scans(recipe, folder)
+    for stage, coarse in (("head", False), ("super_head", True)):
+        share = recipe.super_resolution_share(stage)
+        batches = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True, super_resolution_share=share)
+        assert all((batches.restoration(step)[1].factor > 1).any() == coarse for step in range(20))
+    with pytest.raises(RecipeError, match="both be there"):
+        parse_recipe(table | {"super_head": table["head"]})
