@@ -17,7 +17,7 @@ from medldm.diffusion.denoiser import Denoiser
 from medldm.errors import ModelError, RecipeError
 from medldm.intensity import Intensity
 from medldm.io.atomic import write_whole
-from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.build import build_autoencoder
 from medldm.nets.conditioning import Measurement, condition_channels
 from medldm.nets.head import MeasurementHead
 from medldm.nets.unet import LatentUNet
@@ -32,20 +32,12 @@ class Networks(nn.Module):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        code, unet, head = recipe.autoencoder, recipe.unet, recipe.head
-        self.autoencoder = Autoencoder(
-            recipe.dims,
-            factor=code.factor,
-            channels=code.channels,
-            width=code.width,
-            encoder_depth=code.encoder_depth,
-            decoder_depth=code.decoder_depth,
-            noise_std=code.noise_std,
-        )
+        unet, head = recipe.unet, recipe.head
+        self.autoencoder = build_autoencoder(recipe)
         self.denoiser = Denoiser(
             LatentUNet(
                 recipe.dims,
-                latent_channels=code.channels,
+                latent_channels=self.autoencoder.channels,
                 condition_channels=condition_channels(self.autoencoder),
                 channels=unet.channels,
                 attention_levels=unet.attention_levels,
@@ -77,7 +69,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return self.networks.autoencoder.mean.device
+        return self.networks.autoencoder.latent_mean.device
 
     @property
     def intensity(self) -> Intensity:

@@ -6,9 +6,9 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
 from medldm.errors import RecipeError
 
@@ -48,15 +48,80 @@ class Source(_Table):
     coarsen: tuple[int, ...] = (1,)
 
 
-class AutoencoderTable(_Table):
-    """Arguments of `medldm.nets.autoencoder.Autoencoder`."""
+class LevelsTable(_Table):
+    """Arguments of `medldm.nets.quantizers.FiniteLevels`: one number of levels a latent channel."""
 
-    factor: int = Field(ge=1)
+    kind: Literal["levels"] = "levels"
+    levels: tuple[Annotated[int, Field(ge=2)], ...]
+
+
+class CodebookTable(_Table):
+    """Arguments of `medldm.nets.quantizers.Codebook`."""
+
+    kind: Literal["codebook"] = "codebook"
+    size: int = Field(ge=2)
+    decay: float = Field(0.99, gt=0, lt=1)
+    commitment: float = Field(0.25, ge=0)
+    restart_below: float = Field(0.05, ge=0)
+
+
+QuantizerTable = Annotated[LevelsTable | CodebookTable, Field(discriminator="kind")]
+
+
+class LinearCodeTable(_Table):
+    """Arguments of `medldm.nets.linear_code.LinearCode`. factor : one number, or one an axis (thick slices)."""
+
+    kind: Literal["linear"] = "linear"
+    factor: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...]
     channels: int = Field(ge=1)
     width: int = 96
     encoder_depth: int = 2
     decoder_depth: int = 4
     noise_std: float = 0.01
+    learned_std: bool = False
+    quantizer: QuantizerTable | None = None
+
+    def factors(self, dims: int) -> tuple[int, ...]:
+        return (self.factor,) * dims if isinstance(self.factor, int) else self.factor
+
+
+class PlainCodeTable(_Table):
+    """Arguments of `medldm.nets.plain_code.PlainCode`."""
+
+    kind: Literal["plain"]
+    channels: int = Field(ge=1)
+    widths: tuple[int, ...] = (32, 64, 64)
+    num_res_blocks: int = 2
+    quantizer: QuantizerTable | None = None
+
+    def factors(self, dims: int) -> tuple[int, ...]:
+        return (2 ** (len(self.widths) - 1),) * dims
+
+
+class ImportedCodeTable(_Table):
+    """An autoencoder of another library: `family` is the entry point `medldm.autoencoders`, `config` is its own."""
+
+    kind: Literal["imported"]
+    family: str
+    factor: tuple[Annotated[int, Field(ge=1)], ...]
+    channels: int = Field(ge=1)
+    config: dict[str, JsonValue]
+    quantizer: None = None
+
+    def factors(self, dims: int) -> tuple[int, ...]:
+        return self.factor
+
+
+def _kind(table: Any) -> Any:
+    return table.get("kind", "linear") if isinstance(table, dict) else getattr(table, "kind", "linear")
+
+
+AutoencoderTable = Annotated[
+    Annotated[LinearCodeTable, Tag("linear")]
+    | Annotated[PlainCodeTable, Tag("plain")]
+    | Annotated[ImportedCodeTable, Tag("imported")],
+    Discriminator(_kind),
+]
 
 
 class UNetTable(_Table):
@@ -111,11 +176,8 @@ class StageTable(_Table):
     clip: float = Field(5.0, gt=0)
 
 
-class Recipe(_Table):
-    """Everything that a training needs but the data's place: networks, data, degradations, stages.
-
-    super_head, stage_super_head : a head of its own for super-resolution; without it, `head` learns both
-    """
+class CodeRecipe(_Table):
+    """An autoencoder and the scans that it is for."""
 
     name: str
     description: str = ""
@@ -124,6 +186,30 @@ class Recipe(_Table):
     spacing: tuple[float, float, float]
     spacing_range: tuple[float, float]
     axcodes: str | None = None
+    intensity: IntensityTable
+    autoencoder: AutoencoderTable
+
+    @model_validator(mode="after")
+    def _one_factor_an_axis(self) -> Self:
+        code = self.autoencoder
+        if len(code.factors(self.dims)) != self.dims:
+            raise ValueError(f"autoencoder.factor must be one number, or {self.dims}")
+        if isinstance(code.quantizer, LevelsTable) and len(code.quantizer.levels) != code.channels:
+            raise ValueError("quantizer.levels must be one number a latent channel")
+        return self
+
+    @property
+    def latent_factor(self) -> tuple[int, ...]:
+        """Downsampling of the latents along each axis (dims numbers)."""
+        return self.autoencoder.factors(self.dims)
+
+
+class Recipe(CodeRecipe):
+    """Everything that a training needs but the data's place: networks, data, degradations, stages.
+
+    super_head, stage_super_head : a head of its own for super-resolution; without it, `head` learns both
+    """
+
     synthesis_shape: tuple[int, int, int]
     synthesis_unit: str = "arbitrary"
     synthesis_scale: float = 1.0
@@ -132,10 +218,8 @@ class Recipe(_Table):
     validation_fraction: float = Field(0.04, ge=0, lt=1)
     augment_gain: float = Field(0.0, ge=0)
     augment_zoom: float = Field(1.0, ge=1)
-    intensity: IntensityTable
     sources: tuple[Source, ...] = Field(min_length=1)
     degradation: DegradationTable
-    autoencoder: AutoencoderTable
     unet: UNetTable
     head: HeadTable
     stage_autoencoder: StageTable
@@ -157,11 +241,11 @@ class Recipe(_Table):
         return self.degradation.super_resolution_share
 
     @property
-    def multiple(self) -> int:
-        """What each image size is padded to a multiple of, so that every network takes it."""
-        latent: int = self.autoencoder.factor * 2 ** (len(self.unet.channels) - 1)
+    def multiple(self) -> tuple[int, ...]:
+        """What each image size is padded to a multiple of, so that every network takes it (dims numbers)."""
         heads = [2 ** len(head.channels) for head in (self.head, self.super_head) if head is not None]
-        return math.lcm(latent, *heads)
+        levels = 2 ** (len(self.unet.channels) - 1)
+        return tuple(math.lcm(factor * levels, *heads) for factor in self.latent_factor)
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:

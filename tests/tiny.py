@@ -51,7 +51,7 @@ def tiny_model(folder: Path, dims: int, *, seed: int = 0, scale: float = 0.02) -
     generator = torch.Generator().manual_seed(seed)
     for parameter in networks.parameters():
         parameter.data = scale * torch.randn(parameter.shape, generator=generator)
-    networks.autoencoder.start_linear(
+    networks.autoencoder.begin(
         torch.rand(2000, 4**dims, generator=generator) + torch.rand(2000, 1, generator=generator)
     )
     return load_model(Model(recipe.name, networks, recipe, "# tiny\n", "").save(folder / recipe.name))

@@ -1,64 +1,36 @@
-"""Autoencoder that starts as a whitened linear code.
+"""What every autoencoder of medldm is: images to white latents and back.
 
-Decision: the code begins as block PCA, which is exact and instant, and residual blocks at the latent
-resolution, whose last convolution is zero, learn what is not linear (residual autoencoding: Chen et al.
-2024, DC-AE). Because: on these images the linear start is decibels ahead of a convolutional autoencoder
-of the same training time (docs/decisions/0001-autoencoder.md). There is no norm over space and no
-attention, so a tile's latents are the whole's latents.
+A kind of autoencoder fills in four things: `raw_encode`, `raw_decode`, `halo`, and, where data can set it before
+any training, `begin`. Everything else (white latents, quantisation, sizes that do not divide) is here, once.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from medldm.nets.patches import depth_to_space, space_to_depth
+from medldm.nets.patches import pad_to_multiple
+from medldm.nets.quantizers import Quantizer
 
 
-class ResidualBlock(nn.Module):
-    """``x + conv(relu(conv(relu(x))))`` with the last convolution zero at the start."""
-
-    def __init__(self, dims: int, width: int) -> None:
-        super().__init__()
-        conv = Conv[Conv.CONV, dims]
-        self.first = conv(width, width, 3, padding=1)
-        self.second = conv(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(torch.relu(self.first(torch.relu(x))))
-        return out
-
-
-def _residual_branch(dims: int, c_in: int, c_out: int, width: int, depth: int) -> nn.Sequential:
-    conv = Conv[Conv.CONV, dims]
-    last = conv(width, c_out, 3, padding=1)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    blocks = [ResidualBlock(dims, width) for _ in range(depth)]
-    return nn.Sequential(conv(c_in, width, 3, padding=1), *blocks, nn.ReLU(), last)
-
-
-class Autoencoder(nn.Module):
+class Autoencoder(nn.Module, ABC):
     """Images (B, 1, *S) to latents (B, channels, *S / factor) and back.
 
     dims : 2 or 3
-    factor : downsampling, the same along each axis
     channels : latent channels
-    width, encoder_depth, decoder_depth : of the residual branches
-    noise_std : standard deviation of the latent's Gaussian (fixed, in units of the latent's own)
+    factor : downsampling along each axis
+    halo : latent cells around a tile that its own encoding or decoding depends on; None where a tile depends on
+        the whole image (a norm over space, attention)
+    quantizer : what latents are rounded to before they are decoded; None for a continuous (KL) code
 
-    Latents have mean 0 and standard deviation 1 a channel over the training set: block PCA is whitened, and
-    `set_latent_statistics` stores what was measured after training.
+    Latents have mean 0 and standard deviation 1 a channel over the training set, by `set_latent_statistics`.
+    A quantised code is diffused before it is rounded, as in Rombach et al. 2022, section 3.1 (VQ-reg).
     """
 
-    mean: Tensor
-    analysis: Tensor
-    synthesis: Tensor
     latent_mean: Tensor
     latent_std: Tensor
 
@@ -66,36 +38,35 @@ class Autoencoder(nn.Module):
         self,
         dims: int,
         *,
-        factor: int,
         channels: int,
-        width: int = 96,
-        encoder_depth: int = 2,
-        decoder_depth: int = 4,
-        noise_std: float = 0.01,
+        factor: Sequence[int],
+        halo: int | None,
+        quantizer: Quantizer | None = None,
     ) -> None:
         super().__init__()
-        self.dims, self.channels, self.noise_std = dims, channels, noise_std
-        self.factor = (factor,) * dims
-        patch = math.prod(self.factor)
-        self.register_buffer("mean", torch.zeros(patch))
-        self.register_buffer("analysis", torch.eye(patch)[:channels].clone())
-        self.register_buffer("synthesis", torch.eye(patch)[:, :channels].clone())
+        self.dims, self.channels, self.factor, self.halo = dims, channels, tuple(factor), halo
+        self.quantizer = quantizer
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))
-        self.encoder = _residual_branch(dims, patch, channels, width, encoder_depth)
-        self.decoder = _residual_branch(dims, channels, patch, width, decoder_depth)
 
-    def start_linear(self, patches: Tensor) -> float:
-        """Set the linear code to the block PCA of `patches` (N, prod(factor)); returns the variance kept (0..1)."""
-        patches = patches.double()
-        mean = patches.mean(0)
-        values, vectors = torch.linalg.eigh(torch.cov(patches.T))
-        values, vectors = values.flip(0).clamp_min(1e-12), vectors.flip(1)
-        top, kept = vectors[:, : self.channels], values[: self.channels]
-        self.mean.copy_(mean)
-        self.analysis.copy_((top / kept.sqrt()).T)
-        self.synthesis.copy_(top * kept.sqrt())
-        return float(kept.sum() / values.sum())
+    @abstractmethod
+    def raw_encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the latents (broadcastable to the mean), in the code's own units."""
+
+    @abstractmethod
+    def raw_decode(self, z: Tensor) -> Tensor:
+        """Latents in the code's own units -> image."""
+
+    def begin(self, patches: Tensor) -> float | None:
+        """Set what data can set before any training, from blocks (N, prod(factor)); the variance kept, or None."""
+        return None
+
+    def raw_channel_deviation(self) -> Tensor:
+        """Deviation in the image that a unit of each latent carries, up to a common factor: (channels,)."""
+        return torch.ones_like(self.latent_std)
+
+    def per_channel(self, values: Tensor) -> Tensor:
+        return values.view(1, -1, *(1,) * self.dims)
 
     def set_latent_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Store the latents' mean and deviation a channel (channels,), measured with the statistics at 0 and 1."""
@@ -104,23 +75,38 @@ class Autoencoder(nn.Module):
 
     def channel_weights(self) -> Tensor:
         """Deviation of the image that a channel carries, of mean 1: (1, channels, 1, ...)."""
-        deviation = self.synthesis.norm(dim=0) * self.latent_std
-        return self._per_channel(deviation / deviation.mean())
+        deviation = self.raw_channel_deviation() * self.latent_std
+        return self.per_channel(deviation / deviation.mean())
 
-    def _per_channel(self, values: Tensor) -> Tensor:
-        return values.view(1, -1, *(1,) * self.dims)
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, *S), each size a multiple of its factor -> mean of the white latents, and their deviation."""
+        mean, std = self.raw_encode(x)
+        scale = self.per_channel(self.latent_std)
+        return (mean - self.per_channel(self.latent_mean)) / scale, std / scale
 
-    def encode(self, x: Tensor) -> tuple[Tensor, float]:
-        """(B, 1, *S), each size a multiple of the factor -> mean of the latents, and their deviation."""
-        patches = space_to_depth(x, self.factor) - self._per_channel(self.mean)
-        with torch.autocast(x.device.type, enabled=False):  # half precision would cap the code at 48 dB
-            linear = torch.einsum("cp,bp...->bc...", self.analysis, patches)
-        z = linear + self.encoder(patches).to(linear.dtype)
-        return (z - self._per_channel(self.latent_mean)) / self._per_channel(self.latent_std), self.noise_std
+    def quantize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """White latents as they will be decoded, and the loss that keeps encoder and codebook together (a number)."""
+        raw = z * self.per_channel(self.latent_std) + self.per_channel(self.latent_mean)
+        if self.quantizer is None:
+            return raw, raw.new_zeros(())
+        rounded, loss = self.quantizer(raw)
+        return rounded, loss
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (B, channels, *S / factor) -> image (B, 1, *S)."""
-        z = z * self._per_channel(self.latent_std) + self._per_channel(self.latent_mean)
-        with torch.autocast(z.device.type, enabled=False):
-            linear = torch.einsum("pc,bc...->bp...", self.synthesis, z) + self._per_channel(self.mean)
-        return depth_to_space(linear + self.decoder(z).to(linear.dtype), self.factor)
+        """White latents (B, channels, *S / factor) -> image (B, 1, *S)."""
+        return self.raw_decode(self.quantize(z)[0])
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """(B, 1, *S) of any size, encoded (mean) and decoded; padded inside, cropped back."""
+        padded, crop = pad_to_multiple(x, self.multiple)
+        return self.decode(self.encode(padded)[0])[crop]
+
+    @property
+    def multiple(self) -> tuple[int, ...]:
+        """What sizes are padded to a multiple of: the factor, unless the kind needs several cells."""
+        return self.factor
+
+    @property
+    def compression(self) -> float:
+        """Pixels a latent number."""
+        return math.prod(self.factor) / self.channels

@@ -6,6 +6,7 @@ how noisy and how coarse it was. All zeros, the flag included, mean "no measurem
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -64,4 +65,4 @@ def coarse_axis(factor: Tensor) -> int:
 
 
 def condition_channels(autoencoder: Autoencoder) -> int:
-    return 2 + autoencoder.dims + autoencoder.channels + autoencoder.mean.numel()
+    return 2 + autoencoder.dims + autoencoder.channels + math.prod(autoencoder.factor)

@@ -18,7 +18,7 @@ import torch
 from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 
-from medldm.nets.autoencoder import ResidualBlock
+from medldm.nets.blocks import ResidualBlock
 from medldm.nets.conditioning import Measurement, coarse_axis
 from medldm.nets.patches import depth_to_space, space_to_depth
 

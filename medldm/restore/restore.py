@@ -86,7 +86,7 @@ def _measure(
     dims = model.recipe.dims
     y = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None, None]
     fine = BlockAverage(factor).upsample(y).to(model.device)
-    image, crop = pad_to_multiple(fine[..., 0] if dims == 2 else fine, (model.recipe.multiple,) * dims)
+    image, crop = pad_to_multiple(fine[..., 0] if dims == 2 else fine, model.recipe.multiple)
     levels = (
         torch.tensor([noise_std], device=model.device),
         torch.tensor([factor[:dims]], device=model.device),

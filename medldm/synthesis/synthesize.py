@@ -60,11 +60,8 @@ def _scans(
 ) -> Iterator[Volume]:
     recipe, networks = model.recipe, model.networks
     run = registry.find("samplers", sampler)
-    size = [
-        -(-s // recipe.multiple) * recipe.multiple // recipe.autoencoder.factor
-        for s in recipe.synthesis_shape
-    ]
-    shape = (1, recipe.autoencoder.channels, *size[: recipe.dims])
+    sizes = zip(recipe.synthesis_shape[: recipe.dims], recipe.multiple, recipe.latent_factor, strict=True)
+    shape = (1, recipe.autoencoder.channels, *(-(-s // m) * m // f for s, m, f in sizes))
     sigmas = log_uniform_sigmas(steps)
     low, high = 0.0, (255.0 if recipe.synthesis_unit == "grey8" else np.inf)
 

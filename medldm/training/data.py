@@ -158,7 +158,7 @@ class Batches:
             scan = self.synthesis[int(rng.integers(len(self.synthesis)))]
             image = scan.image[tuple(slice(0, s) for s in size)]
             images.append(image.flip([axis]) if rng.random() < 0.5 else image)
-        return pad_to_multiple(torch.stack(images)[:, None], (self.recipe.multiple,) * self.recipe.dims)[0]
+        return pad_to_multiple(torch.stack(images)[:, None], self.recipe.multiple)[0]
 
     def restoration(self, step: int) -> tuple[Tensor, Measurement]:
         """Clean crops (B, 1, *crop) and what was measured of them; one operator a batch, a noise level a crop."""

@@ -45,7 +45,7 @@ def _start_from(networks: Networks, name_or_folder: str | Path) -> str:
     return f"{model.name}, weights sha256 {model.weights_sha256[:12]}"
 
 
-def _start_linear(networks: Networks, batches: Batches) -> float:
+def _start_linear(networks: Networks, batches: Batches) -> float | None:
     patches = []
     for step in range(60):
         cells = (
@@ -54,7 +54,7 @@ def _start_linear(networks: Networks, batches: Batches) -> float:
             .flatten(0, -2)
         )
         patches.append(cells)
-    return networks.autoencoder.start_linear(torch.cat(patches))
+    return networks.autoencoder.begin(torch.cat(patches))
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def _measure_latents(networks: Networks, scans: list[Scan]) -> None:
     count, total, squares = 0, torch.zeros(code.channels), torch.zeros(code.channels)
     code.set_latent_statistics(torch.zeros(code.channels), torch.ones(code.channels))
     for scan in scans:
-        image, _ = pad_to_multiple(scan.image[None, None].to(code.mean), code.factor)
+        image, _ = pad_to_multiple(scan.image[None, None].to(code.latent_mean), code.factor)
         z = code.encode(image)[0].double().cpu().movedim(1, 0).flatten(1)
         count += z.shape[1]
         total, squares = total + z.sum(1), squares + z.square().sum(1)
@@ -87,7 +87,7 @@ def _stage(name: str, networks: Networks) -> Stage:
 def _panel(networks: Networks, validation: Batches) -> Tensor:
     """(1, H, W * 3) one validation crop: measurement, posterior mean, truth (middle plane)."""
     x, measurement = validation.restoration(0)
-    device = networks.autoencoder.mean.device
+    device = networks.autoencoder.latent_mean.device
     moved = Measurement(*(part.to(device) for part in measurement))
     cond = moved.to_latent_condition(networks.autoencoder)
     z = networks.denoiser.posterior_mean(cond, networks.autoencoder.channels)

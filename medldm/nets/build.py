@@ -1,0 +1,52 @@
+"""From a recipe's table to an autoencoder."""
+
+from __future__ import annotations
+
+from medldm import registry
+from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.linear_code import LinearCode
+from medldm.nets.plain_code import PlainCode
+from medldm.nets.quantizers import Codebook, FiniteLevels, Quantizer
+from medldm.recipe import CodebookTable, CodeRecipe, ImportedCodeTable, LevelsTable, LinearCodeTable
+
+
+def build_autoencoder(recipe: CodeRecipe) -> Autoencoder:
+    """The autoencoder of a recipe, with fresh weights. Raises InputError for a family that is not installed."""
+    table, dims = recipe.autoencoder, recipe.dims
+    if isinstance(table, ImportedCodeTable):
+        imported: Autoencoder = registry.find("autoencoders", table.family).build(dims, table.config)
+        return imported
+    quantizer = _quantizer(table.quantizer, table.channels)
+    if isinstance(table, LinearCodeTable):
+        return LinearCode(
+            dims,
+            factor=table.factors(dims),
+            channels=table.channels,
+            width=table.width,
+            encoder_depth=table.encoder_depth,
+            decoder_depth=table.decoder_depth,
+            noise_std=table.noise_std,
+            learned_std=table.learned_std,
+            quantizer=quantizer,
+        )
+    return PlainCode(
+        dims,
+        channels=table.channels,
+        widths=table.widths,
+        num_res_blocks=table.num_res_blocks,
+        quantizer=quantizer,
+    )
+
+
+def _quantizer(table: LevelsTable | CodebookTable | None, channels: int) -> Quantizer | None:
+    if table is None:
+        return None
+    if isinstance(table, LevelsTable):
+        return FiniteLevels(table.levels)
+    return Codebook(
+        channels,
+        table.size,
+        decay=table.decay,
+        commitment=table.commitment,
+        restart_below=table.restart_below,
+    )

@@ -1,0 +1,63 @@
+"""MONAI's convolutional autoencoder behind our interface: the option beside the linear start.
+
+It begins from random weights and has group norms, so a tile's latents are not those of the whole; attention is
+off. docs/decisions/0001-autoencoder.md compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monai.networks.nets.autoencoderkl import AutoencoderKL
+from torch import Tensor
+
+from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.quantizers import Quantizer
+
+NORM_GROUPS = 16
+
+
+class PlainCode(Autoencoder):
+    """`monai.networks.nets.AutoencoderKL` without attention.
+
+    widths : a level each, multiples of 16; each level but the last halves the resolution
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        *,
+        channels: int,
+        widths: Sequence[int] = (32, 64, 64),
+        num_res_blocks: int = 2,
+        quantizer: Quantizer | None = None,
+    ) -> None:
+        factor = (2 ** (len(widths) - 1),) * dims
+        super().__init__(dims, channels=channels, factor=factor, halo=None, quantizer=quantizer)
+        self.network = AutoencoderKL(
+            spatial_dims=dims,
+            in_channels=1,
+            out_channels=1,
+            num_res_blocks=num_res_blocks,
+            channels=tuple(widths),
+            attention_levels=(False,) * len(widths),
+            latent_channels=channels,
+            norm_num_groups=NORM_GROUPS,
+            with_encoder_nonlocal_attn=False,
+            with_decoder_nonlocal_attn=False,
+        )
+
+    @property
+    def multiple(self) -> tuple[int, ...]:
+        """Two cells along each axis: a group norm has no deviation over one."""
+        return tuple(2 * f for f in self.factor)
+
+    def raw_encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = self.network.encode(x - 0.5)
+        return mean.float(), std.float().clamp(1e-4, 10)
+
+    def raw_decode(self, z: Tensor) -> Tensor:
+        image: Tensor = self.network.decode(z)
+        return image.float() + 0.5
+
+
