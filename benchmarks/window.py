@@ -49,7 +49,7 @@ def main() -> None:
     viewer.open_sample("napari-medldm", "mr")
     panel = RestorePanel(viewer)
     viewer.window.add_dock_widget(panel, name="medldm", area="right")
-    panel.model.setCurrentText("brain-t1-2mm")
+    panel.form.model.setCurrentText("brain-t1-2mm")
     wait(2)
     beats: list[float] = [time.perf_counter()]
     timer = QTimer()

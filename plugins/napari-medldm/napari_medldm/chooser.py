@@ -10,8 +10,8 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
-from napari_medldm.layers import contrast_limits
 from napari_medldm.orientation import display_of
+from napari_medldm.windows import limits
 
 THUMBNAIL = 96
 
@@ -37,7 +37,7 @@ def thumbnail(found: Any) -> Any:
         array = array[tuple(slice(None, None, -1) if s < 0 else slice(None) for s in display.scale)]
         plane = int(np.argmin(array.shape))
         middle = np.take(array, array.shape[plane] // 2, plane)
-        low, high = contrast_limits(found.volume)
+        low, high = limits(found.volume)
         grey = np.clip((middle - low) / (high - low), 0, 1) * 255
         step = max(1, max(grey.shape) // (2 * THUMBNAIL))
         image = np.ascontiguousarray(grey[::step, ::step].astype(np.uint8))

@@ -8,8 +8,6 @@ import numpy as np
 from napari.utils.colormaps import Colormap
 from qtpy.QtCore import QTimer
 
-from napari_medldm.layers import entry_of
-
 BLINK_MS = 600
 MODES = ("single", "side by side", "wipe", "blink", "residual", "uncertainty")
 PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
@@ -172,9 +170,3 @@ def uncertainty_style(volume: Any) -> dict[str, Any]:
     top = max(float(np.max(volume.array)), 1e-6)
     low = min(float(np.median(volume.array)), 0.99 * top)
     return {"colormap": AMBER, "blending": "translucent_no_depth", "contrast_limits": (low, top)}
-
-
-def comparison_layers(viewer: Any, source: Any) -> list[Any]:
-    """Layers that were made of `source`."""
-    made = [(layer, entry_of(layer)) for layer in viewer.layers]
-    return [layer for layer, entry in made if entry is not None and entry.of == source.name]

@@ -45,26 +45,29 @@ class Workshop:
 
 
 class Job(QObject):
-    """One restoration of `volume`, within `mask` if that is not None.
+    """One restoration of `volume`, within `mask` if that is not None; or, without a volume, new scans.
 
     Signals, delivered in the thread of the window: `progressed(text, done, total)`, `previewed(Volume)`,
-    then one of `finished(Restoration)`, `failed(text)`, `cancelled()`; at the very end `ended()`.
+    `made(Volume)` (a new scan), then one of `finished(Restoration or None)`, `failed(text)`, `cancelled()`; at
+    the very end `ended()`.
     """
 
     progressed = Signal(str, int, int)
     previewed = Signal(object)
+    made = Signal(object)
     finished = Signal(object)
     failed = Signal(str)
     cancelled = Signal()
     ended = Signal()
 
     def __init__(
-        self, workshop: Workshop, volume: Volume, mask: Any, request: Request, parent: QObject | None = None
+        self, workshop: Workshop, volume: Volume | None, mask: Any, request: Request, parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
-        self._workshop, self._source = workshop, volume.source
+        self._workshop, self._source = workshop, None if volume is None else volume.source
         # the headers of the source stay here: whoever computes need not know who it is
-        self._message: Any = ("restore", replace(volume, source=None), mask, request)
+        bare = None if volume is None else replace(volume, source=None)
+        self._message: Any = ("restore", bare, mask, request)
         self._lock, self._stopped = threading.Lock(), False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="medldm-job", daemon=True)
@@ -114,15 +117,19 @@ class Job(QObject):
             self.progressed.emit(*content)
         elif kind == "preview":
             self.previewed.emit(content[0])
+        elif kind == "made":
+            self.made.emit(content[0])
         elif kind == "failed":
             self.failed.emit(content[0])
         elif kind == "cancelled":
             self.cancelled.emit()
         else:
             self.finished.emit(self._with_source(content[0]))
-        return kind in ("progress", "preview")
+        return kind in ("progress", "preview", "made")
 
-    def _with_source(self, result: Restoration) -> Restoration:
+    def _with_source(self, result: Restoration | None) -> Restoration | None:
+        if result is None:
+            return None
         names = ("volume", "residual", "uncertainty")
         parts = {name: replace(getattr(result, name), source=self._source) for name in names}
         return replace(result, array=parts["volume"].array, **parts)

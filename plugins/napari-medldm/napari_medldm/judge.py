@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
-    QComboBox,
     QFileDialog,
     QGridLayout,
     QGroupBox,
@@ -22,11 +21,22 @@ from qtpy.QtWidgets import (
 )
 
 import medldm
-from napari_medldm.compare import PLANES, Comparison, residual_style, show_plane, uncertainty_style
-from napari_medldm.layers import WINDOWS, contrast_limits, derived_layer, entry_of, volume_of
+from napari_medldm.compare import Comparison, residual_style, uncertainty_style
+from napari_medldm.layers import derived_layer, volume_of
 from napari_medldm.request import Request
 
 KEYS = {"side by side": "F5", "wipe": "F6", "blink": "F7", "residual": "F8", "uncertainty": "F9"}
+LAYER_MS = 60
+
+
+class Done(NamedTuple):
+    """One restoration that has ended: its layers, and what it was made of and how."""
+
+    comparison: Comparison
+    volume: Any
+    mask: Any
+    request: Request
+    result: Any
 
 
 class JudgeBox(QGroupBox):
@@ -35,7 +45,7 @@ class JudgeBox(QGroupBox):
     def __init__(self, viewer: Any) -> None:
         super().__init__("Judge and save")
         self.viewer = viewer
-        self.done: list[tuple[Comparison, Request, Any, Any]] = []
+        self.done: list[Done] = []
         self.buttons: dict[str, QPushButton] = {}
         layout = QVBoxLayout(self)
         grid = QGridLayout()
@@ -56,15 +66,6 @@ class JudgeBox(QGroupBox):
             layout.addLayout(row)
         self.wipe.valueChanged.connect(lambda value: self._with_last(lambda c: c.wipe(value / 100)))
         self.threshold.valueChanged.connect(self._threshold)
-        self.window_, self.plane = QComboBox(), QComboBox()
-        self.window_.addItems(["window …", *WINDOWS])
-        self.plane.addItems(PLANES)
-        self.window_.currentTextChanged.connect(self._window)
-        self.plane.currentTextChanged.connect(lambda plane: show_plane(viewer, plane))
-        row = QHBoxLayout()
-        for widget in (self.plane, self.window_):
-            row.addWidget(widget)
-        layout.addLayout(row)
         saves = QGridLayout()
         actions = {
             "Save as NIfTI …": partial(self._ask, "nifti"),
@@ -83,41 +84,47 @@ class JudgeBox(QGroupBox):
 
     # --- results ---
 
-    def add(self, source: Any, volume: Any, request: Request, result: Any, then: Callable[[], None]) -> None:
-        """Layers of a restoration of `source`, above it; its settings and provenance stay with them.
+    def add(self, source: Any, layer: Any, run: tuple[Any, Any, Request, Any], then: Callable[[], None]) -> None:
+        """Residual and uncertainty beside the result's `layer`; settings and provenance stay with them.
 
-        `then` is called when all of them are there.
+        run : (scan, mask, request, restoration); `then` is called when all layers are there
         """
+        volume, mask, request, result = run
         report = result.report | {"request": request.to_dict()}
-        style = {"contrast_limits": source.contrast_limits, "colormap": source.colormap, "gamma": source.gamma}
         plans = (
-            (result.volume, "result", style),
-            (result.residual, "residual", residual_style(result.residual) | {"visible": False}),
-            (result.uncertainty, "uncertainty", uncertainty_style(result.uncertainty) | {"visible": False}),
+            (result.residual, "residual", residual_style),
+            (result.uncertainty, "uncertainty", uncertainty_style),
         )
-        layers: list[Any] = []
+        layers = [source, layer]
 
         def add_next() -> None:
-            """One layer a turn of the event loop: each takes about a tenth of a second."""
-            each, role, look = plans[len(layers)]
-            data, attributes, _ = derived_layer(each, role, source, report, **look)
+            """One layer at a time, and the window is drawn in between: each takes about a tenth of a second."""
+            if any(each not in self.viewer.layers for each in layers):
+                return
+            each, role, look = plans[len(layers) - 2]
+            data, attributes, _ = derived_layer(each, role, source, report, visible=False, **look(each))
             layers.append(self.viewer.add_image(data, **attributes))
-            if len(layers) < len(plans):
-                QTimer.singleShot(0, add_next)
+            self.viewer.layers.selection.active = layer
+            if len(layers) < 2 + len(plans):
+                QTimer.singleShot(LAYER_MS, add_next)
                 return
             self.close_comparisons()
-            self.done.append((Comparison(self.viewer, source, *layers), request, volume, result))
+            self.done.append(Done(Comparison(self.viewer, *layers), volume, mask, request, result))
             then()
 
-        QTimer.singleShot(0, add_next)
+        QTimer.singleShot(LAYER_MS, add_next)
 
     def last(self) -> Comparison | None:
         """The last restoration whose layers are still there."""
-        self.done = [each for each in self.done if each[0].alive()]
-        return self.done[-1][0] if self.done else None
+        self.done = [each for each in self.done if each.comparison.alive()]
+        return self.done[-1].comparison if self.done else None
 
-    def last_request(self) -> Request | None:
-        return self.done[-1][1] if self.last() is not None else None
+    def last_run(self) -> tuple[Any, Any, Request] | None:
+        """(layer of the scan, mask, request) of the last restoration."""
+        if self.last() is None:
+            return None
+        done = self.done[-1]
+        return done.comparison.source, done.mask, done.request
 
     def remove_last(self) -> bool:
         """Take the layers of the last restoration away; False where there is none."""
@@ -134,8 +141,8 @@ class JudgeBox(QGroupBox):
         return True
 
     def close_comparisons(self) -> None:
-        for comparison, *_ in self.done:
-            comparison.close()
+        for each in self.done:
+            each.comparison.close()
 
     # --- looking ---
 
@@ -161,12 +168,6 @@ class JudgeBox(QGroupBox):
 
         self._with_last(apply)
 
-    def _window(self, name: str) -> None:
-        for layer in self.viewer.layers:
-            entry = entry_of(layer)
-            if entry is not None and entry.role in ("scan", "result") and entry.volume.unit == "HU" and name in WINDOWS:
-                layer.contrast_limits = contrast_limits(entry.volume, name)
-
     # --- saving ---
 
     def _ask(self, kind: str, *_: Any) -> None:
@@ -187,7 +188,7 @@ class JudgeBox(QGroupBox):
         if comparison is None:
             self.message.setText("Restore a scan first.")
             return False
-        _, _, volume, result = self.done[-1]
+        volume, result = self.done[-1].volume, self.done[-1].result
         try:
             if kind == "report":
                 medldm.write_report(path, volume, result)

@@ -10,25 +10,22 @@ from numpy.typing import NDArray
 
 from medldm import MedldmError, Volume
 from napari_medldm.orientation import AXIS_LABELS, Display, display_of
+from napari_medldm.windows import limits
 
 KEY = "medldm"
 OBLIQUE_DEG = 1.0
-WINDOWS = {  # centre, width in HU
-    "soft tissue": (40, 400),
-    "brain": (40, 80),
-    "lung": (-600, 1500),
-    "bone": (400, 1800),
-}
-_SAMPLED = 2_000_000
+SHOWN_ALIKE = ("scan", "result", "preview", "display")
+_UNSAVED = {"preview": "a preview of what is being computed", "display": "a copy that was resampled to be looked at"}
 
 
 @dataclass
 class Entry:
     """What a layer shows.
 
-    role : "scan", "result", "residual" or "uncertainty"
+    role : "scan", "result", "residual", "uncertainty", "synthetic", or, never saved, "preview" and "display"
     of : name of the layer that it was made of
     report : the restoration's, for what a model made
+    window : name of the window last chosen for it, "" for none
     """
 
     volume: Volume
@@ -36,6 +33,12 @@ class Entry:
     role: str = "scan"
     of: str = ""
     report: dict[str, Any] = field(default_factory=dict)
+    window: str = ""
+
+    @property
+    def made(self) -> bool:
+        """Whether a model had a hand in it."""
+        return self.role not in ("scan", "display") or bool(self.report)
 
 
 def entry_of(layer: Any) -> Entry | None:
@@ -44,22 +47,26 @@ def entry_of(layer: Any) -> Entry | None:
     return found if isinstance(found, Entry) else None
 
 
+def family(viewer: Any, layer: Any) -> list[Any]:
+    """The scan that a layer was made of and all that shows its intensities: they are windowed alike."""
+    entry = entry_of(layer)
+    root = layer.name if entry is None else entry.of or layer.name
+    found = [(each, entry_of(each)) for each in viewer.layers]
+    return [each for each, e in found if e and e.role in SHOWN_ALIKE and root in (each.name, e.of)]
+
+
 def volume_of(layer: Any) -> Volume:
     """The scan that a layer shows, with what the user changed in it. Raises MedldmError for foreign layers."""
-    entry = entry_of(layer)
-    if entry is None:
-        raise MedldmError(
-            f"layer {layer.name}", "no known place in the patient", "a scan opened with medldm", "open it again"
-        )
-    return _current(entry, layer.data)
+    return volume_from_meta(layer.data, {"metadata": layer.metadata, "name": layer.name})
 
 
 def volume_from_meta(data: Any, meta: dict[str, Any]) -> Volume:
     """The same for a writer, which is given data and metadata. Raises MedldmError."""
-    entry = meta.get("metadata", {}).get(KEY)
+    entry, where = meta.get("metadata", {}).get(KEY), f"layer {meta.get('name', '')}"
     if not isinstance(entry, Entry):
-        name = meta.get("name", "")
-        raise MedldmError(f"layer {name}", "no known place in the patient", "a scan opened with medldm")
+        raise MedldmError(where, "no known place in the patient", "a scan opened with medldm", "open it again")
+    if entry.role in _UNSAVED:
+        raise MedldmError(where, _UNSAVED[entry.role], "a scan or a result", "take the layer that it was made of")
     return _current(entry, data)
 
 
@@ -69,18 +76,6 @@ def _current(entry: Entry, data: Any) -> Volume:
         raise MedldmError("layer", f"an array of shape {array.shape}", f"the scan's {entry.volume.array.shape}")
     same = np.shares_memory(array, entry.volume.array) or np.array_equal(array, entry.volume.array)
     return entry.volume if same else entry.volume.with_array(array, {"step": "edited in napari"})
-
-
-def contrast_limits(volume: Volume, window: str = "soft tissue") -> tuple[float, float]:
-    """Window of a CT by name; else the percentiles 1 and 99.5 of what is not background."""
-    if volume.unit == "HU":
-        centre, width = WINDOWS[window]
-        return centre - width / 2, centre + width / 2
-    if volume.unit == "grey8":
-        return 0.0, 255.0
-    values = volume.array.ravel()[:: max(1, volume.array.size // _SAMPLED)]
-    low, high = (float(v) for v in np.percentile(values, (1, 99.5)))
-    return low, high if high > low else low + 1
 
 
 Layer = tuple[NDArray[Any], dict[str, Any], str]
@@ -96,18 +91,21 @@ def layer_data(volume: Volume, name: str, entry: Entry | None = None, **style: A
         "translate": display.translate,
         "units": "mm",
         "axis_labels": AXIS_LABELS,
-        "contrast_limits": contrast_limits(volume) if "contrast_limits" not in style else None,
+        "contrast_limits": limits(volume) if "contrast_limits" not in style else None,
         "metadata": {KEY: entry},
     }
     return display.forward(volume.array), attributes | style, "image"
 
 
-def derived_layer(
-    volume: Volume, role: str, source: Any, report: dict[str, Any], **style: Any
-) -> Layer:
-    """A result, residual or uncertainty of the layer `source`."""
+def derived_layer(volume: Volume, role: str, source: Any, report: dict[str, Any], **style: Any) -> Layer:
+    """A result, residual, uncertainty, preview or display copy of the layer `source`."""
     entry = Entry(volume, display_of(volume.geometry), role, source.name, report)
     return layer_data(volume, f"{source.name} · {role}", entry, **style)
+
+
+def look_of(layer: Any) -> dict[str, Any]:
+    """What makes a second layer look like a first."""
+    return {"contrast_limits": layer.contrast_limits, "colormap": layer.colormap, "gamma": layer.gamma}
 
 
 def oblique_note(entry: Entry) -> str:

@@ -4,25 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari.components.overlays import TextOverlay
+
 from napari_medldm.layers import entry_of
 
 TEXT = "AI-processed, research use only"
+KEY = "medldm_mark"
+_BEHIND = (0.0, 0.0, 0.0, 0.8)
+_NOTHING = (0.0, 0.0, 0.0, 0.0)
+
+
+def is_marked(viewer: Any) -> bool:
+    """Whether the mark can be seen on a viewer's canvas."""
+    overlay = viewer.canvas.overlays.get(KEY)
+    return overlay is not None and overlay.visible and overlay.opacity == 1 and overlay.text == TEXT
 
 
 def update_mark(viewer: Any) -> None:
-    """Show the mark where a result is visible, hide it where none is."""
+    """Show the mark where something made by a model is visible, hide it where nothing is."""
     entries = [entry_of(layer) for layer in viewer.layers if layer.visible]
-    made = any(entry is not None and entry.role != "scan" for entry in entries)
-    overlay = viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
-    if made and overlay.text != TEXT:
-        overlay.text, overlay.color, overlay.font_size = TEXT, "orange", 9
-        overlay.position = "top_center"  # notices cover the lower edge
-    if overlay.visible != made:
-        overlay.visible = made
+    made = any(entry is not None and entry.made for entry in entries)
+    overlay = viewer.canvas.overlays[KEY]
+    if (overlay.opacity == 1) != made:
+        overlay.opacity, overlay.box_color = float(made), _BEHIND if made else _NOTHING
 
 
 def keep_marked(viewer: Any) -> None:
-    """Update the mark whenever layers come, go, or change their visibility."""
+    """Update the mark whenever layers come, go, or change their visibility; once a viewer is enough.
+
+    The mark is always drawn, and transparent where nothing is to be marked. Its letters become textures when
+    it is drawn first; if that happened while layers come and go, drawing under software OpenGL would take a
+    quarter of a second, and now and then crash.
+    """
+    if KEY in viewer.canvas.overlays:
+        return
 
     def watch(layer: Any) -> None:
         layer.events.visible.connect(lambda event: update_mark(viewer))
@@ -31,6 +46,10 @@ def keep_marked(viewer: Any) -> None:
         watch(event.value)
         update_mark(viewer)
 
+    # above, as notices cover the lower edge
+    viewer.canvas.overlays[KEY] = TextOverlay(
+        text=TEXT, color="orange", font_size=9, position="top_center", opacity=0.0, box_color=_NOTHING, visible=True
+    )
     for layer in viewer.layers:
         watch(layer)
     viewer.layers.events.inserted.connect(inserted)

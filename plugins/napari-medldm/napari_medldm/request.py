@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,14 +17,23 @@ CONTEXT = 16  # voxels around a slice or region that the model sees, too
 FEATHER = 6  # voxels over which a region's edge fades
 
 
+TASKS = {"denoise": "denoise", "super-resolve": "super_resolve", "inpaint": "inpaint", "synthesize": "synthesize"}
+
+
+def tasks() -> list[str]:
+    """What the installed medldm can do."""
+    return [task for task, function in TASKS.items() if hasattr(medldm, function)]
+
+
 @dataclass(frozen=True)
 class Request:
     """Settings of one restoration; plain data, so that it can be kept and run again.
 
-    task : "denoise" or "super-resolve"
+    task : one of `tasks()`
     scale : an axis of the scan, for super-resolution
     noise_std : in the scan's unit, None to estimate it
     mode : 0 (fidelity) to 1 (perceptual)
+    count : of new scans, for synthesis
     """
 
     task: str
@@ -35,6 +44,7 @@ class Request:
     steps: int = 20
     seed: int = 0
     scale: tuple[int, int, int] = (1, 1, 1)
+    count: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +73,13 @@ def run(volume: Volume, request: Request, model: Any, progress: Progress, previe
     if request.task == "super-resolve":
         return medldm.super_resolve(volume, scale=request.scale, **common)
     return medldm.denoise(volume, **common)
+
+
+def new_scans(request: Request, model: Any, progress: Progress) -> Iterator[Volume]:
+    """`count` scans that were never measured. Raises MedldmError, and whatever `progress` raises to cancel."""
+    return medldm.synthesize(
+        model=model, n=request.count, seed=request.seed, steps=request.steps, progress=progress
+    )
 
 
 def region_of_slice(volume: Volume, axis: int, index: int) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import medldm
 from medldm import Cancelled, MedldmError
-from napari_medldm.request import run, run_region
+from napari_medldm.request import new_scans, run, run_region
 
 
 def send(stream: BinaryIO, message: Any) -> None:
@@ -33,12 +33,15 @@ def receive(stream: BinaryIO) -> Any:
     return pickle.loads(content)
 
 
-def _restore(volume: Any, mask: Any, request: Any, models: dict[str, Any], progress: Any, preview: Any) -> Any:
+def _model(name: str, models: dict[str, Any], progress: Any) -> Any:
     progress("load", 0, 1)
-    if request.model not in models:
+    if name not in models:
         models.clear()  # one at a time: a scan and two models may be more than the memory holds
-        models[request.model] = medldm.load_model(request.model)
-    model = models[request.model]
+        models[name] = medldm.load_model(name)
+    return models[name]
+
+
+def _restore(volume: Any, mask: Any, request: Any, model: Any, progress: Any, preview: Any) -> Any:
     for warning in model.fits(volume, request.scale):
         progress(f"warning: {warning}", 0, 1)
     if mask is not None:
@@ -78,8 +81,14 @@ def main() -> None:
     while True:
         ready.acquire()
         _, volume, mask, request = waiting.pop(0)
+        result = None
         try:
-            result = _restore(volume, mask, request, models, progress, lambda shown: send(out, ("preview", shown)))
+            model = _model(request.model, models, progress)
+            if request.task == "synthesize":
+                for scan in new_scans(request, model, progress):
+                    send(out, ("made", scan))
+            else:
+                result = _restore(volume, mask, request, model, progress, lambda shown: send(out, ("preview", shown)))
         except Cancelled:
             send(out, ("cancelled",))
         except MedldmError as failure:
@@ -93,8 +102,7 @@ def main() -> None:
             send(out, ("failed", text))
         else:
             send(out, ("finished", result))
-            del result
-        del volume, mask
+        del volume, mask, result
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,3 +53,66 @@ def pack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packs")
     tiny_model(folder, 3, scale=0.05)
     return str(folder / "tiny-3d")
+
+
+@pytest.fixture
+def viewer(display, make_napari_viewer):
+    return make_napari_viewer(show=True)
+
+
+@pytest.fixture
+def panel(viewer):
+    """The panel beside the canvas; what it started ends with the test."""
+    from napari_medldm.panel import RestorePanel
+
+    widget = RestorePanel(viewer)
+    viewer.window.add_dock_widget(widget, name="medldm", area="right")
+    yield widget
+    if widget.job is not None:
+        widget.job.cancel()
+    widget.workshop.close()
+    widget.view.close_views()
+    widget.judge.close_comparisons()
+
+
+@pytest.fixture
+def until(qtbot):
+    """Run the event loop until a condition holds."""
+    return lambda condition, seconds=180: qtbot.waitUntil(condition, timeout=seconds * 1000)
+
+
+@pytest.fixture
+def restored(panel, until):
+    """Press the button and wait for the layers."""
+
+    def press():
+        count = len(panel.judge.done)
+        panel.start.click()
+        until(lambda: len(panel.judge.done) > count or bool(panel.job is None and panel.message.text()))
+        assert "Done" in panel.message.text(), panel.message.text()
+        return panel.judge.done[-1]
+
+    return press
+
+
+@pytest.fixture
+def phantom(viewer, panel, pack):
+    """The layer of a phantom, and a tiny pack to restore it with."""
+    viewer.open_sample("napari-medldm", "mr")
+    panel.form.model.addItem(pack)
+    panel.form.model.setCurrentText(pack)
+    return viewer.layers[-1]
+
+
+@pytest.fixture
+def compared(phantom, restored):
+    """The phantom, restored."""
+    return restored().comparison
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    folder = Path(os.environ.get("MEDLDM_DATA") or Path(__file__).parents[4] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("no real data: MEDLDM_DATA is not set to a folder")
+    return folder

@@ -1,47 +1,16 @@
 """In a real window: every contribution opens, a scan is opened, restored, compared, saved and opened again."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from napari_medldm.chooser import Chooser
 from napari_medldm.compare import show_plane
 from napari_medldm.layers import entry_of
-from napari_medldm.mark import TEXT
+from napari_medldm.mark import is_marked
 from napari_medldm.panel import RestorePanel
 
 import medldm
 
 pytestmark = pytest.mark.usefixtures("display")
-
-
-@pytest.fixture
-def viewer(make_napari_viewer):
-    return make_napari_viewer(show=True)
-
-
-@pytest.fixture
-def panel(viewer):
-    widget = RestorePanel(viewer)
-    viewer.window.add_dock_widget(widget, name="medldm", area="right")
-    yield widget
-    if widget.job is not None:
-        widget.job.cancel()
-    widget.workshop.close()
-    widget.judge.close_comparisons()
-
-
-def until(qtbot, condition, seconds=180):
-    qtbot.waitUntil(condition, timeout=seconds * 1000)
-
-
-def restored(qtbot, panel):
-    """Press the button and wait for the layers."""
-    count = len(panel.judge.done)
-    panel.start.click()
-    until(qtbot, lambda: len(panel.judge.done) > count or bool(panel.job is None and panel.message.text()))
-    assert "Done" in panel.message.text(), panel.message.text()
-    return panel.judge.done[-1]
 
 
 def test_every_contribution_opens(viewer, tmp_path):
@@ -66,24 +35,24 @@ def test_every_contribution_opens(viewer, tmp_path):
             widget.workshop.close()
 
 
-def test_from_a_dicom_folder_to_a_derived_series(viewer, panel, qtbot, data_dir, tmp_path):
+def test_from_a_dicom_folder_to_a_derived_series(viewer, panel, until, data_dir, tmp_path):
     folder = data_dir / "dicom" / "mr_philips_mprage_classic"
     viewer.open(str(folder), plugin="napari-medldm")
     source = viewer.layers[-1]
     before = np.array(source.data)
-    panel.model.setCurrentText("brain-t1-2mm")
-    panel.seed.setValue(3)
+    panel.form.model.setCurrentText("brain-t1-2mm")
+    panel.form.seed.setValue(3)
     assert panel.start.isEnabled() and "about" in panel.advice.text()
     said = []
     panel.start.click()
     panel.job.progressed.connect(lambda *content: said.append(content))
-    until(qtbot, lambda: bool(panel.judge.done))
+    until(lambda: bool(panel.judge.done))
     assert [each[1] for each in said if each[0] == "denoise"] == [1, 2, 3]
-    comparison, _, volume, result = panel.judge.done[-1]
+    comparison, volume, _, _, result = panel.judge.done[-1]
     wanted = medldm.denoise(folder, model="brain-t1-2mm", seed=3)
     np.testing.assert_allclose(result.array, wanted.array, rtol=1e-4, atol=1e-2)
     np.testing.assert_array_equal(source.data, before)
-    assert viewer.canvas.overlays.text.visible and viewer.canvas.overlays.text.text == TEXT
+    assert is_marked(viewer)
     assert comparison.result.contrast_limits == source.contrast_limits
 
     assert panel.judge.save("dicom", tmp_path / "derived")
@@ -100,16 +69,6 @@ def test_from_a_dicom_folder_to_a_derived_series(viewer, panel, qtbot, data_dir,
     np.testing.assert_allclose(saved.geometry.affine, volume.geometry.affine, rtol=1e-6, atol=1e-6)
     assert not panel.judge.save("dicom", tmp_path / "derived")  # never over what is there
     assert "existing" in panel.judge.message.text()
-
-
-@pytest.fixture
-def compared(viewer, panel, qtbot, pack):
-    """A phantom, restored by a tiny pack."""
-    viewer.open_sample("napari-medldm", "mr")
-    panel.model.addItem(pack)
-    panel.model.setCurrentText(pack)
-    comparison, *_ = restored(qtbot, panel)
-    return comparison
 
 
 def test_modes_show_what_they_say(viewer, panel, compared, qtbot):
@@ -152,61 +111,61 @@ def test_the_wipe_shows_the_result_on_the_right(viewer, panel, compared):
     assert part not in viewer.layers
 
 
-def test_undo_and_run_again(viewer, panel, compared, qtbot):
+def test_undo_and_run_again(viewer, panel, compared, until):
     first = np.array(compared.result.data)
-    panel.seed.setValue(99)
+    panel.form.seed.setValue(99)
     panel.again.click()
-    until(qtbot, lambda: len(panel.judge.done) == 2)
-    assert panel.seed.value() == 0
+    until(lambda: len(panel.judge.done) == 2)
+    assert panel.form.seed.value() == 0
     np.testing.assert_array_equal(panel.judge.done[-1][0].result.data, first)
     panel.undo.click()
     panel.undo.click()
     assert [layer.name for layer in viewer.layers] == ["MR phantom"]
-    assert not viewer.canvas.overlays.text.visible
+    assert not is_marked(viewer)
 
 
-def test_a_drawn_region_changes_nothing_outside(viewer, panel, qtbot, pack):
+def test_a_drawn_region_changes_nothing_outside(viewer, panel, restored, pack):
     viewer.open_sample("napari-medldm", "mr")
     source = viewer.layers[-1]
     show_plane(viewer, "axial")
-    panel.model.addItem(pack)
-    panel.model.setCurrentText(pack)
-    panel.place.setCurrentText("drawn region")
+    panel.form.model.addItem(pack)
+    panel.form.model.setCurrentText(pack)
+    panel.form.place.setCurrentText("drawn region")
     panel.start.click()
     assert "nothing drawn" in panel.message.text()
     point = np.array(viewer.dims.point)
     corners = np.array([[point[0], y, x] for y, x in ((-40, -40), (-40, 40), (40, 40), (40, -40))])
     viewer.add_shapes([corners], shape_type="rectangle", units="mm", axis_labels=("I", "P", "L"))
-    comparison, *_ = restored(qtbot, panel)
+    comparison, *_ = restored()
     changed = np.argwhere(comparison.result.data != source.data)
     assert len(np.unique(changed[:, 0])) == 1
     world = np.array([source.data_to_world(voxel) for voxel in changed])
     assert np.abs(world[:, 1:]).max() <= 41 and len(changed) > 300
 
 
-def test_cancel_and_errors_leave_the_scan(viewer, panel, qtbot, pack):
+def test_cancel_and_errors_leave_the_scan(viewer, panel, until, pack):
     viewer.open_sample("napari-medldm", "mr")
-    panel.model.addItem(pack)
-    panel.model.setCurrentText(pack)
-    panel.dial.setValue(100)
-    panel.steps.setValue(200)
+    panel.form.model.addItem(pack)
+    panel.form.model.setCurrentText(pack)
+    panel.form.dial.setValue(100)
+    panel.form.steps.setValue(200)
     panel.start.click()
-    until(qtbot, lambda: panel.progress.maximum() == 200 and panel.progress.value() >= 2)
+    until(lambda: panel.progress.maximum() == 200 and panel.progress.value() >= 2)
     panel.stop.click()
-    until(qtbot, lambda: panel.job is None)
+    until(lambda: panel.job is None)
     assert "Cancelled" in panel.message.text()
     assert [layer.name for layer in viewer.layers] == ["MR phantom"]
-    panel.model.addItem("no-such-model")
-    panel.model.setCurrentText("no-such-model")
+    panel.form.model.addItem("no-such-model")
+    panel.form.model.setCurrentText("no-such-model")
     panel.start.click()
-    until(qtbot, lambda: panel.job is None)
+    until(lambda: panel.job is None)
     assert "no such name" in panel.message.text() and panel.start.isEnabled()
 
 
 def test_models_that_do_not_fit_say_why(viewer, panel):
     viewer.open_sample("napari-medldm", "mr")
-    index = panel.model.findText("chest-xray-256")
-    item = panel.model.model().item(index)
+    index = panel.form.model.findText("chest-xray-256")
+    item = panel.form.model.model().item(index)
     assert not item.isEnabled() and "single images" in item.toolTip()
 
 
@@ -248,14 +207,3 @@ def test_measuring_by_hand(viewer):
     inside = layer.data[index, int(np.ceil(low[0])) : int(high[0]), int(np.ceil(low[1])) : int(high[1])]
     assert rows[0]["mean"] == pytest.approx(float(inside.mean()), abs=3)
     assert rows[1]["CNR"] >= 0
-
-
-@pytest.fixture(scope="session")
-def data_dir():
-    import os
-
-    folder = Path(os.environ.get("MEDLDM_DATA") or Path(__file__).parents[4] / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip("no real data: MEDLDM_DATA is not set to a folder")
-    return folder
-

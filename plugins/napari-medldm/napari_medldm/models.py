@@ -1,0 +1,46 @@
+"""The installed models in a list: those that fit can be chosen, the others say why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtWidgets import QComboBox
+
+import medldm
+from medldm import Volume
+
+
+def reason_against(pack: Any, volume: Volume | None) -> str:
+    """Why a model cannot take a scan, "" if it can; what else it doubts it says before it runs."""
+    if pack.problem or volume is None:
+        return str(pack.problem)
+    slices = volume.array.shape[2]
+    if pack.dims == 2 and slices != 1:
+        return f"a model of single images; this scan has {slices} slices"
+    if pack.dims == 3 and min(volume.array.shape) == 1:
+        return "a model of volumes; this scan is a single image"
+    return ""
+
+
+class ModelBox(QComboBox):
+    """Names of the installed models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packs = medldm.installed_models()
+        self.addItems([pack.name for pack in self.packs])
+
+    def mark(self, volume: Volume | None) -> None:
+        """Leave those to choose from that can take `volume` (all that work, for None)."""
+        first = None
+        for index, pack in enumerate(self.packs):
+            item, reason = self.model().item(index), reason_against(pack, volume)
+            item.setEnabled(not reason)
+            item.setToolTip(reason)
+            first = index if first is None and not reason else first
+        if first is not None and not self.fits():
+            self.setCurrentIndex(first)
+
+    def fits(self) -> bool:
+        """Whether the chosen model can be used."""
+        return self.count() > 0 and self.model().item(self.currentIndex()).isEnabled()

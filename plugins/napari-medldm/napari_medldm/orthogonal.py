@@ -1,0 +1,150 @@
+"""Axial, coronal and sagittal beside the main canvas, linked by a crosshair; the voxels are shared, not copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Layer, Vectors
+from napari.qt import QtViewer
+from qtpy.QtWidgets import QHBoxLayout, QWidget
+
+from napari_medldm.compare import PLANES, show_plane
+from napari_medldm.mark import keep_marked, update_mark
+
+CROSSHAIR = "crosshair"
+_FOLLOWED = ("contrast_limits", "colormap", "gamma", "opacity", "blending", "visible", "scale", "translate", "data")
+
+
+class OrthogonalViews(QWidget):
+    """Three more views of the images in `viewer`. A click moves the crosshair, in the main canvas too."""
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.models = {plane: ViewerModel(title=plane) for plane in PLANES}
+        self._copies: dict[str, list[tuple[Layer, Layer]]] = {plane: [] for plane in PLANES}
+        self._connections: list[tuple[Any, Callable[..., None]]] = []
+        self._moving = False
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        self.canvases = []
+        for model in self.models.values():
+            keep_marked(model)
+            canvas = QtViewer(model, show_welcome_screen=False)
+            canvas.setMinimumSize(120, 120)
+            canvas.controls.hide()
+            canvas.dims.hide()
+            layout.addWidget(canvas)
+            self.canvases.append(canvas)
+            self._listen(model.dims.events.point, partial(self._moved, model))
+            model.mouse_drag_callbacks.append(self._clicked)
+        viewer.mouse_drag_callbacks.append(self._clicked)
+        self._listen(viewer.dims.events.point, partial(self._moved, viewer))
+        for event in (viewer.layers.events.inserted, viewer.layers.events.removed, viewer.layers.events.reordered):
+            self._listen(event, self._update_layers)
+        self._update_layers()
+
+    def point(self) -> tuple[float, ...]:
+        """The crosshair, mm in napari's world (inferior, posterior, left)."""
+        return tuple(self.viewer.dims.point)
+
+    def close_views(self) -> None:
+        """Cut all links and free the canvases; safe to call again."""
+        for emitter, callback in self._connections:
+            emitter.disconnect(callback)
+        self._connections.clear()
+        if self._clicked in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self._clicked)
+        for canvas in self.canvases:
+            canvas.close()
+            canvas.deleteLater()
+        self.canvases.clear()
+        for plane, model in self.models.items():
+            self._copies[plane].clear()
+            model.layers.clear()
+
+    def _listen(self, emitter: Any, callback: Callable[..., None]) -> None:
+        emitter.connect(callback)
+        self._connections.append((emitter, callback))
+
+    # --- layers ---
+
+    def _update_layers(self, event: Any = None) -> None:
+        wanted = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+        for plane, model in self.models.items():
+            first = not self._copies[plane]
+            kept = {id(layer): copy for layer, copy in self._copies[plane] if layer in wanted}
+            pairs = [(layer, kept.get(id(layer)) or self._copy(layer, model)) for layer in wanted]
+            for _, copy in self._copies[plane]:
+                if all(copy is not each for _, each in pairs):
+                    model.layers.remove(copy)
+            for index, (_, copy) in enumerate(pairs):
+                now = model.layers.index(copy)
+                if now != index:
+                    model.layers.move(now, index)
+            self._copies[plane] = pairs
+            if first and pairs:
+                show_plane(model, plane)
+        self._moved(self.viewer)
+
+    def _copy(self, layer: Layer, model: ViewerModel) -> Layer:
+        copy = Layer.create(*layer.as_layer_data_tuple())
+        model.layers.append(copy)
+        for name in _FOLLOWED:
+            self._listen(getattr(layer.events, name), partial(_follow, layer, copy, name, model))
+        return copy
+
+    # --- the crosshair ---
+
+    def _moved(self, origin: Any, event: Any = None) -> None:
+        if self._moving or not self.viewer.layers:
+            return
+        self._moving = True
+        point = np.asarray(origin.dims.point, dtype=float)[-3:]
+        for each in (self.viewer, *self.models.values()):
+            if each is not origin and each.dims.ndim == 3:
+                each.dims.point = tuple(point)
+        for plane, model in self.models.items():
+            if self._copies[plane] and model.dims.ndim == 3:
+                self._draw(model, plane, point)
+        self._moving = False
+
+    def _draw(self, model: ViewerModel, plane: str, point: Any) -> None:
+        """Two lines through the point, as long as the scan, in the slice that is shown."""
+        low, high = model.layers.extent.world
+        lines = np.zeros((2, 2, 3))
+        for line, axis in zip(lines, PLANES[plane][1:], strict=True):
+            line[0] = model.dims.point
+            line[0, axis] = low[axis]
+            line[1, axis] = high[axis] - low[axis]
+        existing = [layer for layer in model.layers if isinstance(layer, Vectors)]
+        if existing:
+            existing[0].data = lines
+            return
+        width = float(np.min(model.layers.extent.step)) / 2
+        style = {"vector_style": "line", "edge_color": "cyan", "edge_width": width, "opacity": 0.5}
+        model.add_vectors(lines, name=CROSSHAIR, units="mm", axis_labels=("I", "P", "L"), **style)
+
+    def _clicked(self, viewer: Any, event: Any) -> Any:
+        """A press and release without a move in between; drags go on to move and zoom the image."""
+        yield
+        dragged = False
+        while event.type == "mouse_move":
+            dragged = True
+            yield
+        active = viewer.layers.selection.active
+        drawing = active is not None and str(active.mode) not in ("pan_zoom", "Mode.PAN_ZOOM")
+        if not dragged and not drawing and len(event.position) == 3 and viewer.dims.ndisplay == 2:
+            viewer.dims.point = tuple(event.position)
+
+
+def _follow(layer: Any, copy: Any, name: str, model: ViewerModel, event: Any = None) -> None:
+    if name == "data":
+        copy.metadata = layer.metadata
+        update_mark(model)
+    setattr(copy, name, getattr(layer, name))

@@ -1,0 +1,111 @@
+"""How scans are shown: plane, window, three linked views, and oblique scans straightened to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from napari.qt.threading import thread_worker
+from qtpy.QtWidgets import QComboBox, QGridLayout, QGroupBox, QLabel, QPushButton
+
+from napari_medldm.compare import PLANES, show_plane
+from napari_medldm.layers import OBLIQUE_DEG, derived_layer, entry_of, family, look_of, oblique_note
+from napari_medldm.straighten import straightened
+from napari_medldm.windows import limits, windows_for
+
+ORTHOGONAL_KEY = "F4"
+BY_HAND = "window: by hand"
+
+
+class ViewBox(QGroupBox):
+    """Acts on the scan that `source()` gives, and on all that was made of it."""
+
+    def __init__(self, viewer: Any, source: Callable[[], Any | None]) -> None:
+        super().__init__("View")
+        self.viewer, self.source, self.views, self._dock = viewer, source, None, None
+        self.plane, self.window_ = QComboBox(), QComboBox()
+        self.plane.addItems(PLANES)
+        self.orthogonal = QPushButton(f"three planes ({ORTHOGONAL_KEY})")
+        self.orthogonal.setCheckable(True)
+        self.straighten, self.note = QPushButton("show along the patient's axes"), QLabel()
+        self.note.setWordWrap(True)
+        tips = {
+            self.window_: "Kept for each scan, and the same for what was made of it.",
+            self.orthogonal: "Axial, coronal and sagittal beside the canvas; a click moves the crosshair.",
+            self.straighten: "Adds a resampled copy, to be looked at alone: it is neither restored nor saved.",
+        }
+        for widget, text in tips.items():
+            widget.setToolTip(text)
+        layout = QGridLayout(self)
+        layout.addWidget(self.plane, 0, 0)
+        layout.addWidget(self.window_, 0, 1)
+        layout.addWidget(self.orthogonal, 1, 0)
+        layout.addWidget(self.straighten, 1, 1)
+        layout.addWidget(self.note, 2, 0, 1, 2)
+        self.plane.currentTextChanged.connect(lambda plane: show_plane(viewer, plane))
+        self.window_.currentTextChanged.connect(self._window)
+        self.orthogonal.toggled.connect(self._orthogonal)
+        self.straighten.clicked.connect(self._straighten)
+        viewer.bind_key(ORTHOGONAL_KEY, lambda viewer: self.orthogonal.toggle(), overwrite=True)
+        self.follow()
+
+    def follow(self) -> None:
+        """Show what is true of the chosen scan."""
+        source = self.source()
+        entry = None if source is None else entry_of(source)
+        self.note.setText("" if entry is None else oblique_note(entry))
+        self.note.setVisible(bool(self.note.text()))
+        self.straighten.setEnabled(entry is not None and entry.display.tilt_deg > OBLIQUE_DEG)
+        self.window_.blockSignals(True)
+        self.window_.clear()
+        if entry is not None:
+            self.window_.addItems([BY_HAND, *windows_for(entry.volume)])
+            if entry.window and np.allclose(source.contrast_limits, limits(entry.volume, entry.window)):
+                self.window_.setCurrentText(entry.window)
+        self.window_.blockSignals(False)
+
+    def _window(self, name: str) -> None:
+        source = self.source()
+        if source is None or name in ("", BY_HAND):
+            return
+        chosen = limits(entry_of(source).volume, name)
+        for layer in family(self.viewer, source):
+            layer.contrast_limits = chosen
+            entry_of(layer).window = name
+
+    # --- three planes ---
+
+    def _orthogonal(self, on: bool) -> None:
+        self.close_views()
+        if on:
+            from napari_medldm.orthogonal import OrthogonalViews
+
+            self.views = OrthogonalViews(self.viewer)
+            self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="bottom")
+
+    def close_views(self) -> None:
+        """Take the three views away."""
+        views, self.views = self.views, None
+        if views is not None:
+            views.close_views()
+            self.viewer.window.remove_dock_widget(self._dock)
+            views.deleteLater()
+            self._dock = None
+
+    # --- oblique scans ---
+
+    def _straighten(self) -> None:
+        """Resample in the background; the copy is a layer of its own."""
+        source = self.source()
+        entry = entry_of(source)
+        self.straighten.setEnabled(False)
+
+        def show(volume: Any) -> None:
+            data, attributes, _ = derived_layer(volume, "display", source, entry.report, **look_of(source))
+            attributes["name"] = f"{source.name} · along the patient's axes, to be looked at only"
+            self.viewer.add_image(data, **attributes)
+            source.visible = False
+
+        worker = thread_worker(straightened, connect={"returned": show}, start_thread=False)(entry.volume)
+        worker.start()

@@ -1,0 +1,45 @@
+"""Windows to look at a scan through: by centre and width in HU, or by percentiles where the unit means nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medldm import Volume
+
+CT = {  # centre, width in HU: the values in common use (Radiopaedia, "Windowing (CT)")
+    "soft tissue": (40, 400),
+    "liver": (30, 150),
+    "mediastinum": (50, 350),
+    "lung": (-600, 1500),
+    "bone": (400, 1800),
+    "brain": (40, 80),
+    "stroke": (40, 40),
+    "temporal bone": (600, 2800),
+}
+PERCENTILES = {
+    "percentiles 1 to 99.5": (1.0, 99.5),
+    "percentiles 2 to 98": (2.0, 98.0),
+    "percentiles 5 to 90": (5.0, 90.0),
+    "whole range": (0.0, 100.0),
+}
+_SAMPLED = 2_000_000
+
+
+def windows_for(volume: Volume) -> tuple[str, ...]:
+    """Names of the windows that suit a scan's unit; the first is the one it is opened with."""
+    return tuple(CT if volume.unit == "HU" else PERCENTILES)
+
+
+def limits(volume: Volume, name: str = "") -> tuple[float, float]:
+    """Lowest and highest value of a window, in the scan's unit; the first of `windows_for` for "".
+
+    Raises KeyError for a name that is none of them.
+    """
+    if volume.unit == "HU":
+        centre, width = CT[name or "soft tissue"]
+        return centre - width / 2, centre + width / 2
+    if volume.unit == "grey8" and not name:
+        return 0.0, 255.0
+    values = volume.array.ravel()[:: max(1, volume.array.size // _SAMPLED)]
+    low, high = (float(v) for v in np.percentile(values, PERCENTILES[name or "percentiles 1 to 99.5"]))
+    return low, high if high > low else low + 1
