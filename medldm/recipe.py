@@ -215,6 +215,7 @@ class Recipe(CodeRecipe):
     synthesis_scale: float = 1.0
     seed: int = 0
     checkpoint_seconds: float = Field(120.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     validation_fraction: float = Field(0.04, ge=0, lt=1)
     augment_gain: float = Field(0.0, ge=0)
     augment_zoom: float = Field(1.0, ge=1)

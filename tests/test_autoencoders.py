@@ -123,7 +123,8 @@ def test_a_codebook_stays_alive_and_finds_the_clusters():
         points = centres[which] + 0.05 * torch.randn(1024, 4, generator=generator)
         book(points.T.reshape(1, 4, 32, 32))
     book.eval()
-    points = (centres.repeat_interleave(64, 0) + 0.05 * torch.randn(1024, 4, generator=generator)).T.reshape(1, 4, 32, 32)
+    points = centres.repeat_interleave(64, 0) + 0.05 * torch.randn(1024, 4, generator=generator)
+    points = points.T.reshape(1, 4, 32, 32)
     rounded, _ = book(points)
     assert (rounded - points).norm(dim=1).max() < 0.6
     assert len(book.codes(points).unique()) > 0.8 * 64
@@ -133,7 +134,7 @@ def test_a_codebook_stays_alive_and_finds_the_clusters():
     ("table", "reason"),
     [
         ({"factor": [4, 4, 4], "channels": 4}, "one number, or 2"),
-        ({"factor": 4, "channels": 4, "quantizer": {"kind": "levels", "levels": [4, 4]}}, "one number a latent channel"),
+        ({"factor": 4, "channels": 4, "quantizer": {"kind": "levels", "levels": [4, 4]}}, "a latent channel"),
         ({"kind": "linaer", "factor": 4, "channels": 4}, "linear"),
         ({"factor": 0, "channels": 4}, "greater than"),
     ],

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from medldm.errors import RunError
 from medldm.recipe import StageTable
-from medldm.training.data import Batches
+from medldm.training.average import WeightAverage
+from medldm.training.batches import Batch
 from medldm.training.stages import Stage
 
 Progress = Callable[[str, int, int], None]
 REPORT_STEPS = 20
-
-
-def fastest_precision(device: torch.device) -> str:
-    """bf16 where the hardware multiplies it, fp32 elsewhere."""
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "32-true"
+MOST_SKIPPED = 20
 
 
 def learning_rate(step: int, table: StageTable) -> float:
@@ -37,95 +32,150 @@ def learning_rate(step: int, table: StageTable) -> float:
     return table.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, table.steps - warm))))
 
 
-def warming_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """Exponential average whose memory grows with the run, a tenth of it, up to ``1 / (1 - decay)`` steps.
-
-    With the full memory from the start, the average of a short run is mostly what it began with.
-    """
-
-    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        share = max(1 - decay, 9 / (10 + int(count)))
-        for mean, value in zip(averaged, current, strict=True):
-            mean.lerp_(value, share)
-
-    return average
-
-
 @dataclass
 class Hooks:
-    """What the loop tells the outside: progress, scalars, checkpoints, pictures."""
+    """What the loop tells the outside: progress, scalars, checkpoints (at most so often), a smaller batch."""
 
     progress: Progress | None
     scalars: Callable[[str, dict[str, float], int], None]
     checkpoint: Callable[[dict[str, Any]], None]
-    pictures: Callable[[str, int], None]
+    checkpoint_seconds: float
+    note: Callable[[str], None]
+
+
+def _out_of_memory(failure: RuntimeError) -> bool:
+    text = str(failure)
+    return isinstance(failure, torch.OutOfMemoryError) or "DefaultCPUAllocator" in text or "not enough memory" in text
+
+
+class _Step:
+    """Gradients of a batch, in parts that fit the memory: a part is halved until it does."""
+
+    def __init__(self, name: str, fabric: Fabric, module: _FabricModule, note: Callable[[str], None]) -> None:
+        self.name, self.fabric, self.module, self.note = name, fabric, module, note
+        self.part: int | None = None
+
+    def gradients(self, batch: Batch, clear: Callable[[], None]) -> dict[str, Tensor]:
+        """Accumulate the gradients of the batch's mean losses, which are returned, detached. Raises RunError."""
+        while True:
+            clear()
+            try:
+                return self._accumulate(batch)
+            except RuntimeError as failure:
+                if not _out_of_memory(failure):
+                    raise
+                size = self.part or len(batch.x)
+                if size == 1 or self.fabric.world_size > 1:
+                    do = "a smaller crop or network" if size == 1 else "a smaller batch_size, or more processes"
+                    raise RunError(f"stage {self.name}", "out of memory", do) from None
+                self.part = -(-size // 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.note(f"stage {self.name}: out of memory; going on with {self.part} examples at a time")
+
+    def _accumulate(self, batch: Batch) -> dict[str, Tensor]:
+        parts = batch.split(self.part or len(batch.x))
+        total: dict[str, Tensor] = {}
+        for number, part in enumerate(parts, start=1):
+            share = len(part.x) / len(batch.x)
+            with self.fabric.no_backward_sync(self.module, enabled=number < len(parts)):
+                losses = self.module(part)
+                self.fabric.backward(losses["loss"] * share)
+            for key, value in losses.items():
+                total[key] = total.get(key, torch.zeros_like(value.detach())) + share * value.detach()
+        return total
+
+
+def _culprits(stage: Stage, batch: Batch, names: Callable[[int], str]) -> str:
+    """The scans whose own loss is not finite; all of the batch's where no single one is to blame."""
+    with torch.no_grad():
+        bad = [
+            int(part.scans[0]) for part in batch.split(1) if not bool(torch.isfinite(cast(Tensor, stage(part)["loss"])))
+        ]
+    return "; ".join(names(n) for n in dict.fromkeys(bad or batch.scans.tolist()))
 
 
 def run_stage(
     name: str,
     fabric: Fabric,
     stage: Stage,
-    batches: Batches,
+    batches: Callable[[int], Iterable[tuple[int, Batch]]],
+    scan_name: Callable[[int], str],
     table: StageTable,
     hooks: Hooks,
+    precision: str,
     resume: dict[str, Any] | None,
 ) -> dict[str, float]:
-    """Train `stage.trained` for `table.steps` steps, then give it its averaged weights.
+    """Train `stage` for `table.steps` steps, then give `stage.trained` its averaged weights.
 
-    Returns the mean losses of the last tenth. Raises RunError at a loss or gradient that is not finite,
-    before the step is taken.
+    batches : given the first step, yields (step, batch) to the last
+    Returns the mean losses of the last tenth. Raises RunError, naming step and scans, at a loss or gradient that
+    is not finite, before the step is taken.
     """
-    fresh = dict(stage.trained.named_parameters())
-    optimizer = torch.optim.AdamW(list(fresh.values()), lr=table.lr, weight_decay=1e-3, betas=(0.9, 0.99))
-    ema = AveragedModel(stage.trained, multi_avg_fn=warming_average(table.ema), device=fabric.device)
-    first = 0
+    groups = [{"params": list(module.parameters()), "lr_scale": scale} for module, scale in stage.learners()]
+    optimizer = torch.optim.AdamW(groups, lr=table.lr, weight_decay=1e-3, betas=(0.9, 0.99))
+    average = WeightAverage(stage.trained, table.ema)
+    first, skipped = 0, 0
     if resume is not None:
-        stage.trained.load_state_dict(resume["weights"])
-        ema.load_state_dict(resume["ema"])
+        for (module, _), weights in zip(stage.learners(), resume["weights"], strict=True):
+            module.load_state_dict(weights)
+        average.load_state_dict(resume["average"])
         optimizer.load_state_dict(resume["optimizer"])
         first = resume["step"]
     wrapped, optimizer = fabric.setup(stage, optimizer)
     wrapped.train()
-    tail: dict[str, list[float]] = {}
-    window: dict[str, list[float]] = {}
+    step_of = _Step(name, fabric, wrapped, hooks.note)
+    tail: dict[str, list[Tensor]] = {}
+    window: dict[str, list[Tensor]] = {}
     saved = time.monotonic()
-    for step in range(first, table.steps):
+    for step, drawn in batches(first):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, table)
-        generator = torch.Generator().manual_seed(step * 1_000_003 + batches.salt)
-        batch = fabric.to_device(stage.batch(batches, step))
-        losses = wrapped(generator, *batch)
-        fabric.backward(losses["loss"])
-        norm = torch.nn.utils.clip_grad_norm_(stage.trained.parameters(), table.clip)
-        if not (torch.isfinite(losses["loss"]) and torch.isfinite(norm)):
+            group["lr"] = group["lr_scale"] * learning_rate(step, table)
+        stage.step = step
+        batch = fabric.to_device(drawn)
+        losses = step_of.gradients(batch, lambda: optimizer.zero_grad(set_to_none=True))
+        norms = [
+            fabric.clip_gradients(module, optimizer, max_norm=table.clip, error_if_nonfinite=False)
+            for module, _ in stage.learners()
+        ]
+        finite_loss = bool(torch.isfinite(losses["loss"]))
+        finite = finite_loss and all(bool(torch.isfinite(cast(Tensor, norm))) for norm in norms)
+        skipped = 0 if finite else skipped + 1
+        may_skip = finite_loss and precision == "16-mixed" and skipped < MOST_SKIPPED  # the loss scale is too large
+        if not finite and not may_skip:
             raise RunError(
-                f"stage {name}, step {step}",
-                "a loss or gradient that is not finite",
+                f"stage {name}, step {step}, {_culprits(stage, batch, scan_name)}",
+                f"a {'gradient' if finite_loss else 'loss'} that is not finite",
                 "finite numbers",
-                "lower lr in the recipe; the last checkpoint is intact",
+                "look at these scans, or lower lr in the recipe; the last checkpoint is intact",
             )
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        ema.update_parameters(stage.trained)
+        average.update()
         for key, value in losses.items():
-            window.setdefault(key, []).append(float(value.detach()))
+            window.setdefault(key, []).append(value)
             if step >= table.steps * 9 // 10:
-                tail.setdefault(key, []).append(float(value.detach()))
+                tail.setdefault(key, []).append(value)
         if (step + 1) % REPORT_STEPS == 0:
-            hooks.scalars(name, {k: sum(v) / len(v) for k, v in window.items()}, step + 1)
+            hooks.scalars(name, _means(fabric, window), step + 1)
             window.clear()
         if hooks.progress is not None:
             hooks.progress(name, step + 1, table.steps)
-        if time.monotonic() - saved > batches.recipe.checkpoint_seconds or step + 1 == table.steps:
+        if time.monotonic() - saved > hooks.checkpoint_seconds or step + 1 == table.steps:
             hooks.checkpoint(
                 {
                     "step": step + 1,
-                    "weights": stage.trained.state_dict(),
-                    "ema": ema.state_dict(),
+                    "weights": [module.state_dict() for module, _ in stage.learners()],
+                    "average": average.state_dict(),
                     "optimizer": optimizer.state_dict(),
                 }
             )
-            hooks.pictures(name, step + 1)
             saved = time.monotonic()
-    stage.trained.load_state_dict(ema.module.state_dict())
-    return {key: sum(values) / len(values) for key, values in tail.items()}
+    average.copy_to_module()
+    return _means(fabric, tail)
+
+
+def _means(fabric: Fabric, losses: dict[str, list[Tensor]]) -> dict[str, float]:
+    """Mean over steps and processes."""
+    means = {key: torch.stack(values).float().mean() for key, values in losses.items()}
+    reduced = cast(dict[str, Tensor], fabric.all_reduce(means, reduce_op="mean"))
+    return {key: float(value) for key, value in reduced.items()}

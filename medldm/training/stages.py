@@ -1,8 +1,11 @@
-"""What each stage minimises. A stage is a module whose forward takes a batch and returns its losses."""
+"""What each stage minimises. A stage is a module whose forward takes a batch and returns its losses.
+
+Each loss is a mean over examples, so that a batch may be divided among processes or into parts.
+"""
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -11,38 +14,71 @@ from medldm.diffusion.schedule import SIGMA_MAX, SIGMA_MIN, level_of
 from medldm.model import Networks
 from medldm.nets.conditioning import Measurement
 from medldm.nets.head import MeasurementHead
-from medldm.training.data import Batches
+from medldm.training.batches import Batch, Batches
+from medldm.training.draws import Draws
 
 MEAN_SHARE = 0.4
 HEAD_MEAN_SHARE = 0.8
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = 0.0, 1.5
 SYNTHESIS_EVERY = 2
+DRIFT_WEIGHT = 1e-4
 
 
-def _log_normal_sigmas(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    sigma = torch.exp(LOG_SIGMA_MEAN + LOG_SIGMA_STD * torch.randn(count, generator=generator))
-    return sigma.clamp(SIGMA_MIN, SIGMA_MAX).to(device)
+def _per_example(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, ...)."""
+    return values.view(-1, *(1,) * (like.ndim - 1))
 
 
-class AutoencoderStage(nn.Module):
+def _log_normal_sigmas(draws: Draws) -> Tensor:
+    return torch.exp(LOG_SIGMA_MEAN + LOG_SIGMA_STD * draws.normal()).clamp(SIGMA_MIN, SIGMA_MAX)
+
+
+class Stage(nn.Module, ABC):
+    """A network in training.
+
+    trained : what is kept, with its weights averaged
+    step : number of the step, set by the loop
+    """
+
+    def __init__(self, trained: nn.Module) -> None:
+        super().__init__()
+        self.trained = trained
+        self.step = 0
+
+    def learners(self) -> list[tuple[nn.Module, float]]:
+        """The modules that learn, each with its share of the learning rate."""
+        return [(self.trained, 1.0)]
+
+    @abstractmethod
+    def batch(self, batches: Batches, step: int) -> Batch:
+        """The batch of a step."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses, means over the examples; "loss" is what is minimised."""
+
+
+class AutoencoderStage(Stage):
     """Mean squared error of the reconstruction, with the latents' noise."""
 
     def __init__(self, networks: Networks) -> None:
-        super().__init__()
-        self.trained = networks.autoencoder
+        super().__init__(networks.autoencoder)
+        self.code = networks.autoencoder
 
-    def batch(self, batches: Batches, step: int) -> tuple[Tensor]:
-        return (batches.images(step),)
+    def batch(self, batches: Batches, step: int) -> Batch:
+        return batches.images(step)
 
-    def forward(self, generator: torch.Generator, x: Tensor) -> dict[str, Tensor]:
-        mean, std = self.trained.encode(x)
-        z = mean + std * torch.randn(mean.shape, generator=generator).to(mean)
-        error = (self.trained.decode(z) - x).square().mean()
-        drift = (mean.square().mean() - 1).clamp_min(0)
-        return {"loss": 1000 * (error + 1e-4 * drift), "psnr": -10 * torch.log10(error.detach())}
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        mean, std = self.code.encode(batch.x)
+        z = mean + std * Draws(batch.seeds).normal(mean.shape[1:])
+        rounded, commitment = self.code.quantize(z)
+        error = (self.code.raw_decode(rounded) - batch.x).square().flatten(1).mean(1)
+        drift = (mean.square().flatten(1).mean(1) - 1).clamp_min(0)
+        loss = 1000 * (error + DRIFT_WEIGHT * drift).mean() + commitment
+        return {"loss": loss, "psnr": -10 * torch.log10(error.detach().mean())}
 
 
-class DenoiserStage(nn.Module):
+class DenoiserStage(Stage):
     """Denoising in the latent space, with the measurement, and every second step without (synthesis).
 
     White latents count alike what is plain to see and what is hardly there; each channel's error is therefore
@@ -52,34 +88,31 @@ class DenoiserStage(nn.Module):
     """
 
     def __init__(self, networks: Networks) -> None:
-        super().__init__()
-        self.trained = networks.denoiser
+        super().__init__(networks.denoiser)
         self.autoencoder = networks.autoencoder.requires_grad_(False)
 
-    def batch(self, batches: Batches, step: int) -> tuple[Tensor, Measurement | None]:
+    def batch(self, batches: Batches, step: int) -> Batch:
         if step % SYNTHESIS_EVERY == SYNTHESIS_EVERY - 1 and batches.synthesis:
-            voxels = batches.stage.batch_size * math.prod(batches.stage.crop)
-            size = math.prod(batches.recipe.synthesis_shape)
-            return batches.whole(step, max(1, round(voxels / size))), None
+            return batches.whole(step)
         return batches.restoration(step)
 
-    def forward(self, generator: torch.Generator, x: Tensor, measurement: Measurement | None) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        draws = Draws(batch.seeds)
         with torch.no_grad():
-            mean, std = self.autoencoder.encode(x)
-            z = mean + std * torch.randn(mean.shape, generator=generator).to(mean)
-            cond = None if measurement is None else measurement.to_latent_condition(self.autoencoder)
-        sigma = _log_normal_sigmas(len(z), generator, z.device)
-        noise = torch.randn(z.shape, generator=generator).to(z)
-        spread = sigma.view(-1, *(1,) * (z.ndim - 1))
-        x_t = z + spread * noise
-        if measurement is not None:
-            asks_mean = (torch.rand(len(z), generator=generator) < MEAN_SHARE).to(z.device)
+            mean, std = self.autoencoder.encode(batch.x)
+            z = mean + std * draws.normal(mean.shape[1:])
+            cond = None if batch.measurement is None else batch.measurement.to_latent_condition(self.autoencoder)
+        sigma = _log_normal_sigmas(draws)
+        noise = draws.normal(z.shape[1:])
+        x_t = z + _per_example(sigma, z) * noise
+        if cond is not None:
+            asks_mean = draws.uniform() < MEAN_SHARE
             sigma = torch.where(asks_mean, torch.full_like(sigma, SIGMA_MAX), sigma)
-            spread = sigma.view(spread.shape)
-            x_t = torch.where(asks_mean.view(spread.shape), torch.zeros_like(x_t), x_t)
+            x_t = torch.where(_per_example(asks_mean, z), torch.zeros_like(x_t), x_t)
         error = (self.trained(x_t, sigma, cond) - z).square()
+        spread = _per_example(sigma, z)
         weight = (spread.square() + 1) / spread.square()
-        name = "synthesis" if measurement is None else "restoration"
+        name = "synthesis" if cond is None else "restoration"
         loss = (self.autoencoder.channel_weights() * weight * error).mean()
         return {"loss": loss, name: loss.detach()}
 
@@ -95,32 +128,32 @@ def error_weight(measurement: Measurement) -> Tensor:
     return torch.where(coarsest > 1, interpolation, denoising)
 
 
-class HeadStage(nn.Module):
+class HeadStage(Stage):
     """Merging: squared error of the image, and likelihood of the predicted deviation of that error."""
 
     def __init__(self, networks: Networks, head: MeasurementHead) -> None:
-        super().__init__()
-        self.trained = head
+        super().__init__(head)
         self.autoencoder = networks.autoencoder.requires_grad_(False)
         self.denoiser = networks.denoiser.requires_grad_(False)
 
-    def batch(self, batches: Batches, step: int) -> tuple[Tensor, Measurement]:
+    def batch(self, batches: Batches, step: int) -> Batch:
         return batches.restoration(step)
 
-    def forward(self, generator: torch.Generator, x: Tensor, measurement: Measurement) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        x, measurement, draws = batch.x, batch.measurement, Draws(batch.seeds)
+        assert measurement is not None
         with torch.no_grad():
             cond = measurement.to_latent_condition(self.autoencoder)
             z, _ = self.autoencoder.encode(x)
-            sigma = _log_normal_sigmas(len(z), generator, z.device)
-            x_t = z + sigma.view(-1, *(1,) * (z.ndim - 1)) * torch.randn(z.shape, generator=generator).to(z)
-            asks_mean = torch.rand(len(z), generator=generator).to(z.device) < HEAD_MEAN_SHARE
+            sigma = _log_normal_sigmas(draws)
+            x_t = z + _per_example(sigma, z) * draws.normal(z.shape[1:])
+            asks_mean = draws.uniform() < HEAD_MEAN_SHARE
             sigma = torch.where(asks_mean, torch.full_like(sigma, SIGMA_MAX), sigma)
-            x_t = torch.where(asks_mean.view(-1, *(1,) * (z.ndim - 1)), torch.zeros_like(x_t), x_t)
+            x_t = torch.where(_per_example(asks_mean, z), torch.zeros_like(x_t), x_t)
             decoded = self.autoencoder.decode(self.denoiser(x_t, sigma, cond))
         image, std = self.trained(decoded, measurement, level_of(sigma))
         error = (image - x).square()
-        weight = error_weight(measurement).view(-1, *(1,) * (x.ndim - 1))
-        fidelity = (weight * error).mean() * 2000
+        fidelity = (_per_example(error_weight(measurement), x) * error).mean() * 2000
         variance = std.square() + 1e-8
         likelihood = (error.detach() / variance + torch.log(variance)).mean()
         return {
@@ -128,6 +161,3 @@ class HeadStage(nn.Module):
             "fidelity": fidelity.detach(),
             "likelihood": likelihood.detach(),
         }
-
-
-Stage = AutoencoderStage | DenoiserStage | HeadStage

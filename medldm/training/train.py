@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,24 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from medldm.diffusion.schedule import SIGMA_MAX, level_of
-from medldm.errors import ModelError, OutputError
-from medldm.model import Model, Networks, default_device, load_model
+from medldm.errors import ModelError, OutputError, RecipeError
+from medldm.model import Model, Networks, load_model
+from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.conditioning import Measurement
 from medldm.nets.patches import pad_to_multiple, space_to_depth
-from medldm.recipe import Recipe
+from medldm.recipe import Recipe, StageTable
+from medldm.training.batches import Batch, Batches
 from medldm.training.card import write_card
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint
-from medldm.training.data import Batches, Scan, load_scans
-from medldm.training.loop import Hooks, Progress, fastest_precision, run_stage
+from medldm.training.devices import start_fabric
+from medldm.training.feed import feed
+from medldm.training.loop import Hooks, Progress, run_stage
+from medldm.training.scans import Scan, load_scans
 from medldm.training.stages import AutoencoderStage, DenoiserStage, HeadStage, Stage
 
-STAGES = ("autoencoder", "denoiser", "head", "super_head")
 LINEAR_START = 10**9  # steps of the patches of the linear code, far from those of training
+PATCH_STEPS = 60
+STAGES = ("autoencoder", "denoiser", "head", "super_head")
 
 
 def _start_from(networks: Networks, name_or_folder: str | Path) -> str:
@@ -45,48 +52,37 @@ def _start_from(networks: Networks, name_or_folder: str | Path) -> str:
     return f"{model.name}, weights sha256 {model.weights_sha256[:12]}"
 
 
-def _start_linear(networks: Networks, batches: Batches) -> float | None:
+def begin_from_data(code: Autoencoder, batches: Batches) -> float | None:
+    """Let the autoencoder take what it can from blocks of the training images; returns the variance kept."""
     patches = []
-    for step in range(60):
-        cells = (
-            space_to_depth(batches.images(LINEAR_START + step), networks.autoencoder.factor)
-            .movedim(1, -1)
-            .flatten(0, -2)
-        )
-        patches.append(cells)
-    return networks.autoencoder.begin(torch.cat(patches))
+    for step in range(PATCH_STEPS):
+        cells = space_to_depth(batches.images(LINEAR_START + step).x, code.factor)
+        patches.append(cells.movedim(1, -1).flatten(0, -2))
+    return code.begin(torch.cat(patches))
 
 
 @torch.no_grad()
-def _measure_latents(networks: Networks, scans: list[Scan]) -> None:
+def measure_latents(code: Autoencoder, scans: Sequence[Scan]) -> None:
     """Latent mean and deviation a channel over the whole training set, not over one batch."""
-    code = networks.autoencoder
-    count, total, squares = 0, torch.zeros(code.channels), torch.zeros(code.channels)
+    training = code.training
+    code.eval()
     code.set_latent_statistics(torch.zeros(code.channels), torch.ones(code.channels))
+    count, total, squares = 0, torch.zeros(code.channels).double(), torch.zeros(code.channels).double()
     for scan in scans:
-        image, _ = pad_to_multiple(scan.image[None, None].to(code.latent_mean), code.factor)
+        image, _ = pad_to_multiple(scan.image[None, None].to(code.latent_mean), code.multiple)
         z = code.encode(image)[0].double().cpu().movedim(1, 0).flatten(1)
         count += z.shape[1]
         total, squares = total + z.sum(1), squares + z.square().sum(1)
     mean = total / count
     code.set_latent_statistics(mean.float(), (squares / count - mean.square()).clamp_min(1e-8).sqrt().float())
-
-
-def _stage(name: str, networks: Networks) -> Stage:
-    networks.requires_grad_(True)
-    if name == "autoencoder":
-        return AutoencoderStage(networks)
-    if name == "denoiser":
-        return DenoiserStage(networks)
-    head = networks.head if name == "head" else networks.super_head
-    assert head is not None
-    return HeadStage(networks, head)
+    code.train(training)
 
 
 @torch.no_grad()
 def _panel(networks: Networks, validation: Batches) -> Tensor:
     """(1, H, W * 3) one validation crop: measurement, posterior mean, truth (middle plane)."""
-    x, measurement = validation.restoration(0)
+    x, measurement, _, _ = validation.restoration(0)
+    assert measurement is not None
     device = networks.autoencoder.latent_mean.device
     moved = Measurement(*(part.to(device) for part in measurement))
     cond = moved.to_latent_condition(networks.autoencoder)
@@ -98,6 +94,115 @@ def _panel(networks: Networks, validation: Batches) -> Tensor:
     return torch.cat(planes, dim=1).clamp(0, 1)[None]
 
 
+class _Training:
+    """One training: its networks, its data, its folder, and what has been done."""
+
+    def __init__(
+        self, recipe: Recipe, fabric: Fabric, precision: str, *, data: Path, out: Path, workers: int
+    ) -> None:
+        self.recipe, self.fabric, self.precision = recipe, fabric, precision
+        self.out, self.workers = out, workers
+        self.table = recipe.model_dump(mode="json")
+        torch.manual_seed(recipe.seed)
+        self.networks = Networks(recipe)
+        self.done: dict[str, Any] = {"seconds": {}, "losses": {}}
+        self.scans = load_scans(recipe, data)
+        self.held_out = load_scans(recipe, data, part="validation") or self.scans
+        self.writer: SummaryWriter | None = None
+
+    def batches(self, name: str, table: StageTable) -> Batches:
+        world = self.fabric.world_size
+        if table.batch_size % world:
+            raise RecipeError(f"stage_{name}.batch_size", str(table.batch_size), f"a multiple of {world} processes")
+        return Batches(
+            self.scans,
+            self.recipe,
+            table,
+            salt=100 * STAGES.index(name),
+            all_flips=name != "denoiser",
+            super_resolution_share=self.recipe.super_resolution_share(name),
+            rank=self.fabric.global_rank,
+            world=world,
+        )
+
+    def save(self, stage: str, inside: dict[str, Any] | None) -> None:
+        """A checkpoint: everything that was finished, and how far `stage` is (None: not begun)."""
+        if self.fabric.is_global_zero:
+            weights = self.networks.state_dict()
+            state = {"recipe": self.table, "stage": stage, "inside": inside, "networks": weights, "done": self.done}
+            save_checkpoint(self.out, state)
+
+    def stage(self, name: str) -> Stage:
+        self.networks.requires_grad_(True)
+        if name == "autoencoder":
+            return AutoencoderStage(self.networks)
+        if name == "denoiser":
+            return DenoiserStage(self.networks)
+        head = self.networks.head if name == "head" else self.networks.super_head
+        assert head is not None
+        return HeadStage(self.networks, head)
+
+    def scalars(self, stage: str, values: dict[str, float], step: int) -> None:
+        if self.writer is None:
+            return
+        for key, value in values.items():
+            self.writer.add_scalar(f"{stage}/{key}", value, step)
+        with (self.out / "losses.jsonl").open("a", encoding="utf-8") as log:
+            entry = {"stage": stage, "step": step, **{k: round(v, 6) for k, v in values.items()}}
+            log.write(json.dumps(entry) + "\n")
+
+    def pictures(self, stage: str, step: int) -> None:
+        if self.writer is None:
+            return
+        share = self.recipe.degradation.super_resolution_share
+        table = self.recipe.stage_head
+        panel = Batches(
+            self.held_out, self.recipe, table, salt=999_000, all_flips=False, super_resolution_share=share
+        )
+        self.writer.add_image(f"{stage}/measured, restored, truth", _panel(self.networks, panel), step)
+
+    def run(
+        self, name: str, table: StageTable, progress: Progress | None, inside: dict[str, Any] | None
+    ) -> None:
+        """Train one stage to its end."""
+        started, before = time.monotonic(), self.done["seconds"].get(name, 0.0)
+
+        def checkpoint(state: dict[str, Any]) -> None:
+            self.done["seconds"][name] = before + time.monotonic() - started
+            self.save(name, state)
+            self.pictures(name, state["step"])
+
+        hooks = Hooks(
+            progress if self.fabric.is_global_zero else None,
+            self.scalars,
+            checkpoint,
+            self.recipe.checkpoint_seconds,
+            self.note,
+        )
+        batches, stage = self.batches(name, table), self.stage(name)
+
+        def from_step(first: int) -> Iterator[tuple[int, Batch]]:
+            make = functools.partial(stage.batch, batches)
+            return feed(make, range(first, table.steps), self.workers, batches.scans_of, f"stage {name}")
+
+        self.done["losses"][name] = run_stage(
+            name,
+            self.fabric,
+            stage,
+            from_step,
+            lambda number: self.scans[number].name,
+            table,
+            hooks,
+            self.precision,
+            inside,
+        )
+        self.done["seconds"][name] = before + time.monotonic() - started
+
+    def note(self, text: str) -> None:
+        """Something that the user should know and that is no failure: kept for the card, shown with the losses."""
+        self.done.setdefault("notes", []).append(text)
+
+
 def train(
     recipe: Recipe,
     *,
@@ -106,6 +211,7 @@ def train(
     start: str | Path | None = None,
     resume: bool = True,
     device: str | None = None,
+    workers: int = 0,
     progress: Progress | None = None,
     command: str = "",
 ) -> Model:
@@ -113,116 +219,47 @@ def train(
 
     With `start`, a model of the same networks, its weights are gone on from instead of the linear code.
 
-    A checkpoint is kept in `out` and, with `resume`, gone on from. Several processes (torchrun, SLURM) share
-    the work through Lightning Fabric. Raises InputError for data that cannot be read, RunError for a
-    training that fails, OutputError where `out` cannot be written.
+    A checkpoint is kept in `out` and, with `resume`, gone on from; `workers` processes draw the batches. Several
+    processes (torchrun, SLURM) share each batch through Lightning Fabric. Raises InputError for data that cannot
+    be read, RunError for a training that fails, OutputError where `out` cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
         raise OutputError(str(out), failure.strerror or "not writable", "a folder to write to") from None
-    target = default_device(device)
-    fabric = Fabric(accelerator=target.type, precision=fastest_precision(target))  # type: ignore[arg-type]
-    fabric.launch()
-    torch.manual_seed(recipe.seed)
-    networks = Networks(recipe)
-    done: dict[str, Any] = {"seconds": {}, "losses": {}}
+    fabric, precision = start_fabric(device, recipe.precision)
+    this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers)
     if start is not None:
-        done["start"] = _start_from(networks, start)
-    networks = networks.to(fabric.device)
-    scans = load_scans(recipe, data)
-    held_out = load_scans(recipe, data, part="validation") or scans
-    table = recipe.model_dump(mode="json")
-    state: dict[str, Any] | None = load_checkpoint(out, table) if resume else None
+        this.done["start"] = _start_from(this.networks, start)
+    networks = this.networks.to(fabric.device)
+    state = load_checkpoint(out, this.table) if resume else None
     at = 0
     if state is not None:
         networks.load_state_dict(state["networks"])
-        done, at = state["done"], STAGES.index(state["stage"])
-    writer = SummaryWriter(str(out / "tensorboard")) if fabric.is_global_zero else None
-    share = recipe.degradation.super_resolution_share
-    panel_batches = Batches(
-        held_out, recipe, recipe.stage_head, salt=999_000, all_flips=False, super_resolution_share=share
-    )
-
+        this.done, at = state["done"], STAGES.index(state["stage"])
+    this.writer = SummaryWriter(str(out / "tensorboard")) if fabric.is_global_zero else None
     for index, name in enumerate(STAGES[at:], start=at):
-        settings = {
-            "autoencoder": recipe.stage_autoencoder,
-            "denoiser": recipe.stage_denoiser,
-            "head": recipe.stage_head,
-            "super_head": recipe.stage_super_head,
-        }[name]
-        if settings is None:
+        table: StageTable | None = getattr(recipe, f"stage_{name}")
+        if table is None:
             continue
-        batches = Batches(
-            scans,
-            recipe,
-            settings,
-            salt=100 * index + fabric.global_rank,
-            all_flips=name != "denoiser",
-            super_resolution_share=recipe.super_resolution_share(name),
-        )
         inside = state["inside"] if state is not None and state["stage"] == name else None
-        linear = name == "autoencoder" and inside is None and start is None
-        if linear:
-            done["linear_variance"] = _start_linear(networks, batches)
-        if settings.steps == 0:
-            if linear:
-                _measure_latents(networks, scans)
-            continue
-        started = time.monotonic()
-        before = done["seconds"].get(name, 0.0)
-
-        def checkpoint(
-            inside: dict[str, Any] | None, name: str = name, started: float = started, before: float = before
-        ) -> None:
-            done["seconds"][name] = before + time.monotonic() - started
-            if fabric.is_global_zero:
-                save_checkpoint(
-                    out,
-                    {
-                        "recipe": table,
-                        "stage": name,
-                        "inside": inside,
-                        "networks": networks.state_dict(),
-                        "done": done,
-                    },
-                )
-
-        def scalars(stage: str, values: dict[str, float], step: int) -> None:
-            if writer is not None:
-                for key, value in values.items():
-                    writer.add_scalar(f"{stage}/{key}", value, step)
-                with (out / "losses.jsonl").open("a", encoding="utf-8") as log:
-                    log.write(
-                        json.dumps({"stage": stage, "step": step, **{k: round(v, 6) for k, v in values.items()}}) + "\n"
-                    )
-
-        def pictures(stage: str, step: int) -> None:
-            if writer is not None:
-                writer.add_image(f"{stage}/measured, restored, truth", _panel(networks, panel_batches), step)
-
-        hooks = Hooks(progress if fabric.is_global_zero else None, scalars, checkpoint, pictures)
-        done["losses"][name] = run_stage(name, fabric, _stage(name, networks), batches, settings, hooks, inside)
-        if name == "autoencoder":
-            _measure_latents(networks, scans)
+        code = networks.autoencoder
+        if name == "autoencoder" and inside is None and start is None:
+            this.done["linear_variance"] = begin_from_data(code, this.batches(name, table))
+            if table.steps == 0:
+                measure_latents(code, this.scans)
+        if table.steps:
+            this.run(name, table, progress, inside)
+            if name == "autoencoder":
+                measure_latents(code, this.scans)
         state = None
-        if index + 1 < len(STAGES):
-            done["seconds"][name] = before + time.monotonic() - started
-            if fabric.is_global_zero:
-                save_checkpoint(
-                    out,
-                    {
-                        "recipe": table,
-                        "stage": STAGES[index + 1],
-                        "inside": None,
-                        "networks": networks.state_dict(),
-                        "done": done,
-                    },
-                )
-    if writer is not None:
-        writer.close()
+        following = STAGES[index + 1 : index + 2]
+        if following:
+            this.save(following[0], None)
+    if this.writer is not None:
+        this.writer.close()
     if fabric.is_global_zero:
-        card = write_card(recipe, done, scans=len(scans), command=command)
+        card = write_card(recipe, this.done, scans=len(this.scans), command=command)
         Model(recipe.name, networks, recipe, card, "").save(out)
     fabric.barrier()
     return load_model(out, device)

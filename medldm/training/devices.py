@@ -1,0 +1,43 @@
+"""Where a training runs: device, precision, processes (torchrun or SLURM), through Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from medldm.errors import RecipeError
+from medldm.model import default_device
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def fastest_precision(device: torch.device) -> str:
+    """bf16 where the hardware multiplies it, fp32 elsewhere."""
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "32-true"
+
+
+def start_fabric(device: str | None, precision: str) -> tuple[Fabric, str]:
+    """Fabric, launched, and the name of its precision ("auto": the fastest that is safe).
+
+    Under torchrun or SLURM all processes train together (DDP). Raises ModelError for a device that is not there,
+    RecipeError for a precision that it does not have.
+    """
+    target = default_device(device)
+    chosen = fastest_precision(target) if precision == "auto" else PRECISIONS[precision]
+    if chosen == "16-mixed" and target.type != "cuda":
+        raise RecipeError("precision", "fp16 without a GPU", "bf16, fp32 or auto")
+    world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    settings: dict[str, Any] = {"devices": 1}
+    if world > 1:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(world))))
+        settings = {"devices": local, "num_nodes": world // local, "strategy": "ddp"}
+    elif target.index is not None:
+        settings = {"devices": [target.index]}
+    fabric = Fabric(accelerator=target.type, precision=chosen, **settings)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric, chosen
