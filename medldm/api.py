@@ -264,11 +264,13 @@ def train(
     start: str | Path | None = None,
     resume: bool = True,
     device: str | None = None,
+    workers: int = 0,
     progress: Progress | None = None,
 ) -> Model:
     """Train a model by a recipe (TOML file or table) on the scans below `data`; the pack is left in `out`.
 
     start : name or folder of a model of the same networks, to go on from its weights (fine-tuning)
+    workers : processes that draw the batches; the result does not depend on their number
     An interrupted training goes on from its last checkpoint. Raises RecipeError, InputError, ModelError,
     RunError, OutputError.
     """
@@ -292,6 +294,7 @@ def train(
         start=start,
         resume=resume,
         device=device,
+        workers=workers,
         progress=progress,
         command=command,
     )

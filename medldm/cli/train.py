@@ -17,6 +17,9 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for checkpoints and the
 Start = Annotated[
     str | None, typer.Option("--start", help="Model (name or folder) to go on from: fine-tuning on your own scans.")
 ]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes that draw the batches; a GPU is best fed by several.")
+]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")]
 
 
@@ -27,6 +30,7 @@ def train(
     start: Start = None,
     resume: Resume = True,
     device: o.Device = None,
+    workers: Workers = 0,
     quiet: o.Quiet = False,
 ) -> None:
     """Train a model by a recipe. Started again after an interruption, it goes on from its last checkpoint."""
@@ -44,6 +48,8 @@ def train(
     from medldm import api
 
     with Progress(quiet=quiet) as progress:
-        model = api.train(recipe, data=data, out=out, start=start, resume=resume, device=device, progress=progress)
+        model = api.train(
+            recipe, data=data, out=out, start=start, resume=resume, device=device, workers=workers, progress=progress
+        )
     if not quiet:
         print(f"trained {model.name}: {out}")
