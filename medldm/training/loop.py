@@ -48,14 +48,14 @@ def _out_of_memory(failure: RuntimeError) -> bool:
     return isinstance(failure, torch.OutOfMemoryError) or "DefaultCPUAllocator" in text or "not enough memory" in text
 
 
-class _Step:
+class PartwiseGradients:
     """Gradients of a batch, in parts that fit the memory: a part is halved until it does."""
 
     def __init__(self, name: str, fabric: Fabric, module: _FabricModule, note: Callable[[str], None]) -> None:
         self.name, self.fabric, self.module, self.note = name, fabric, module, note
         self.part: int | None = None
 
-    def gradients(self, batch: Batch, clear: Callable[[], None]) -> dict[str, Tensor]:
+    def of(self, batch: Batch, clear: Callable[[], None]) -> dict[str, Tensor]:
         """Accumulate the gradients of the batch's mean losses, which are returned, detached. Raises RunError."""
         while True:
             clear()
@@ -124,7 +124,7 @@ def run_stage(
         first = resume["step"]
     wrapped, optimizer = fabric.setup(stage, optimizer)
     wrapped.train()
-    step_of = _Step(name, fabric, wrapped, hooks.note)
+    partwise = PartwiseGradients(name, fabric, wrapped, hooks.note)
     tail: dict[str, list[Tensor]] = {}
     window: dict[str, list[Tensor]] = {}
     saved = time.monotonic()
@@ -133,7 +133,7 @@ def run_stage(
             group["lr"] = group["lr_scale"] * learning_rate(step, table)
         stage.step = step
         batch = fabric.to_device(drawn)
-        losses = step_of.gradients(batch, lambda: optimizer.zero_grad(set_to_none=True))
+        losses = partwise.of(batch, lambda: optimizer.zero_grad(set_to_none=True))
         norms = [
             fabric.clip_gradients(module, optimizer, max_norm=table.clip, error_if_nonfinite=False)
             for module, _ in stage.learners()

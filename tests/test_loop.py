@@ -1,0 +1,207 @@
+"""The loop: batches that do not depend on how they are divided, and failures that name their scan."""
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+import medldm
+from medldm.errors import RunError
+from medldm.geometry import Geometry
+from medldm.model import Networks
+from medldm.nets.conditioning import Measurement
+from medldm.recipe import parse_recipe
+from medldm.training.batches import Batches
+from medldm.training.draws import Draws
+from medldm.training.feed import feed
+from medldm.training.loop import Hooks, PartwiseGradients, run_stage
+from medldm.training.scans import Scan, load_scans
+from medldm.training.stages import AutoencoderStage, DenoiserStage, HeadStage
+from medldm.volume import Volume
+from tests.tiny import tiny_table
+
+
+def scans_of(recipe, count=5):
+    rng = np.random.default_rng(0)
+    size = (40, 36, 32)[: recipe.dims]
+    return [
+        Scan(torch.from_numpy(rng.random(size, dtype=np.float32)), None, recipe.sources[0], f"scan {n}")
+        for n in range(count)
+    ]
+
+
+def batches_of(recipe, scans, *, rank=0, world=1, batch_size=4):
+    table = recipe.stage_head.model_copy(update={"batch_size": batch_size})
+    return Batches(
+        scans, recipe, table, salt=7, all_flips=True, super_resolution_share=0.5, rank=rank, world=world
+    )
+
+
+def hooks(notes):
+    return Hooks(None, lambda *_: None, lambda _: None, 1e9, notes.append)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_processes_draw_together_what_one_would_have_drawn(dims):
+    recipe = parse_recipe(tiny_table(dims))
+    scans = scans_of(recipe)
+    alone = batches_of(recipe, scans)
+    together = [batches_of(recipe, scans, rank=rank, world=2) for rank in range(2)]
+    for step in range(6):
+        for kind in ("images", "restoration", "whole"):
+            whole = getattr(alone, kind)(step)
+            parts = [getattr(one, kind)(step) for one in together]
+            if kind == "whole" and len(whole.x) % 2:
+                continue
+            for rank, part in enumerate(parts):
+                assert torch.equal(part.x, whole.x[rank::2])
+                assert torch.equal(part.seeds, whole.seeds[rank::2])
+                if whole.measurement is not None:
+                    for a, b in zip(part.measurement, whole.measurement, strict=True):
+                        assert torch.equal(a, b[rank::2])
+
+
+def test_an_example_draws_the_same_alone_and_among_others():
+    seeds = torch.tensor([3, 1, 4])
+    together, alone = Draws(seeds), Draws(seeds[1:2])
+    for _ in range(2):
+        assert torch.equal(together.normal((2, 3))[1:2], alone.normal((2, 3)))
+        assert torch.equal(together.uniform()[1:2], alone.uniform())
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "denoiser", "head"])
+def test_gradients_in_parts_are_those_of_the_whole(name):
+    """A stage that runs out of memory above one example has the gradients that it would have with memory enough."""
+    recipe = parse_recipe(tiny_table(2))
+    scans = scans_of(recipe)
+    stages = {"autoencoder": AutoencoderStage, "denoiser": DenoiserStage}
+
+    def gradients(most):
+        torch.manual_seed(0)
+        networks = Networks(recipe)
+        for parameter in networks.parameters():
+            parameter.data += 0.02 * torch.randn(parameter.shape)
+        stage = HeadStage(networks, networks.head) if name == "head" else stages[name](networks)
+        inner, notes = stage.forward, []
+
+        def forward(batch):
+            if len(batch.x) > most:
+                raise torch.OutOfMemoryError("too much")
+            return inner(batch)
+
+        stage.forward = forward
+        fabric = Fabric(accelerator="cpu")
+        partwise = PartwiseGradients(name, fabric, fabric.setup_module(stage), notes.append)
+        losses = partwise.of(stage.batch(batches_of(recipe, scans), 0), lambda: stage.zero_grad(set_to_none=True))
+        return torch.cat([p.grad.flatten() for p in stage.trained.parameters()]), float(losses["loss"]), notes
+
+    whole, loss, quiet = gradients(99)
+    parts, loss_of_parts, notes = gradients(1)
+    assert not quiet
+    assert [note.split(" with ")[1] for note in notes] == ["2 examples at a time", "1 examples at a time"]
+    assert loss_of_parts == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4 * float(whole.abs().max()))
+
+
+def test_one_example_that_does_not_fit_is_the_end():
+    recipe = parse_recipe(tiny_table(2))
+    stage = AutoencoderStage(Networks(recipe))
+
+    def forward(batch):
+        raise torch.OutOfMemoryError("too much")
+
+    stage.forward = forward
+    batches = batches_of(recipe, scans_of(recipe))
+    drawn = ((step, stage.batch(batches, step)) for step in range(3))
+    with pytest.raises(RunError, match="smaller crop"):
+        run_stage(
+            "autoencoder",
+            Fabric(accelerator="cpu"),
+            stage,
+            lambda _: drawn,
+            str,
+            batches.stage,
+            hooks([]),
+            "32-true",
+            None,
+        )
+
+
+def test_the_scan_that_spoils_a_loss_is_named_before_the_step():
+    recipe = parse_recipe(tiny_table(2))
+    scans = scans_of(recipe)
+    scans[3].image[:] = float("nan")
+    stage = AutoencoderStage(Networks(recipe))
+    batches = batches_of(recipe, scans)
+    before = [p.detach().clone() for p in stage.trained.parameters()]
+    bad = next(step for step in range(20) if 3 in batches.images(step).scans)
+    drawn = ((step, stage.batch(batches, step)) for step in [bad])
+    with pytest.raises(RunError, match=f"step {bad}, scan 3: got a loss that is not finite"):
+        run_stage(
+            "autoencoder",
+            Fabric(accelerator="cpu"),
+            stage,
+            lambda _: drawn,
+            lambda number: scans[number].name,
+            batches.stage,
+            hooks([]),
+            "32-true",
+            None,
+        )
+    assert all(torch.equal(a, b) for a, b in zip(before, stage.trained.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_that_cannot_be_drawn_names_step_and_scans(workers):
+    def make(step):
+        if step == 2:
+            raise ValueError("a broken scan")
+        return batches.restoration(step)
+
+    recipe = parse_recipe(tiny_table(2))
+    batches = batches_of(recipe, scans_of(recipe))
+    drawn = feed(make, range(4), workers, batches.scans_of, "stage head")
+    assert [next(drawn)[0], next(drawn)[0]] == [0, 1]
+    with pytest.raises(RunError, match="stage head, step 2, scan .*a broken scan"):
+        next(drawn)
+
+
+def test_a_dead_worker_names_step_and_scans():
+    import os
+    import signal
+
+    def make(step):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batches.restoration(step)
+
+    recipe = parse_recipe(tiny_table(2))
+    batches = batches_of(recipe, scans_of(recipe))
+    drawn = feed(make, range(4), 1, batches.scans_of, "stage head")
+    with pytest.raises(RunError, match="stage head, step [01], scan .*worker"):
+        list(drawn)
+
+
+def test_workers_draw_what_the_process_draws():
+    recipe = parse_recipe(tiny_table(3))
+    batches = batches_of(recipe, scans_of(recipe))
+    for (step, one), (other_step, other) in zip(
+        feed(batches.restoration, range(5), 0, batches.scans_of, ""),
+        feed(batches.restoration, range(5), 2, batches.scans_of, ""),
+        strict=True,
+    ):
+        assert step == other_step
+        assert isinstance(other.measurement, Measurement)
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.measurement.image, other.measurement.image)
+
+
+def test_scans_are_named_without_a_word_about_the_patient(tmp_path):
+    table = tiny_table(3)
+    for name in ("Miller_Ann", "Doe_John"):
+        array = np.random.default_rng(0).random((20, 16, 12), dtype=np.float32)
+        volume = Volume(array, Geometry.from_spacing(array.shape, (1, 1, 1)))
+        medldm.write(volume, tmp_path / f"{name}.nii.gz")
+    for scan in load_scans(parse_recipe(table | {"validation_fraction": 0.0}), tmp_path):
+        assert "Miller" not in scan.name
+        assert "Doe" not in scan.name
