@@ -110,8 +110,9 @@ class _Training:
         self.held_out = load_scans(recipe, data, part="validation") or self.scans
         self.writer: SummaryWriter | None = None
 
-    def batches(self, name: str, table: StageTable) -> Batches:
-        world = self.fabric.world_size
+    def batches(self, name: str, table: StageTable, *, shared: bool = True) -> Batches:
+        """Of a stage; `shared` among the processes, or the same whole ones in each."""
+        world = self.fabric.world_size if shared else 1
         if table.batch_size % world:
             raise RecipeError(f"stage_{name}.batch_size", str(table.batch_size), f"a multiple of {world} processes")
         return Batches(
@@ -121,7 +122,7 @@ class _Training:
             salt=100 * STAGES.index(name),
             all_flips=name != "denoiser",
             super_resolution_share=self.recipe.super_resolution_share(name),
-            rank=self.fabric.global_rank,
+            rank=self.fabric.global_rank if shared else 0,
             world=world,
         )
 
@@ -225,8 +226,22 @@ def train(
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        return _train(recipe, data, out, start, resume, device, workers, progress, command)
     except OSError as failure:
         raise OutputError(str(out), failure.strerror or "not writable", "a folder to write to") from None
+
+
+def _train(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    start: str | Path | None,
+    resume: bool,
+    device: str | None,
+    workers: int,
+    progress: Progress | None,
+    command: str,
+) -> Model:
     fabric, precision = start_fabric(device, recipe.precision)
     this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers)
     if start is not None:
@@ -245,7 +260,7 @@ def train(
         inside = state["inside"] if state is not None and state["stage"] == name else None
         code = networks.autoencoder
         if name == "autoencoder" and inside is None and start is None:
-            this.done["linear_variance"] = begin_from_data(code, this.batches(name, table))
+            this.done["linear_variance"] = begin_from_data(code, this.batches(name, table, shared=False))
             if table.steps == 0:
                 measure_latents(code, this.scans)
         if table.steps:

@@ -1,0 +1,206 @@
+"""Does a training survive what happens to it? Killed while it writes, killed in mid-epoch, a full disk, two processes.
+
+    python -m benchmarks.survival [--quick]
+
+Real command lines of `medldm train` on a small made-up data set, on the CPU, one thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import medldm
+from benchmarks.record import bar, write
+from medldm.geometry import Geometry
+from medldm.volume import Volume
+
+KILLS_WRITING, KILLS_BETWEEN = 20, 5
+STEPS = 40
+RECIPE = """
+name = "survivor"
+dims = 2
+modality = ["DX"]
+spacing = [1.0, 1.0, 1.0]
+spacing_range = [0.5, 3.0]
+synthesis_shape = [32, 32, 1]
+synthesis_unit = "grey8"
+synthesis_scale = 255.0
+validation_fraction = 0.25
+checkpoint_seconds = {seconds}
+precision = "fp32"
+intensity = {{ kind = "percentile", low = 0.1, high = 99.9 }}
+sources = [{{ folder = "." }}]
+degradation = {{ noise = "gaussian", factors = [2] }}
+autoencoder = {{ factor = 4, channels = 4, width = {width}, encoder_depth = 1, decoder_depth = 1 }}
+unet = {{ channels = [16, 32], attention_levels = [false, false] }}
+head = {{ channels = [8, 8], depth = 1 }}
+stage_autoencoder = {{ steps = {steps}, batch_size = 4, crop = [32, 32], lr = 1e-3 }}
+stage_denoiser = {{ steps = {steps}, batch_size = 4, crop = [32, 32], lr = 1e-3 }}
+stage_head = {{ steps = {steps}, batch_size = 4, crop = [32, 32], lr = 1e-3 }}
+"""
+
+
+def make_data(folder: Path) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        array = np.add.outer(np.arange(48), np.arange(40))[..., None] * 2 + rng.random((48, 40, 1)) * 20
+        medldm.write(
+            Volume(array.astype(np.float32), Geometry.from_spacing((48, 40, 1), (1, 1, 1)), "grey8"),
+            folder / f"{index}.png",
+        )
+    return folder
+
+
+def make_recipe(path: Path, *, seconds: float, width: int = 8, steps: int = STEPS) -> Path:
+    path.write_text(RECIPE.format(seconds=seconds, width=width, steps=steps))
+    return path
+
+
+def command(recipe: Path, data: Path, out: Path, *more: str) -> list[str]:
+    medldm_command = str(Path(sys.executable).with_name("medldm"))
+    return [medldm_command, "train", str(recipe), "--data", str(data), "--out", str(out), "--device", "cpu", *more]
+
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def sha(folder: Path) -> str:
+    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def start_and_kill(arguments: list[str], out: Path, wait: float) -> bool:
+    """Kill the training `wait` seconds after its first checkpoint; whether it was still running."""
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = out / "checkpoint.pt"
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    while process.poll() is None:
+        if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+            break
+        time.sleep(0.002)
+    time.sleep(wait)
+    alive = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return alive
+
+
+def killed_while_writing(root: Path, data: Path, kills: int) -> tuple[int, int]:
+    """A training that writes a checkpoint at every step, killed at random times: kills, unreadable checkpoints."""
+    recipe, out = make_recipe(root / "writing.toml", seconds=1e-9, width=192, steps=2000), root / "writing"
+    rng, unreadable = random.Random(0), 0
+    for _ in range(kills):
+        start_and_kill(command(recipe, data, out, "--quiet"), out, rng.uniform(0, 0.5))
+        try:
+            torch.load(out / "checkpoint.pt", weights_only=True)
+        except Exception:
+            unreadable += 1
+    return kills, unreadable
+
+
+def killed_between(root: Path, data: Path, kills: int, workers: int) -> bool:
+    """Whether a training killed `kills` times ends with the very weights of one that was not."""
+    recipe = make_recipe(root / "between.toml", seconds=0.02)
+    whole, broken = root / f"whole{workers}", root / f"broken{workers}"
+    more = ("--quiet", "--workers", str(workers))
+    run(command(recipe, data, whole, *more))
+    rng, done = random.Random(1), 0
+    while done < kills:
+        if start_and_kill(command(recipe, data, broken, *more), broken, rng.uniform(0, 0.15)):
+            done += 1
+        else:
+            break
+    run(command(recipe, data, broken, *more))
+    return done == kills and sha(whole) == sha(broken)
+
+
+def on_a_full_disk(root: Path, data: Path) -> bool:
+    """An 8 MB file system: exit code not 0, and the checkpoint that fitted is intact."""
+    small = root / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        print("no right to mount a small file system: not measured")
+        return False
+    try:
+        out = small / "out"
+        recipe = make_recipe(root / "small.toml", seconds=1e-9, width=96)
+        start_and_kill(command(recipe, data, out, "--quiet"), out, 0)
+        torch.load(out / "checkpoint.pt", weights_only=True)
+        (small / "filler").write_bytes(b"0" * (os.statvfs(small).f_bavail * os.statvfs(small).f_bsize))
+        before = hashlib.sha256((out / "checkpoint.pt").read_bytes()).hexdigest()
+        failed = run(command(recipe, data, out, "--quiet"))
+        print(failed.stderr.strip().splitlines()[-1:])
+        after = hashlib.sha256((out / "checkpoint.pt").read_bytes()).hexdigest()
+        return failed.returncode != 0 and before == after
+    finally:
+        subprocess.run(["umount", str(small)], check=False)
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "losses.jsonl").read_text().splitlines()]
+
+
+def two_processes(root: Path, data: Path) -> float:
+    """Largest relative difference of the loss curves of one process and two (gloo, DDP)."""
+    recipe = make_recipe(root / "two.toml", seconds=1e9)
+    one, two = root / "one", root / "two"
+    run(command(recipe, data, one, "--quiet"))
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "--master-port", "29517"]
+    done = run([*torchrun, *command(recipe, data, two, "--quiet")])
+    if done.returncode:
+        print(done.stderr[-2000:])
+        return float("inf")
+    a, b = np.array(losses(one)), np.array(losses(two))
+    return float(np.max(np.abs(a - b) / np.abs(a))) if len(a) == len(b) else float("inf")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        data = make_data(root / "data")
+        apart = two_processes(root, data)
+        print(f"one process and two: loss curves differ by {apart:.1e} (relative)")
+        kills, unreadable = killed_while_writing(root, data, 4 if quick else KILLS_WRITING)
+        print(f"killed while writing: {unreadable} of {kills} checkpoints unreadable")
+        between = 2 if quick else KILLS_BETWEEN
+        same = {workers: killed_between(root, data, between, workers) for workers in (0, 2)}
+        print(f"killed {between} times in mid-epoch: same weights {same}")
+        full = on_a_full_disk(root, data)
+        print(f"full disk: {'holds' if full else 'FAILED'}")
+    bars = [
+        bar("loss curves of one process and two, relative difference", apart, "<= 1e-5", apart <= 1e-5),
+        bar(f"unreadable checkpoints after {kills} kills", unreadable, "0", unreadable == 0),
+        *(
+            bar(f"same weights after {between} kills, {workers} workers", value, "1", value)
+            for workers, value in same.items()
+        ),
+        bar("8 MB file system: fails, old checkpoint intact", full, "1", full),
+    ]
+    write("survival", bars, bars)
+    for one in bars:
+        print(f"{one['name']}: {one['value']:g} (bar {one['target']}) {'holds' if one['holds'] else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()
