@@ -10,8 +10,6 @@ from napari_medldm.layers import entry_of
 
 TEXT = "AI-processed, research use only"
 KEY = "medldm_mark"
-_BEHIND = (0.0, 0.0, 0.0, 0.8)
-_NOTHING = (0.0, 0.0, 0.0, 0.0)
 
 
 def is_marked(viewer: Any) -> bool:
@@ -26,7 +24,7 @@ def update_mark(viewer: Any) -> None:
     made = any(entry is not None and entry.made for entry in entries)
     overlay = viewer.canvas.overlays[KEY]
     if (overlay.opacity == 1) != made:
-        overlay.opacity, overlay.box_color = float(made), _BEHIND if made else _NOTHING
+        overlay.opacity, overlay.box = float(made), made
 
 
 def keep_marked(viewer: Any) -> None:
@@ -47,9 +45,8 @@ def keep_marked(viewer: Any) -> None:
         update_mark(viewer)
 
     # above, as notices cover the lower edge
-    viewer.canvas.overlays[KEY] = TextOverlay(
-        text=TEXT, color="orange", font_size=9, position="top_center", opacity=0.0, box_color=_NOTHING, visible=True
-    )
+    look = {"color": "orange", "font_size": 9, "position": "top_center", "box_color": (0, 0, 0, 0.8)}
+    viewer.canvas.overlays[KEY] = TextOverlay(text=TEXT, opacity=0.0, box=False, visible=True, **look)
     for layer in viewer.layers:
         watch(layer)
     viewer.layers.events.inserted.connect(inserted)

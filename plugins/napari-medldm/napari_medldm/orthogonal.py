@@ -16,7 +16,8 @@ from napari_medldm.compare import PLANES, show_plane
 from napari_medldm.mark import keep_marked, update_mark
 
 CROSSHAIR = "crosshair"
-_FOLLOWED = ("contrast_limits", "colormap", "gamma", "opacity", "blending", "visible", "scale", "translate", "data")
+_FOLLOWED = ("name", "contrast_limits", "colormap", "gamma", "opacity", "blending", "visible")
+_FOLLOWED += ("scale", "translate", "data")
 
 
 class OrthogonalViews(QWidget):
@@ -52,6 +53,11 @@ class OrthogonalViews(QWidget):
     def point(self) -> tuple[float, ...]:
         """The crosshair, mm in napari's world (inferior, posterior, left)."""
         return tuple(self.viewer.dims.point)
+
+    def fit(self) -> None:
+        """Let every canvas show the whole slice."""
+        for model in (self.viewer, *(self.models.values() if self.canvases else ())):
+            model.reset_view()
 
     def close_views(self) -> None:
         """Cut all links and free the canvases; safe to call again."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from napari.qt.threading import thread_worker
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QGridLayout, QGroupBox, QLabel, QPushButton
 
 from napari_medldm.compare import PLANES, show_plane
@@ -28,7 +29,7 @@ class ViewBox(QGroupBox):
         self.plane.addItems(PLANES)
         self.orthogonal = QPushButton(f"three planes ({ORTHOGONAL_KEY})")
         self.orthogonal.setCheckable(True)
-        self.straighten, self.note = QPushButton("show along the patient's axes"), QLabel()
+        self.straighten, self.note = QPushButton("add a copy along the patient's axes"), QLabel()
         self.note.setWordWrap(True)
         tips = {
             self.window_: "Kept for each scan, and the same for what was made of it.",
@@ -41,8 +42,8 @@ class ViewBox(QGroupBox):
         layout.addWidget(self.plane, 0, 0)
         layout.addWidget(self.window_, 0, 1)
         layout.addWidget(self.orthogonal, 1, 0)
-        layout.addWidget(self.straighten, 1, 1)
         layout.addWidget(self.note, 2, 0, 1, 2)
+        layout.addWidget(self.straighten, 3, 0, 1, 2)
         self.plane.currentTextChanged.connect(lambda plane: show_plane(viewer, plane))
         self.window_.currentTextChanged.connect(self._window)
         self.orthogonal.toggled.connect(self._orthogonal)
@@ -56,7 +57,7 @@ class ViewBox(QGroupBox):
         entry = None if source is None else entry_of(source)
         self.note.setText("" if entry is None else oblique_note(entry))
         self.note.setVisible(bool(self.note.text()))
-        self.straighten.setEnabled(entry is not None and entry.display.tilt_deg > OBLIQUE_DEG)
+        self.straighten.setVisible(entry is not None and entry.display.tilt_deg > OBLIQUE_DEG)
         self.window_.blockSignals(True)
         self.window_.clear()
         if entry is not None:
@@ -83,6 +84,7 @@ class ViewBox(QGroupBox):
 
             self.views = OrthogonalViews(self.viewer)
             self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="bottom")
+            QTimer.singleShot(0, self.views.fit)  # their sizes are known now
 
     def close_views(self) -> None:
         """Take the three views away."""
@@ -92,6 +94,7 @@ class ViewBox(QGroupBox):
             self.viewer.window.remove_dock_widget(self._dock)
             views.deleteLater()
             self._dock = None
+            QTimer.singleShot(0, self.viewer.reset_view)
 
     # --- oblique scans ---
 
@@ -99,7 +102,6 @@ class ViewBox(QGroupBox):
         """Resample in the background; the copy is a layer of its own."""
         source = self.source()
         entry = entry_of(source)
-        self.straighten.setEnabled(False)
 
         def show(volume: Any) -> None:
             data, attributes, _ = derived_layer(volume, "display", source, entry.report, **look_of(source))

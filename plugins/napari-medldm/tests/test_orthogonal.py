@@ -1,0 +1,111 @@
+"""Three linked planes: left stays left in each, a click moves all, and nothing is left behind."""
+
+import gc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image
+from napari_medldm.compare import PLANES
+from napari_medldm.layers import layer_data
+from napari_medldm.mark import is_marked
+from napari_medldm.orthogonal import CROSSHAIR
+from qtpy.QtCore import QCoreApplication, QEvent
+from test_orientation import ORDERS, oriented
+
+from medldm import Volume
+
+pytestmark = pytest.mark.usefixtures("display")
+
+
+@pytest.fixture
+def views(viewer, panel):
+    """The three views, opened by the button."""
+    panel.view.orthogonal.click()
+    return panel.view.views
+
+
+def images(model):
+    return [layer for layer in model.layers if isinstance(layer, Image)]
+
+
+def test_a_marker_is_under_the_crosshair_in_every_plane(viewer, views):
+    """Every order of the axes, each with other flips; the voxels are the ones of the scan, not copies."""
+    for order, signs in ORDERS[::9]:
+        geometry = oriented(order, signs)
+        array = np.zeros(geometry.shape, np.float32)
+        array[2, 8, 1] = 1
+        right, anterior, superior = geometry.to_world((2, 8, 1))
+        data, attributes, _ = layer_data(Volume(array, geometry), "scan")
+        layer = viewer.add_image(data, **attributes)
+        viewer.dims.point = (-superior, -anterior, -right)
+        for plane, model in views.models.items():
+            (copy,) = images(model)
+            assert model.dims.order == PLANES[plane]
+            assert np.shares_memory(copy.data, layer.data)
+            # spacings are not commensurate with those of other orientations: the nearest voxel counts
+            assert copy.get_value(model.dims.point, world=True) == 1
+            (lines,) = (each for each in model.layers if each.name == CROSSHAIR)
+            np.testing.assert_allclose(lines.data[0, 0, PLANES[plane][2]], model.dims.point[PLANES[plane][2]])
+            np.testing.assert_allclose(lines.data[1, 0, PLANES[plane][1]], model.dims.point[PLANES[plane][1]])
+        viewer.layers.clear()
+        assert not any(images(model) for model in views.models.values())
+
+
+def test_looks_follow_and_made_layers_are_marked_everywhere(viewer, views, panel, compared):
+    panel.view.window_.setCurrentText("percentiles 5 to 90")
+    compared.source.colormap = "viridis"
+    for model in views.models.values():
+        for layer, copy in zip([x for x in viewer.layers if isinstance(x, Image)], images(model), strict=True):
+            assert (copy.name, copy.visible, copy.colormap.name) == (layer.name, layer.visible, layer.colormap.name)
+            assert copy.contrast_limits == layer.contrast_limits
+        assert is_marked(model)
+    compared.show("residual")
+    assert all([each.visible for each in images(model)].count(True) == 1 for model in views.models.values())
+    for layer in viewer.layers:
+        layer.visible = False
+    assert not any(is_marked(model) for model in views.models.values())
+
+
+def click(viewer, callback, position, moves=0):
+    """What napari does with a press, moves and a release."""
+    event = SimpleNamespace(type="mouse_press", position=position)
+    drag = callback(viewer, event)
+    next(drag)
+    for _ in range(moves):
+        event.type = "mouse_move"
+        next(drag)
+    event.type = "mouse_release"
+    with pytest.raises(StopIteration):
+        next(drag)
+
+
+def test_a_click_moves_every_plane_and_a_drag_none(viewer, views, phantom):
+    coronal = views.models["coronal"]
+    wanted = tuple(phantom.data_to_world((30, 40, 50)))
+    click(coronal, coronal.mouse_drag_callbacks[-1], wanted)
+    for each in (viewer, *views.models.values()):
+        np.testing.assert_allclose(each.dims.point, wanted, atol=1.01)
+    before = viewer.dims.point
+    click(coronal, coronal.mouse_drag_callbacks[-1], tuple(phantom.data_to_world((3, 4, 5))), moves=2)
+    assert viewer.dims.point == before
+
+
+def test_closing_leaves_nothing(viewer, panel, phantom, qtbot):
+    def left():
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        gc.collect()
+        return sum(type(each) is ViewerModel for each in gc.get_objects())
+
+    before, docks = left(), len(viewer.window.dock_widgets)
+    callbacks = len(viewer.mouse_drag_callbacks)
+    for _ in range(2):
+        panel.view.orthogonal.click()
+        qtbot.wait(100)
+        assert panel.view.views is not None and len(viewer.window.dock_widgets) == docks + 1
+        panel.view.orthogonal.click()
+        qtbot.wait(100)
+    assert left() == before
+    assert (len(viewer.window.dock_widgets), len(viewer.mouse_drag_callbacks)) == (docks, callbacks)
+    viewer.dims.point = (0, 0, 0)  # nothing listens any more
