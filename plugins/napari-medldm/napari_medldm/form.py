@@ -94,7 +94,7 @@ class RestoreForm(QWidget):
         hidden -= {"synthesize": {"How many"}, "super-resolve": {"Refine by"}, "denoise": {"Where"}}.get(task, set())
         if task == "synthesize":
             hidden |= {"Scan", "Noise", "Result", "Samples"}
-        if task.startswith("inpaint"):
+        if task == "inpaint":
             hidden |= {"Noise"}
         for text, widget in self._rows.items():
             self._layout.setRowVisible(widget, text not in hidden)

@@ -58,11 +58,22 @@ Progress = Callable[[str, int, int], None]
 Preview = Callable[[Volume], None]
 
 
-def run(volume: Volume, request: Request, model: Any, progress: Progress, preview: Preview | None) -> Restoration:
-    """The whole scan. Raises MedldmError, and whatever `progress` raises to cancel."""
+def run(
+    volume: Volume,
+    request: Request,
+    model: Any,
+    progress: Progress,
+    preview: Preview | None,
+    mask: NDArray[np.bool_] | None = None,
+) -> Restoration:
+    """The whole scan, or what lies within `mask` (I, J, K).
+
+    Raises MedldmError, and whatever `progress` raises to cancel.
+    """
+    if request.task == "denoise" and mask is not None:
+        return run_region(volume, mask, request, model, progress)
     common: dict[str, Any] = {
         "model": model,
-        "noise_std": request.noise_std,
         "mode": request.mode,
         "samples": request.samples,
         "steps": request.steps,
@@ -70,6 +81,9 @@ def run(volume: Volume, request: Request, model: Any, progress: Progress, previe
         "progress": progress,
         "preview": preview,
     }
+    if request.task == "inpaint":
+        return medldm.inpaint(volume, mask, **common)
+    common["noise_std"] = request.noise_std
     if request.task == "super-resolve":
         return medldm.super_resolve(volume, scale=request.scale, **common)
     return medldm.denoise(volume, **common)

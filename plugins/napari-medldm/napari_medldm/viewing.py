@@ -105,7 +105,7 @@ class ViewBox(QGroupBox):
 
         def show(volume: Any) -> None:
             data, attributes, _ = derived_layer(volume, "display", source, entry.report, **look_of(source))
-            attributes["name"] = f"{source.name} · along the patient's axes, to be looked at only"
+            attributes["name"] = f"{source.name} · for display only"
             self.viewer.add_image(data, **attributes)
             source.visible = False
 

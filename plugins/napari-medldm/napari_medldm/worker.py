@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import medldm
 from medldm import Cancelled, MedldmError
-from napari_medldm.request import new_scans, run, run_region
+from napari_medldm.request import new_scans, run
 
 
 def send(stream: BinaryIO, message: Any) -> None:
@@ -44,9 +44,7 @@ def _model(name: str, models: dict[str, Any], progress: Any) -> Any:
 def _restore(volume: Any, mask: Any, request: Any, model: Any, progress: Any, preview: Any) -> Any:
     for warning in model.fits(volume, request.scale):
         progress(f"warning: {warning}", 0, 1)
-    if mask is not None:
-        return run_region(volume, mask, request, model, progress)
-    return run(volume, request, model, progress, preview)
+    return run(volume, request, model, progress, preview, mask)
 
 
 def main() -> None:

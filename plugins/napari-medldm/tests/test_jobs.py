@@ -1,5 +1,7 @@
 """The process beside the window: progress, previews, cancelling, errors; nothing is left behind."""
 
+import os
+import sys
 import threading
 import time
 
@@ -20,8 +22,12 @@ def workshop():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def application():
-    yield QCoreApplication.instance() or QCoreApplication([])
+def application(request):
+    """One that windows can use afterwards: under PySide6 the first one stays."""
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        yield QCoreApplication.instance() or QCoreApplication([])
+    else:
+        yield request.getfixturevalue("qapp")
 
 
 def finished(job, seconds=120):

@@ -207,3 +207,18 @@ def test_measuring_by_hand(viewer):
     inside = layer.data[index, int(np.ceil(low[0])) : int(high[0]), int(np.ceil(low[1])) : int(high[1])]
     assert rows[0]["mean"] == pytest.approx(float(inside.mean()), abs=3)
     assert rows[1]["CNR"] >= 0
+
+
+def test_new_scans_are_drawn_and_marked(viewer, panel, phantom, until, pack):
+    panel.form.task.setCurrentText("synthesize")
+    panel.form.count.setValue(2)
+    panel.form.steps.setValue(3)
+    panel.form.seed.setValue(4)
+    panel.start.click()
+    until(lambda: panel.job is None)
+    assert panel.message.text() == "Done: 2 new." and is_marked(viewer)
+    made = [entry_of(layer).volume for layer in viewer.layers[1:]]
+    wanted = list(medldm.synthesize(model=pack, n=2, seed=4, steps=3))
+    for ours, api in zip(made, wanted, strict=True):
+        np.testing.assert_allclose(ours.array, api.array, rtol=1e-4, atol=1e-2)
+        assert ours.history[-1]["synthetic"]
