@@ -25,6 +25,7 @@ _HOMES = {
     "load_model": "medldm.api",
     "denoise": "medldm.api",
     "estimate_noise": "medldm.api",
+    "estimate_training": "medldm.api",
     "super_resolve": "medldm.api",
     "synthesize": "medldm.api",
     "train": "medldm.api",
@@ -35,7 +36,16 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:  # for type checkers and editors
-    from medldm.api import denoise, estimate_noise, load_model, super_resolve, synthesize, train, write_report
+    from medldm.api import (
+        denoise,
+        estimate_noise,
+        estimate_training,
+        load_model,
+        super_resolve,
+        synthesize,
+        train,
+        write_report,
+    )
     from medldm.errors import AmbiguousInput as AmbiguousInput
     from medldm.errors import Cancelled as Cancelled
     from medldm.errors import MedldmError as MedldmError

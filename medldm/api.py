@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,13 @@ from medldm.restore.restore import Preview, Settings, restore
 from medldm.synthesis.synthesize import synthesize as _synthesize
 from medldm.volume import Volume
 
+if TYPE_CHECKING:
+    from medldm.training.cost import StageCost
+
 __all__ = [
     "denoise",
     "estimate_noise",
+    "estimate_training",
     "load_model",
     "read",
     "super_resolve",
@@ -298,6 +302,18 @@ def train(
         progress=progress,
         command=command,
     )
+
+
+def estimate_training(
+    recipe: str | Path | Recipe, *, data: str | Path, device: str | None = None
+) -> list[StageCost]:
+    """Time and memory that each stage of a training will take, by one batch of each; nothing is written.
+
+    Raises RecipeError, InputError, ModelError.
+    """
+    from medldm.training.cost import estimate
+
+    return estimate(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), data=Path(data), device=device)
 
 
 def write_report(path: str | Path, scan: Volume, restoration: Restoration) -> Path:

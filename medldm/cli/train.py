@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medldm.cli import options as o
 from medldm.cli.progress import Progress
 from medldm.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from medldm.training.cost import StageCost
 
 RecipeFile = Annotated[Path, typer.Argument(help="TOML recipe (see configs/).")]
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the recipe names.")]
@@ -20,7 +24,19 @@ Start = Annotated[
 Workers = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that draw the batches; a GPU is best fed by several.")
 ]
+Estimate = Annotated[
+    bool, typer.Option("--estimate", help="Only say how long each stage will take and what memory it needs.")
+]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")]
+
+
+def _print_costs(costs: list[StageCost]) -> None:
+    """A line a stage on standard error: what is coming."""
+    for cost in costs:
+        hours, minutes = divmod(round(cost.seconds / 60), 60)
+        memory = f"{cost.memory_bytes / 2**20:.0f} MiB beside the scans"
+        text = f"{cost.name}: {cost.steps} steps, about {hours} h {minutes:02d} min, {memory}"
+        print(text, file=sys.stderr)
 
 
 def train(
@@ -31,6 +47,7 @@ def train(
     resume: Resume = True,
     device: o.Device = None,
     workers: Workers = 0,
+    estimate: Estimate = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Train a model by a recipe. Started again after an interruption, it goes on from its last checkpoint."""
@@ -47,6 +64,10 @@ def train(
         )
     from medldm import api
 
+    if estimate or not quiet:
+        _print_costs(api.estimate_training(recipe, data=data, device=device))
+    if estimate:
+        return
     with Progress(quiet=quiet) as progress:
         model = api.train(
             recipe, data=data, out=out, start=start, resume=resume, device=device, workers=workers, progress=progress

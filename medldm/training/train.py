@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,19 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from medldm.diffusion.schedule import SIGMA_MAX, level_of
-from medldm.errors import ModelError, OutputError, RecipeError
+from medldm.errors import ModelError, OutputError
 from medldm.model import Model, Networks, load_model
-from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.conditioning import Measurement
-from medldm.nets.patches import pad_to_multiple, space_to_depth
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.card import write_card
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint
 from medldm.training.devices import start_fabric
 from medldm.training.feed import feed
+from medldm.training.latents import begin_from_data, measure_latents
 from medldm.training.loop import Hooks, Progress, run_stage
-from medldm.training.scans import Scan, load_scans
-from medldm.training.stages import AutoencoderStage, DenoiserStage, HeadStage, Stage
-
-LINEAR_START = 10**9  # steps of the patches of the linear code, far from those of training
-PATCH_STEPS = 60
-STAGES = ("autoencoder", "denoiser", "head", "super_head")
+from medldm.training.plan import STAGES, build_stage, stage_batches
+from medldm.training.scans import load_scans
 
 
 def _start_from(networks: Networks, name_or_folder: str | Path) -> str:
@@ -50,32 +45,6 @@ def _start_from(networks: Networks, name_or_folder: str | Path) -> str:
         got = "networks of other sizes than the recipe's"
         raise ModelError(f"model {model.name}", got, "the same autoencoder, unet and head tables") from None
     return f"{model.name}, weights sha256 {model.weights_sha256[:12]}"
-
-
-def begin_from_data(code: Autoencoder, batches: Batches) -> float | None:
-    """Let the autoencoder take what it can from blocks of the training images; returns the variance kept."""
-    patches = []
-    for step in range(PATCH_STEPS):
-        cells = space_to_depth(batches.images(LINEAR_START + step).x, code.factor)
-        patches.append(cells.movedim(1, -1).flatten(0, -2))
-    return code.begin(torch.cat(patches))
-
-
-@torch.no_grad()
-def measure_latents(code: Autoencoder, scans: Sequence[Scan]) -> None:
-    """Latent mean and deviation a channel over the whole training set, not over one batch."""
-    training = code.training
-    code.eval()
-    code.set_latent_statistics(torch.zeros(code.channels), torch.ones(code.channels))
-    count, total, squares = 0, torch.zeros(code.channels).double(), torch.zeros(code.channels).double()
-    for scan in scans:
-        image, _ = pad_to_multiple(scan.image[None, None].to(code.latent_mean), code.multiple)
-        z = code.encode(image)[0].double().cpu().movedim(1, 0).flatten(1)
-        count += z.shape[1]
-        total, squares = total + z.sum(1), squares + z.square().sum(1)
-    mean = total / count
-    code.set_latent_statistics(mean.float(), (squares / count - mean.square()).clamp_min(1e-8).sqrt().float())
-    code.train(training)
 
 
 @torch.no_grad()
@@ -110,21 +79,10 @@ class _Training:
         self.held_out = load_scans(recipe, data, part="validation") or self.scans
         self.writer: SummaryWriter | None = None
 
-    def batches(self, name: str, table: StageTable, *, shared: bool = True) -> Batches:
-        """Of a stage; `shared` among the processes, or the same whole ones in each."""
-        world = self.fabric.world_size if shared else 1
-        if table.batch_size % world:
-            raise RecipeError(f"stage_{name}.batch_size", str(table.batch_size), f"a multiple of {world} processes")
-        return Batches(
-            self.scans,
-            self.recipe,
-            table,
-            salt=100 * STAGES.index(name),
-            all_flips=name != "denoiser",
-            super_resolution_share=self.recipe.super_resolution_share(name),
-            rank=self.fabric.global_rank if shared else 0,
-            world=world,
-        )
+    def batches(self, name: str, table: StageTable) -> Batches:
+        """Of a stage, shared among the processes."""
+        fabric = self.fabric
+        return stage_batches(self.recipe, self.scans, name, table, rank=fabric.global_rank, world=fabric.world_size)
 
     def save(self, stage: str, inside: dict[str, Any] | None) -> None:
         """A checkpoint: everything that was finished, and how far `stage` is (None: not begun)."""
@@ -132,16 +90,6 @@ class _Training:
             weights = self.networks.state_dict()
             state = {"recipe": self.table, "stage": stage, "inside": inside, "networks": weights, "done": self.done}
             save_checkpoint(self.out, state)
-
-    def stage(self, name: str) -> Stage:
-        self.networks.requires_grad_(True)
-        if name == "autoencoder":
-            return AutoencoderStage(self.networks)
-        if name == "denoiser":
-            return DenoiserStage(self.networks)
-        head = self.networks.head if name == "head" else self.networks.super_head
-        assert head is not None
-        return HeadStage(self.networks, head)
 
     def scalars(self, stage: str, values: dict[str, float], step: int) -> None:
         if self.writer is None:
@@ -180,7 +128,7 @@ class _Training:
             self.recipe.checkpoint_seconds,
             self.note,
         )
-        batches, stage = self.batches(name, table), self.stage(name)
+        batches, stage = self.batches(name, table), build_stage(name, self.networks)
 
         def from_step(first: int) -> Iterator[tuple[int, Batch]]:
             make = functools.partial(stage.batch, batches)
@@ -260,7 +208,7 @@ def _train(
         inside = state["inside"] if state is not None and state["stage"] == name else None
         code = networks.autoencoder
         if name == "autoencoder" and inside is None and start is None:
-            this.done["linear_variance"] = begin_from_data(code, this.batches(name, table, shared=False))
+            this.done["linear_variance"] = begin_from_data(code, stage_batches(recipe, this.scans, name, table))
             if table.steps == 0:
                 measure_latents(code, this.scans)
         if table.steps:

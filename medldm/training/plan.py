@@ -1,0 +1,44 @@
+"""The stages of a training: their order, their batches, what each one trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medldm.errors import RecipeError
+from medldm.model import Networks
+from medldm.recipe import Recipe, StageTable
+from medldm.training.batches import Batches
+from medldm.training.scans import Scan
+from medldm.training.stages import AutoencoderStage, DenoiserStage, HeadStage, Stage
+
+STAGES = ("autoencoder", "denoiser", "head", "super_head")
+
+
+def stage_batches(
+    recipe: Recipe, scans: Sequence[Scan], name: str, table: StageTable, *, rank: int = 0, world: int = 1
+) -> Batches:
+    """The batches of a stage, or this process's share of them. Raises RecipeError where they cannot be shared."""
+    if table.batch_size % world:
+        raise RecipeError(f"stage_{name}.batch_size", str(table.batch_size), f"a multiple of {world} processes")
+    return Batches(
+        scans,
+        recipe,
+        table,
+        salt=100 * STAGES.index(name),
+        all_flips=name != "denoiser",
+        super_resolution_share=recipe.super_resolution_share(name),
+        rank=rank,
+        world=world,
+    )
+
+
+def build_stage(name: str, networks: Networks) -> Stage:
+    """The stage with everything else frozen."""
+    networks.requires_grad_(True)
+    if name == "autoencoder":
+        return AutoencoderStage(networks)
+    if name == "denoiser":
+        return DenoiserStage(networks)
+    head = networks.head if name == "head" else networks.super_head
+    assert head is not None
+    return HeadStage(networks, head)
