@@ -68,6 +68,7 @@ class OrthogonalViews(QWidget):
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
         for canvas in self.canvases:
             canvas.close()
+            canvas.setParent(None)  # PySide6 would keep it for as long as its parent
             canvas.deleteLater()
         self.canvases.clear()
         for plane, model in self.models.items():

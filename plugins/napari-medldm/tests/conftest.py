@@ -64,6 +64,7 @@ def viewer(display, make_napari_viewer):
 def panel(viewer):
     """The panel beside the canvas; what it started ends with the test."""
     from napari_medldm.panel import RestorePanel
+    from qtpy.QtCore import QCoreApplication, QEvent
 
     widget = RestorePanel(viewer)
     viewer.window.add_dock_widget(widget, name="medldm", area="right")
@@ -73,6 +74,7 @@ def panel(viewer):
     widget.workshop.close()
     widget.view.close_views()
     widget.judge.close_comparisons()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
 
 @pytest.fixture
