@@ -204,6 +204,25 @@ class CodeRecipe(_Table):
         return self.autoencoder.factors(self.dims)
 
 
+class ReconstructionTable(_Table):
+    """What the autoencoder minimises: the weight of each term (0: not computed), a mean over examples.
+
+    l2, l1 : squared and absolute error; the squared error of a good code is about 1e-4, hence the weight
+    perceptual : distance of EfficientNet-Lite0's features (needs the extra `perceptual`)
+    gradient, spectral : lost gradient, distance of the spectra; both punish blur
+    kl : of the latents' Gaussians to the standard normal one; else only a drift of their size beyond 1 is held
+    slices : a volume is cut so many times across each axis for the perceptual distance
+    """
+
+    l2: Annotated[float, Field(ge=0)] = 1000.0
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    perceptual: Annotated[float, Field(ge=0)] = 0.0
+    gradient: Annotated[float, Field(ge=0)] = 0.0
+    spectral: Annotated[float, Field(ge=0)] = 0.0
+    kl: Annotated[float, Field(ge=0)] = 0.0
+    slices: Annotated[int, Field(ge=1)] = 2
+
+
 class Recipe(CodeRecipe):
     """Everything that a training needs but the data's place: networks, data, degradations, stages.
 
@@ -221,6 +240,7 @@ class Recipe(CodeRecipe):
     augment_zoom: float = Field(1.0, ge=1)
     sources: tuple[Source, ...] = Field(min_length=1)
     degradation: DegradationTable
+    reconstruction: ReconstructionTable = ReconstructionTable()
     unet: UNetTable
     head: HeadTable
     stage_autoencoder: StageTable

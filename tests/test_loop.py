@@ -15,8 +15,8 @@ from medldm.training.batches import Batches
 from medldm.training.draws import Draws
 from medldm.training.feed import feed
 from medldm.training.loop import Hooks, PartwiseGradients, run_stage
+from medldm.training.plan import build_stage
 from medldm.training.scans import Scan, load_scans
-from medldm.training.stages import AutoencoderStage, DenoiserStage, HeadStage
 from medldm.volume import Volume
 from tests.tiny import tiny_table
 
@@ -69,19 +69,23 @@ def test_an_example_draws_the_same_alone_and_among_others():
         assert torch.equal(together.uniform()[1:2], alone.uniform())
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "denoiser", "head"])
+@pytest.mark.parametrize("name", ["autoencoder", "every term", "denoiser", "head"])
 def test_gradients_in_parts_are_those_of_the_whole(name):
     """A stage that runs out of memory above one example has the gradients that it would have with memory enough."""
-    recipe = parse_recipe(tiny_table(2))
+    table = tiny_table(2)
+    if name == "every term":
+        name = "autoencoder"
+        terms = {"l1": 1.0, "perceptual": 1.0, "gradient": 1.0, "spectral": 0.1, "kl": 1e-3}
+        table |= {"reconstruction": terms, "autoencoder": table["autoencoder"] | {"learned_std": True}}
+    recipe = parse_recipe(table)
     scans = scans_of(recipe)
-    stages = {"autoencoder": AutoencoderStage, "denoiser": DenoiserStage}
 
     def gradients(most):
         torch.manual_seed(0)
         networks = Networks(recipe)
         for parameter in networks.parameters():
             parameter.data += 0.02 * torch.randn(parameter.shape)
-        stage = HeadStage(networks, networks.head) if name == "head" else stages[name](networks)
+        stage = build_stage(name, networks, recipe)
         inner, notes = stage.forward, []
 
         def forward(batch):
@@ -105,7 +109,7 @@ def test_gradients_in_parts_are_those_of_the_whole(name):
 
 def test_one_example_that_does_not_fit_is_the_end():
     recipe = parse_recipe(tiny_table(2))
-    stage = AutoencoderStage(Networks(recipe))
+    stage = build_stage("autoencoder", Networks(recipe), recipe)
 
     def forward(batch):
         raise torch.OutOfMemoryError("too much")
@@ -131,7 +135,7 @@ def test_the_scan_that_spoils_a_loss_is_named_before_the_step():
     recipe = parse_recipe(tiny_table(2))
     scans = scans_of(recipe)
     scans[3].image[:] = float("nan")
-    stage = AutoencoderStage(Networks(recipe))
+    stage = build_stage("autoencoder", Networks(recipe), recipe)
     batches = batches_of(recipe, scans)
     before = [p.detach().clone() for p in stage.trained.parameters()]
     bad = next(step for step in range(20) if 3 in batches.images(step).scans)

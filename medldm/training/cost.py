@@ -78,7 +78,7 @@ def estimate(recipe: Recipe, *, data: Path, device: str | None = None) -> list[S
         table: StageTable | None = getattr(recipe, f"stage_{name}")
         if table is None or table.steps == 0:
             continue
-        stage = build_stage(name, networks)
+        stage = build_stage(name, networks, recipe)
         drawn = stage.batch(stage_batches(recipe, scans, name, table), 0)
         with fabric.autocast():
             costs.append(_cost(name, stage, fabric.to_device(drawn), table))

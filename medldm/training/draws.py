@@ -26,6 +26,7 @@ class Draws:
         drawn = [torch.randn(tuple(shape), generator=generator) for generator in self._generators]
         return torch.stack(drawn).to(self.device)
 
-    def uniform(self) -> Tensor:
-        """Numbers from 0 to 1: (B,), float32."""
-        return torch.stack([torch.rand((), generator=generator) for generator in self._generators]).to(self.device)
+    def uniform(self, shape: Sequence[int] = ()) -> Tensor:
+        """Numbers from 0 to 1: (B, *shape), float32."""
+        drawn = [torch.rand(tuple(shape), generator=generator) for generator in self._generators]
+        return torch.stack(drawn).to(self.device)

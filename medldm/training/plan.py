@@ -32,11 +32,11 @@ def stage_batches(
     )
 
 
-def build_stage(name: str, networks: Networks) -> Stage:
+def build_stage(name: str, networks: Networks, recipe: Recipe) -> Stage:
     """The stage with everything else frozen."""
     networks.requires_grad_(True)
     if name == "autoencoder":
-        return AutoencoderStage(networks)
+        return AutoencoderStage(networks, recipe.reconstruction)
     if name == "denoiser":
         return DenoiserStage(networks)
     head = networks.head if name == "head" else networks.super_head

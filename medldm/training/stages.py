@@ -14,14 +14,16 @@ from medldm.diffusion.schedule import SIGMA_MAX, SIGMA_MIN, level_of
 from medldm.model import Networks
 from medldm.nets.conditioning import Measurement
 from medldm.nets.head import MeasurementHead
+from medldm.recipe import ReconstructionTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.draws import Draws
+from medldm.training.losses import PerceptualDistance, lost_gradient, spectral_distance
 
 MEAN_SHARE = 0.4
 HEAD_MEAN_SHARE = 0.8
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = 0.0, 1.5
 SYNTHESIS_EVERY = 2
-DRIFT_WEIGHT = 1e-4
+DRIFT_WEIGHT = 0.1
 
 
 def _per_example(values: Tensor, like: Tensor) -> Tensor:
@@ -59,23 +61,46 @@ class Stage(nn.Module, ABC):
 
 
 class AutoencoderStage(Stage):
-    """Mean squared error of the reconstruction, with the latents' noise."""
+    """The reconstruction's error, with the latents' noise, in the terms that `table` weighs."""
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, table: ReconstructionTable) -> None:
         super().__init__(networks.autoencoder)
-        self.code = networks.autoencoder
+        self.code, self.table = networks.autoencoder, table
+        self.perceptual = PerceptualDistance().requires_grad_(False) if table.perceptual else None
 
     def batch(self, batches: Batches, step: int) -> Batch:
         return batches.images(step)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        draws = Draws(batch.seeds)
         mean, std = self.code.encode(batch.x)
-        z = mean + std * Draws(batch.seeds).normal(mean.shape[1:])
+        z = mean + std * draws.normal(mean.shape[1:])
         rounded, commitment = self.code.quantize(z)
-        error = (self.code.raw_decode(rounded) - batch.x).square().flatten(1).mean(1)
+        image = self.code.raw_decode(rounded)
+        error = (image - batch.x).square().flatten(1).mean(1)
         drift = (mean.square().flatten(1).mean(1) - 1).clamp_min(0)
-        loss = 1000 * (error + DRIFT_WEIGHT * drift).mean() + commitment
-        return {"loss": loss, "psnr": -10 * torch.log10(error.detach().mean())}
+        terms = {"l2": error, "drift": drift} | self._further_terms(image, batch.x, mean, std, draws)
+        weights = {"drift": DRIFT_WEIGHT} | self.table.model_dump()
+        loss = torch.stack([weights[name] * term.mean() for name, term in terms.items()]).sum() + commitment
+        shown = {name: term.detach().mean() for name, term in terms.items() if name not in ("l2", "drift")}
+        return {"loss": loss, "psnr": -10 * torch.log10(error.detach().mean()), **shown}
+
+    def _further_terms(self, image: Tensor, x: Tensor, mean: Tensor, std: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """Those that the table weighs, (B,) each."""
+        table, terms = self.table, {}
+        if table.l1:
+            terms["l1"] = (image - x).abs().flatten(1).mean(1)
+        if table.gradient:
+            terms["gradient"] = lost_gradient(image, x)
+        if table.spectral:
+            terms["spectral"] = spectral_distance(image, x)
+        if table.kl:
+            divergence = 0.5 * (mean.square() + std.square() - 1 - 2 * torch.log(std))
+            terms["kl"] = divergence.expand_as(mean).flatten(1).mean(1)
+        if self.perceptual is not None:
+            places = draws.uniform((3, table.slices)) if x.ndim == 5 else None
+            terms["perceptual"] = self.perceptual(image, x, places)
+        return terms
 
 
 class DenoiserStage(Stage):

@@ -128,7 +128,7 @@ class _Training:
             self.recipe.checkpoint_seconds,
             self.note,
         )
-        batches, stage = self.batches(name, table), build_stage(name, self.networks)
+        batches, stage = self.batches(name, table), build_stage(name, self.networks, self.recipe)
 
         def from_step(first: int) -> Iterator[tuple[int, Batch]]:
             make = functools.partial(stage.batch, batches)
