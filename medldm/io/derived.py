@@ -108,13 +108,27 @@ def _modality(volume: Volume, where: str) -> str:
     return "CT" if volume.unit == "HU" else "MR"
 
 
+def _scale_rule(modality: str, unit: str) -> str:
+    """How to quantise: whole numbers are enough for HU alone; a CT in another unit keeps the source's scale."""
+    return "MR" if modality == "CT" and unit != "HU" else modality
+
+
+def _rescale_type(modality: str, unit: str, source: dicom.DicomSource | None) -> str:
+    """RescaleType (PS3.3 C.11.1.1.2): of a CT the unit, or what its source calls an unknown one; else unspecified."""
+    if modality != "CT":
+        return "US"
+    if unit != "arbitrary" or source is None:
+        return unit
+    return str(source.datasets[0].get("RescaleType") or "US")
+
+
 def _images(volume: Volume, modality: str) -> tuple[Volume, Quantised, list[Any]]:
     """The scan with its slices along axis 2, its stored values, and one dataset a slice."""
     source, uids = _source(volume), new_uids()
     if source is not None:
         aligned = volume.reorient("".join(source.geometry.axcodes))
         same, part = is_same(source, aligned.geometry), is_part(source, aligned.geometry)
-        values = quantise(aligned.array, modality, source.slopes, source.intercepts)
+        values = quantise(aligned.array, _scale_rule(modality, volume.unit), source.slopes, source.intercepts)
     else:
         aligned, same, part = volume.reorient(_VIEWS[volume.geometry.axcodes[2]]), False, False
         values = grey(aligned.array, volume.unit) if modality == "SC" else quantise(aligned.array, modality)
@@ -149,6 +163,8 @@ def _images(volume: Volume, modality: str) -> tuple[Volume, Quantised, list[Any]
             for keyword in ("WindowCenterWidthExplanation", "VOILUTFunction"):
                 dataset.pop(keyword, None)  # of the source's window
         _pixels(dataset, values, k, modality)
+        if "RescaleSlope" in dataset and modality != "PT":
+            dataset.RescaleType = _rescale_type(modality, volume.unit, source)
         datasets.append(dataset)
     return aligned, values, datasets
 
@@ -201,8 +217,6 @@ def _pixels(dataset: Any, values: Quantised, k: int, modality: str) -> None:
         modality == "MR" and (values.slope_text, values.intercept_text) != ("1", "0")
     ):
         dataset.RescaleSlope, dataset.RescaleIntercept = values.slope_text, values.intercept_text
-        if modality != "PT":
-            dataset.RescaleType = "HU" if modality == "CT" else "US"
     data = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
     dataset.add_new(0x7FE00010, "OW", data + b"\0" * (len(data) % 2))
 

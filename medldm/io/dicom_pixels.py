@@ -1,4 +1,4 @@
-"""Stored pixels of images, checked for completeness, and their rescale to the unit of the scan."""
+"""Stored pixels of images, checked for completeness."""
 
 from __future__ import annotations
 
@@ -20,14 +20,6 @@ _IMPLAUSIBLE_RATIO = 1000  # no lossless coder gets there with a scan; a forged 
 _IMPLAUSIBLE_BYTES = 2**26
 _DECODERS = "python-gdcm, pylibjpeg-openjpeg or pyjpegls"
 _KEYWORDS = {b"\x10\x00": "PixelData", b"\x08\x00": "FloatPixelData", b"\x09\x00": "DoubleFloatPixelData"}
-
-
-@dataclass(frozen=True)
-class Rescale:
-    """``value = stored * slope + intercept``, in the unit of the scan."""
-
-    slope: float
-    intercept: float
 
 
 @dataclass(frozen=True)
@@ -104,21 +96,6 @@ def transfer_syntax(header: Header) -> Any:
     return ImplicitVRLittleEndian if found is None else found if isinstance(found, UID) else UID(str(found))
 
 
-def rescale_of(header: Header, modality: str) -> Rescale:
-    """RescaleSlope (1 where absent) and RescaleIntercept (0 where absent, but in CT); raises PixelError."""
-    slope, intercept = header.dataset.get("RescaleSlope"), header.dataset.get("RescaleIntercept")
-    if modality == "CT" and intercept is None:
-        raise PixelError(header.name, "a CT without RescaleIntercept", "one: HU are unknown otherwise")
-    try:
-        m, b = float(1 if slope is None else slope), float(0 if intercept is None else intercept)
-    except (TypeError, ValueError):
-        raise PixelError(header.name, "an unreadable rescale", "two numbers") from None
-    if not (np.isfinite(m) and np.isfinite(b)) or m == 0:
-        got = f"RescaleSlope {m:g}, RescaleIntercept {b:g}"
-        raise PixelError(header.name, got, "finite numbers, slope not 0")
-    return Rescale(m, b)
-
-
 PIXEL_KEYWORDS = (
     "Rows",
     "Columns",
@@ -128,8 +105,6 @@ PIXEL_KEYWORDS = (
     "PixelRepresentation",
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
-    "RescaleSlope",
-    "RescaleIntercept",
 )
 
 

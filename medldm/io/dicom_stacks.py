@@ -28,6 +28,7 @@ _TELL_APART = (
     "ImageType",
     "AcquisitionNumber",
     "FrameReferenceTime",
+    "RescaleType",
 )
 
 

@@ -21,12 +21,11 @@ from medldm.io.dicom_pixels import (
     PIXEL_KEYWORDS,
     Decoder,
     Layout,
-    Rescale,
     are_plain,
     check_declared,
     layout_of,
-    rescale_of,
 )
+from medldm.io.dicom_rescale import RESCALE_KEYWORDS, Rescale, rescale_of
 from medldm.io.dicom_stacks import filter_images, select_stack
 from medldm.volume import Volume
 
@@ -123,10 +122,14 @@ def _assemble(
     known: dict[tuple[str, ...], tuple[Rescale, Layout]] = {}
     each = []
     for header in headers:
-        raw = header.raws(PIXEL_KEYWORDS)
+        raw = header.raws((*PIXEL_KEYWORDS, *RESCALE_KEYWORDS))
         if raw not in known:
             known[raw] = rescale_of(header, modality), layout_of(header)
         each.append(known[raw])
+    units = sorted({rescale.unit for rescale, _ in each})
+    if len(units) > 1:
+        where, do = f"series of {len(headers)} images", "choose by RescaleType or Units (select)"
+        raise AmbiguousInput(where, f"values in {' and '.join(units)}", "one unit", do)
     columns, rows, _ = geometry.shape
     slices = np.empty((len(headers), rows, columns), dtype=np.float32)  # as stored: one pass over the memory
     decoder = Decoder()
@@ -157,7 +160,7 @@ def _assemble(
         slopes, intercepts = tuple(r.slope for r, _ in each), tuple(r.intercept for r, _ in each)
         datasets, frames = tuple(h.dataset for h in headers), tuple(h.frame for h in headers)
         source = DicomSource(datasets, slopes, intercepts, geometry, frames, places is not None)
-    return Volume(slices.transpose(2, 1, 0), geometry, _unit(headers[0], modality), modality, (step,), source)
+    return Volume(slices.transpose(2, 1, 0), geometry, units[0], modality, (step,), source)
 
 
 def _rescale(header: Header, stored: NDArray[Any], rescale: Rescale, out: NDArray[np.float32]) -> None:
@@ -197,10 +200,3 @@ def _history(headers: list[Header], skipped: Counter[str], sha256: dict[Path, by
     if skipped:
         step["skipped"] = dict(sorted(skipped.items()))
     return step
-
-
-def _unit(header: Header, modality: str) -> str:
-    """HU for CT; what PET and enhanced objects say; else "arbitrary"."""
-    if modality == "CT":
-        return "HU"
-    return (header.text("Units") or "arbitrary") if modality == "PT" else "arbitrary"

@@ -38,9 +38,14 @@ from medldm.volume import Volume
 
 SUFFIXES: tuple[str, ...] = ()  # never by its name alone: .dcm is an image
 _LARGEST_BYTES = 2**32 - 2
-# Unit of a volume -> code value and meaning in UCUM; of PET by PS3.3 C.8.9.1.1.3
+# Unit of a volume -> code value and meaning in UCUM; of CT by PS3.3 C.11.1.1.2, of PET by C.8.9.1.1.3
 _UNITS = {
     "HU": ("[hnsf'U]", "Hounsfield unit"),
+    "HU_MOD": ("[hnsf'U]", "Hounsfield unit"),
+    "MGML": ("mg/ml", "Milligrams/milliliter"),
+    "Z_EFF": ("1", "no units"),
+    "ED": ("10*23/ml", "Electron density"),
+    "PCT": ("%", "Percent"),
     "arbitrary": ("1", "no units"),
     "NONE": ("1", "no units"),
     "BQML": ("Bq/ml", "Becquerels/milliliter"),

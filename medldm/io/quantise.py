@@ -48,8 +48,8 @@ def quantise(
     Parameters
     ----------
     values : float32, any shape
-    modality : "CT" (slope 1, intercept -1024), "MR" (the source's scale where it is fine enough) or "PT"
-        (intercept 0, the range in 15 bits)
+    modality : "CT" (whole HU: slope 1, intercept -1024), "MR" (the source's scale where it is fine enough; also
+        for a CT that is not in HU) or "PT" (intercept 0, the range in 15 bits)
     slopes, intercepts : of the source's slices, if there is one
 
     Raises
