@@ -5,6 +5,8 @@ Images are (B, 1, *S) in [0, 1], two or three dimensional; gradients flow to the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,7 +65,7 @@ def slice_places(count: int, slices: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, 3, slices, generator=generator)
 
 
-def wide_planes(size: torch.Size) -> list[int]:
+def wide_planes(size: Sequence[int]) -> list[int]:
     """The axes of a volume (I, J, K) that planes at least 16 voxels wide lie across; the shortest, if none does."""
     wide = [axis for axis in range(3) if min(n for a, n in enumerate(size) if a != axis) >= NARROWEST_PLANE]
     return wide or [min(range(3), key=lambda axis: size[axis])]
