@@ -1,4 +1,4 @@
-"""PSNR and SSIM against deliberately naive second implementations."""
+"""PSNR, SSIM and HaarPSI against deliberately naive second implementations."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medldm.errors import InputError
-from medldm.evaluate.metrics import psnr, ssim
+from medldm.evaluate.metrics import haarpsi, psnr, ssim
 
 
 def images(shape=(24, 20), seed=0):
@@ -81,7 +81,69 @@ def test_an_axis_of_length_one_changes_nothing():
     assert psnr(a[:, :, None], b[:, :, None]) == psnr(a, b)
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim])
+def naive_haarpsi(a, b, slices=None):
+    """Reisenhofer et al. 2018, eqs. 6 to 11, pixel by pixel; `slices`: lists of 2D slices weighted together."""
+    up = down = 0.0
+    for x, y in slices or [(a, b)]:
+        x, y = (np.pad(255 * v, [(0, n % 2) for n in v.shape]) for v in (x, y))
+        x, y = ((v[::2, ::2] + v[1::2, ::2] + v[::2, 1::2] + v[1::2, 1::2]) / 4 for v in (x, y))
+        wide = [np.pad(v, 8) for v in (x, y)]
+        for i, j in np.ndindex(x.shape):
+            for turned in (False, True):
+                g = {}
+                for size in (2, 4, 8):
+                    half = size // 2
+                    filter_ = np.ones((size, size)) / size
+                    filter_[:half] *= -1
+                    filter_ = filter_.T if turned else filter_
+                    window = slice(i + 9 - half, i + 9 + half), slice(j + 9 - half, j + 9 + half)
+                    g[size] = [abs((filter_ * v[window]).sum()) for v in wide]
+                similar = sum((2 * p * q + 30) / (p * p + q * q + 30) for p, q in (g[2], g[4])) / 2
+                up += max(g[8]) / (1 + math.exp(-4.2 * similar))
+                down += max(g[8])
+    return (math.log((up / down) / (1 - up / down)) / 4.2) ** 2
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (17, 30), (16, 16)])
+def test_haarpsi_is_that_of_the_paper(shape):
+    a, b = images(shape)
+    expected = naive_haarpsi(a, b)
+    assert 0.2 < expected < 0.95
+    assert haarpsi(a, b) == pytest.approx(expected, abs=1e-9)
+    assert haarpsi(b, a) == pytest.approx(expected, abs=1e-9)
+    assert haarpsi(100 * a, 100 * b, data_range=100.0) == pytest.approx(expected, abs=1e-9)
+
+
+def test_haarpsi_of_a_volume_is_that_of_its_slices_across_each_axis():
+    a, b = images((16, 17, 18))
+    pairs = [(np.take(a, n, axis), np.take(b, n, axis)) for axis in range(3) for n in range(a.shape[axis])]
+    assert haarpsi(a, b) == pytest.approx(naive_haarpsi(a, b, pairs), abs=1e-9)
+
+
+def test_haarpsi_of_a_thin_stack_is_that_of_its_wide_slices():
+    a, b = images((20, 3, 18))
+    pairs = [(a[:, n], b[:, n]) for n in range(3)]
+    assert haarpsi(a, b) == pytest.approx(naive_haarpsi(a, b, pairs), abs=1e-9)
+
+
+def test_haarpsi_is_one_for_equal_images_and_falls_with_noise():
+    _, b = images((40, 40))
+    noise = np.random.default_rng(1).standard_normal(b.shape)
+    found = [haarpsi(b + s * noise, b) for s in (0, 0.02, 0.05, 0.1, 0.2)]
+    assert found[0] == pytest.approx(1)
+    assert found == sorted(found, reverse=True)
+    assert found[-1] < 0.7
+    assert haarpsi(np.zeros((16, 16)), np.zeros((16, 16))) == 1
+
+
+def test_haarpsi_with_a_mask_is_that_of_its_bounding_box():
+    a, b = images((30, 28))
+    mask = np.zeros(a.shape, dtype=bool)
+    mask[4, 7] = mask[22, 25] = True
+    assert haarpsi(a, b, mask=mask) == haarpsi(a[4:23, 7:26], b[4:23, 7:26])
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim, haarpsi])
 def test_what_cannot_be_compared_is_refused(metric):
     a, b = images()
     with pytest.raises(InputError, match="equal shapes"):
@@ -97,3 +159,10 @@ def test_an_image_smaller_than_the_window_is_refused():
     a, b = images((10, 40))
     with pytest.raises(InputError, match="11 voxels"):
         ssim(a, b)
+
+
+@pytest.mark.parametrize("shape", [(15, 40), (40,), (40, 15, 15)])
+def test_an_image_smaller_than_the_wavelets_is_refused(shape):
+    a, b = images(shape)
+    with pytest.raises(InputError, match="16 voxels"):
+        haarpsi(a, b)
