@@ -1,5 +1,8 @@
 """The patch adversary and its weight, against tensors computed by hand."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -112,6 +115,28 @@ def test_the_weight_makes_both_gradients_alike_through_a_decoder():
     ]
     assert norms[1] / norms[0] == pytest.approx(1, abs=0.02)
     assert decoder.weight.grad is None
+
+
+PROCESS = """
+import sys, torch
+from medldm.training.adversarial import adaptive_weight
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+last = torch.ones(2, requires_grad=True)
+reconstruction = (torch.tensor([[6.0, 0.0], [0.0, 8.0]])[rank] * last).sum()
+print(adaptive_weight(reconstruction, 0.5 * last[0], last).item())
+"""
+
+
+def test_processes_find_one_weight_that_of_the_mean_gradients(tmp_path):
+    """Gradients (6, 0) and (0, 8): their mean (3, 4) is 5 long."""
+    command = [sys.executable, "-c", PROCESS]
+    running = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "meeting")], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    found = [float(process.communicate(timeout=120)[0]) for process in running]
+    assert found == pytest.approx([5 / (0.5 + STABILISER)] * 2)
 
 
 def test_an_adversary_without_gradient_gives_a_finite_weight():
