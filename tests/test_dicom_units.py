@@ -22,7 +22,6 @@ STORED = np.stack([stored_values(12, 10, k).T for k in range(6)], axis=-1).astyp
         ("HU", "HU"),
         ("hu ", "HU"),
         *((term, term) for term in ("HU_MOD", "MGML", "Z_EFF", "ED", "EDW", "PCT", "OD")),
-        ("US", "arbitrary"),
         (f"{CANARY} units", "arbitrary"),
     ],
 )
@@ -31,6 +30,21 @@ def test_a_ct_is_in_the_unit_of_its_rescale_type(dicom_series, term, unit):
     volume = medldm.read(dicom_series(modality="CT", change=change))
     assert (volume.unit, volume.modality) == (unit, "CT")
     np.testing.assert_allclose(volume.array, STORED * 0.01, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "energies", "unit"),
+    [
+        (["ORIGINAL", "PRIMARY", "AXIAL"], None, "HU"),
+        (["ORIGINAL", "PRIMARY", "LOCALIZER"], None, "arbitrary"),
+        (["ORIGINAL", "PRIMARY", "AXIAL"], "YES", "arbitrary"),
+        (["DERIVED", "SECONDARY", "AXIAL"], None, "arbitrary"),
+    ],
+)
+def test_unspecified_values_of_an_original_slice_are_hu_by_the_standard(dicom_series, kind, energies, unit):
+    change = setting(RescaleType="US", ImageType=kind, MultienergyCTAcquisition=energies)
+    volume = medldm.read(dicom_series(modality="CT", change=change))
+    assert volume.unit == unit and volume.history[0].get("unit_implied", False) is (unit == "HU")
 
 
 def test_a_ct_of_several_energies_has_to_say_its_unit(dicom_series):

@@ -9,18 +9,29 @@ import numpy as np
 from medldm.errors import PixelError
 from medldm.io.dicom_header import Header
 
-RESCALE_KEYWORDS = ("RescaleSlope", "RescaleIntercept", "RescaleType", "MultienergyCTAcquisition", "Units")
+RESCALE_KEYWORDS = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "MultienergyCTAcquisition",
+    "ImageType",
+    "Units",
+)
 # Defined terms of RescaleType (DICOM PS3.3 C.11.1.1.2), besides HU and US (unspecified)
 _CT_UNITS = ("HU_MOD", "MGML", "Z_EFF", "ED", "EDW", "PCT", "OD")
 
 
 @dataclass(frozen=True)
 class Rescale:
-    """``value = stored * slope + intercept``, in the unit of the scan."""
+    """``value = stored * slope + intercept``, in the unit of the scan.
+
+    implied : whether the unit follows from the kind of image, though RescaleType says "unspecified"
+    """
 
     slope: float
     intercept: float
     unit: str
+    implied: bool = False
 
 
 def rescale_of(header: Header, modality: str) -> Rescale:
@@ -35,19 +46,24 @@ def rescale_of(header: Header, modality: str) -> Rescale:
     if not (np.isfinite(m) and np.isfinite(b)) or m == 0:
         got = f"RescaleSlope {m:g}, RescaleIntercept {b:g}"
         raise PixelError(header.name, got, "finite numbers, slope not 0")
-    return Rescale(m, b, _unit(header, modality))
+    unit, implied = _ct_unit(header) if modality == "CT" else ("arbitrary", False)
+    return Rescale(m, b, header.text("Units") or unit if modality == "PT" else unit, implied)
 
 
-def _unit(header: Header, modality: str) -> str:
-    """What RescaleType says in CT, Units in PET; "arbitrary" for others, and where it says no term of the standard.
+def _ct_unit(header: Header) -> tuple[str, bool]:
+    """What RescaleType says, "arbitrary" where that is no term of the standard, and whether it is implied.
 
-    A CT need not say so if its values are HU, but for one of several energies (PS3.3 C.8.2.1).
+    A CT of one energy need not say it if its values are HU, and those of an original slice are HU by the standard
+    (PS3.3 C.8.2.1), even where they are called unspecified.
     """
-    if modality == "PT":
-        return header.text("Units") or "arbitrary"
-    if modality != "CT":
-        return "arbitrary"
     term = header.text("RescaleType").strip().upper()
-    if not term and header.text("MultienergyCTAcquisition").strip().upper() == "YES":
+    several = header.text("MultienergyCTAcquisition").strip().upper() == "YES"
+    if not term and several:
         raise PixelError(header.name, "a CT of several energies without RescaleType", "one: its unit is unknown")
-    return "HU" if term in ("", "HU") else term if term in _CT_UNITS else "arbitrary"
+    if term in ("", "HU"):
+        return "HU", False
+    kind = header.text("ImageType").upper().split("\\")
+    original = kind[0] == "ORIGINAL" and "LOCALIZER" not in kind and not several
+    if term == "US" and original:
+        return "HU", True
+    return (term if term in _CT_UNITS else "arbitrary"), False
