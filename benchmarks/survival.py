@@ -8,6 +8,7 @@ Real command lines of `medldm train` on a small made-up data set, on the CPU, on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -88,7 +89,8 @@ def sha(folder: Path) -> str:
 
 def start_and_kill(arguments: list[str], out: Path, wait: float) -> bool:
     """Kill the training `wait` seconds after its first checkpoint; whether it was still running."""
-    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    silent = subprocess.DEVNULL
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=silent, stderr=silent, start_new_session=True)
     checkpoint = out / "checkpoint.pt"
     before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
     while process.poll() is None:
@@ -97,7 +99,8 @@ def start_and_kill(arguments: list[str], out: Path, wait: float) -> bool:
         time.sleep(0.002)
     time.sleep(wait)
     alive = process.poll() is None
-    process.send_signal(signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return alive
 
@@ -158,13 +161,24 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (out / "losses.jsonl").read_text().splitlines()]
 
 
-def two_processes(root: Path, data: Path) -> float:
-    """Largest relative difference of the loss curves of one process and two (gloo, DDP)."""
-    recipe = make_recipe(root / "two.toml", seconds=1e9)
-    one, two = root / "one", root / "two"
+def in_two(arguments: list[str]) -> list[str]:
+    """The same command in two processes of this machine, at a free port."""
+    torchrun = str(Path(sys.executable).with_name("torchrun"))
+    return [torchrun, "--standalone", "--nproc-per-node", "2", *arguments]
+
+
+def two_processes(root: Path, data: Path, strategy: str) -> float:
+    """Largest relative difference of the loss curves of one process and two (gloo).
+
+    With "fsdp" the two are killed after their first checkpoint and go on.
+    """
+    recipe = make_recipe(root / f"{strategy}.toml", seconds=0.05 if strategy == "fsdp" else 1e9)
+    one, two = root / f"one-{strategy}", root / f"two-{strategy}"
     run(command(recipe, data, one, "--quiet"))
-    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "--master-port", "29517"]
-    done = run([*torchrun, *command(recipe, data, two, "--quiet")])
+    both = in_two(command(recipe, data, two, "--quiet", "--strategy", strategy))
+    if strategy == "fsdp" and not start_and_kill(both, two, 0.1):
+        return float("inf")
+    done = run(both)
     if done.returncode:
         print(done.stderr[-2000:])
         return float("inf")
@@ -179,8 +193,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         data = make_data(root / "data")
-        apart = two_processes(root, data)
+        apart = two_processes(root, data, "ddp")
         print(f"one process and two: loss curves differ by {apart:.1e} (relative)")
+        divided = two_processes(root, data, "fsdp")
+        print(f"one process and two with divided weights, killed once: {divided:.1e}")
         kills, unreadable = killed_while_writing(root, data, 4 if quick else KILLS_WRITING)
         print(f"killed while writing: {unreadable} of {kills} checkpoints unreadable")
         between = 2 if quick else KILLS_BETWEEN
@@ -190,6 +206,7 @@ def main() -> None:
         print(f"full disk: {'holds' if full else 'FAILED'}")
     bars = [
         bar("loss curves of one process and two, relative difference", apart, "<= 1e-5", apart <= 1e-5),
+        bar("the same, weights divided (FSDP), killed once", divided, "<= 1e-5", divided <= 1e-5),
         bar(f"unreadable checkpoints after {kills} kills", unreadable, "0", unreadable == 0),
         *(
             bar(f"same weights after {between} kills, {workers} workers", value, "1", value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -269,11 +269,13 @@ def train(
     resume: bool = True,
     device: str | None = None,
     workers: int = 0,
+    strategy: Literal["ddp", "fsdp"] = "ddp",
     progress: Progress | None = None,
 ) -> Model:
     """Train a model by a recipe (TOML file or table) on the scans below `data`; the pack is left in `out`.
 
     start : name or folder of a model of the same networks, to go on from its weights (fine-tuning)
+    strategy : of several processes (torchrun, SLURM): all weights in each, or divided among them
     workers : processes that draw the batches; the result does not depend on their number
     An interrupted training goes on from its last checkpoint. Raises RecipeError, InputError, ModelError,
     RunError, OutputError.
@@ -299,6 +301,7 @@ def train(
         resume=resume,
         device=device,
         workers=workers,
+        strategy=strategy,
         progress=progress,
         command=command,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,6 +23,10 @@ Start = Annotated[
 ]
 Workers = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that draw the batches; a GPU is best fed by several.")
+]
+Strategy = Annotated[
+    Literal["ddp", "fsdp"],
+    typer.Option("--strategy", help="Of several processes (torchrun, SLURM): all weights in each, or shares of them."),
 ]
 Estimate = Annotated[
     bool, typer.Option("--estimate", help="Only say how long each stage will take and what memory it needs.")
@@ -47,6 +51,7 @@ def train(
     resume: Resume = True,
     device: o.Device = None,
     workers: Workers = 0,
+    strategy: Strategy = "ddp",
     estimate: Estimate = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -70,7 +75,15 @@ def train(
         return
     with Progress(quiet=quiet) as progress:
         model = api.train(
-            recipe, data=data, out=out, start=start, resume=resume, device=device, workers=workers, progress=progress
+            recipe,
+            data=data,
+            out=out,
+            start=start,
+            resume=resume,
+            device=device,
+            workers=workers,
+            strategy=strategy,
+            progress=progress,
         )
     if not quiet:
         print(f"trained {model.name}: {out}")

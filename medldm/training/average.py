@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
+
+from medldm.training.sharding import scattered
 
 
 class WeightAverage:
@@ -35,4 +39,4 @@ class WeightAverage:
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
         self.count = int(state["count"])
         for name, mean in self.mean.items():
-            mean.copy_(state[name])  # type: ignore[arg-type]
+            mean.copy_(scattered(cast(Tensor, state[name]), mean))

@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning_fabric.strategies.strategy import Strategy
 
 from medldm.errors import RecipeError
 from medldm.model import default_device
+from medldm.training.sharding import shard
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -21,10 +24,17 @@ def fastest_precision(device: torch.device) -> str:
     return "bf16-mixed" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "32-true"
 
 
-def start_fabric(device: str | None, precision: str) -> tuple[Fabric, str]:
+def _strategy(name: str, world: int) -> Strategy | str:
+    if name != "fsdp":
+        return "ddp"
+    return ModelParallelStrategy(parallelize_fn=shard, data_parallel_size=world, tensor_parallel_size=1)
+
+
+def start_fabric(device: str | None, precision: str, strategy: str = "ddp") -> tuple[Fabric, str]:
     """Fabric, launched, and the name of its precision ("auto": the fastest that is safe).
 
-    Under torchrun or SLURM all processes train together (DDP). Raises ModelError for a device that is not there,
+    Under torchrun or SLURM all processes train together: each with all weights ("ddp"), or with its share of them
+    ("fsdp"), for models that one device cannot hold. Raises ModelError for a device that is not there,
     RecipeError for a precision that it does not have.
     """
     target = default_device(device)
@@ -35,7 +45,7 @@ def start_fabric(device: str | None, precision: str) -> tuple[Fabric, str]:
     settings: dict[str, Any] = {"devices": 1}
     if world > 1:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(world))))
-        settings = {"devices": local, "num_nodes": world // local, "strategy": "ddp"}
+        settings = {"devices": local, "num_nodes": world // local, "strategy": _strategy(strategy, world)}
     elif target.index is not None:
         settings = {"devices": [target.index]}
     fabric = Fabric(accelerator=target.type, precision=chosen, **settings)  # type: ignore[arg-type]

@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricModule
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 
 from medldm.errors import RunError
 from medldm.recipe import StageTable
 from medldm.training.average import WeightAverage
 from medldm.training.batches import Batch
+from medldm.training.sharding import gathered, make_whole, scatter_optimizer_state
 from medldm.training.stages import Stage
 
 Progress = Callable[[str, int, int], None]
@@ -112,17 +113,20 @@ def run_stage(
     Returns the mean losses of the last tenth. Raises RunError, naming step and scans, at a loss or gradient that
     is not finite, before the step is taken.
     """
-    groups = [{"params": list(module.parameters()), "lr_scale": scale} for module, scale in stage.learners()]
-    optimizer = torch.optim.AdamW(groups, lr=table.lr, weight_decay=1e-3, betas=(0.9, 0.99))
-    average = WeightAverage(stage.trained, table.ema)
     first, skipped = 0, 0
     if resume is not None:
         for (module, _), weights in zip(stage.learners(), resume["weights"], strict=True):
             module.load_state_dict(weights)
+    wrapped = fabric.setup_module(stage)  # may divide the weights: what follows is made of the divided ones
+    groups = [{"params": list(module.parameters()), "lr_scale": scale} for module, scale in stage.learners()]
+    bare = torch.optim.AdamW(groups, lr=table.lr, weight_decay=1e-3, betas=(0.9, 0.99))
+    average = WeightAverage(stage.trained, table.ema)
+    if resume is not None:
         average.load_state_dict(resume["average"])
-        optimizer.load_state_dict(resume["optimizer"])
+        bare.load_state_dict(resume["optimizer"])
+        scatter_optimizer_state(bare)
         first = resume["step"]
-    wrapped, optimizer = fabric.setup(stage, optimizer)
+    optimizer = cast(_FabricOptimizer, fabric.setup_optimizers(bare))
     wrapped.train()
     partwise = PartwiseGradients(name, fabric, wrapped, hooks.note)
     tail: dict[str, list[Tensor]] = {}
@@ -160,18 +164,25 @@ def run_stage(
             window.clear()
         if hooks.progress is not None:
             hooks.progress(name, step + 1, table.steps)
-        if time.monotonic() - saved > hooks.checkpoint_seconds or step + 1 == table.steps:
-            hooks.checkpoint(
-                {
-                    "step": step + 1,
-                    "weights": [module.state_dict() for module, _ in stage.learners()],
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                }
-            )
+        if step + 1 == table.steps or _any_process(fabric, time.monotonic() - saved > hooks.checkpoint_seconds):
+            state = {
+                "step": step + 1,
+                "weights": [module.state_dict() for module, _ in stage.learners()],
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            hooks.checkpoint(gathered(state))
             saved = time.monotonic()
     average.copy_to_module()
+    make_whole(stage)
     return _means(fabric, tail)
+
+
+def _any_process(fabric: Fabric, due: bool) -> bool:
+    """Whether it is due in any process: clocks differ, and all must save together."""
+    if fabric.world_size == 1:
+        return due
+    return bool(fabric.all_reduce(torch.tensor(float(due), device=fabric.device), reduce_op="sum"))
 
 
 def _means(fabric: Fabric, losses: dict[str, list[Tensor]]) -> dict[str, float]:

@@ -28,6 +28,7 @@ from medldm.training.latents import begin_from_data, measure_latents
 from medldm.training.loop import Hooks, Progress, run_stage
 from medldm.training.plan import STAGES, build_stage, stage_batches
 from medldm.training.scans import load_scans
+from medldm.training.sharding import gathered, is_divided
 
 
 def _start_from(networks: Networks, name_or_folder: str | Path) -> str:
@@ -86,8 +87,8 @@ class _Training:
 
     def save(self, stage: str, inside: dict[str, Any] | None) -> None:
         """A checkpoint: everything that was finished, and how far `stage` is (None: not begun)."""
+        weights = gathered(self.networks.state_dict())
         if self.fabric.is_global_zero:
-            weights = self.networks.state_dict()
             state = {"recipe": self.table, "stage": stage, "inside": inside, "networks": weights, "done": self.done}
             save_checkpoint(self.out, state)
 
@@ -101,7 +102,7 @@ class _Training:
             log.write(json.dumps(entry) + "\n")
 
     def pictures(self, stage: str, step: int) -> None:
-        if self.writer is None:
+        if self.writer is None or is_divided(self.networks):
             return
         share = self.recipe.degradation.super_resolution_share
         table = self.recipe.stage_head
@@ -161,6 +162,7 @@ def train(
     resume: bool = True,
     device: str | None = None,
     workers: int = 0,
+    strategy: str = "ddp",
     progress: Progress | None = None,
     command: str = "",
 ) -> Model:
@@ -174,7 +176,7 @@ def train(
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _train(recipe, data, out, start, resume, device, workers, progress, command)
+        return _train(recipe, data, out, start, resume, device, workers, strategy, progress, command)
     except OSError as failure:
         raise OutputError(str(out), failure.strerror or "not writable", "a folder to write to") from None
 
@@ -187,10 +189,11 @@ def _train(
     resume: bool,
     device: str | None,
     workers: int,
+    strategy: str,
     progress: Progress | None,
     command: str,
 ) -> Model:
-    fabric, precision = start_fabric(device, recipe.precision)
+    fabric, precision = start_fabric(device, recipe.precision, strategy)
     this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers)
     if start is not None:
         this.done["start"] = _start_from(this.networks, start)
