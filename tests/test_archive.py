@@ -91,3 +91,15 @@ def test_an_encrypted_archive_is_named(tmp_path):
     (tmp_path / "a.zip").write_bytes(packed)
     with pytest.raises(UnsupportedInput, match="encrypted"):
         medldm.read(tmp_path / "a.zip")
+
+
+def test_a_member_without_a_name_is_a_damaged_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x", b"content")
+    content = (tmp_path / "a.zip").read_bytes()
+    at = content.rindex(b"PK\x01\x02")
+    name_length = content[at + 28 : at + 30]
+    assert name_length == b"\x01\x00"
+    (tmp_path / "a.zip").write_bytes(content[: at + 46] + b"\0" + content[at + 47 :])
+    with pytest.raises(PixelError, match="damaged archive"):
+        medldm.read(tmp_path / "a.zip")

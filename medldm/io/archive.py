@@ -77,7 +77,7 @@ def unpacked(path: Path, max_bytes: int) -> Iterator[Path]:
                     left -= _extract(archive, info, folder / PurePosixPath(info.filename), path.name, left)
         except InputError:
             raise
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as failure:
+        except (zipfile.BadZipFile, zlib.error, EOFError, IndexError, OSError, ValueError) as failure:
             got = f"a damaged archive ({type(failure).__name__})"
             raise PixelError(path.name, got, "a whole zip file", "copy it again") from None
         except (NotImplementedError, RuntimeError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from medldm.errors import InputError, MedldmError, PixelError
 from medldm.io import archive
 from medldm.io.choice import Choice, series_key
-from medldm.io.dicom_files import list_files, one_series, scan_files
+from medldm.io.dicom_files import one_series, scan_files, walk_files
 from medldm.io.dicom_header import Header, looks_like_dicom, modality_of
 from medldm.io.dicom_stacks import split_stacks
 from medldm.io.dicom_volume import DicomSource, check_images, is_flat, volume_of
@@ -47,7 +47,7 @@ class Found:
 
 def can_read(path: Path) -> bool:
     """Whether a file is DICOM, or a folder holds one."""
-    files = [path] if path.is_file() else list_files(path, Counter()) if path.is_dir() else []
+    files = [path] if path.is_file() else walk_files(path, Counter())
     return any(looks_like_dicom(file) or file.name.lower().endswith(SUFFIXES) for file in files)
 
 

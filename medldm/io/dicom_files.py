@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medldm.errors import AmbiguousInput, EmptyInput, InputError, NotImage, PixelError
 from medldm.io.choice import series_key
 from medldm.io.dicom_frames import split_frames
 from medldm.io.dicom_header import Header, check_kind, read_header
 
+_KIND = ("Rows", "Columns", "BitsAllocated")
+
 
 def list_files(path: Path, skipped: Counter[str]) -> list[Path]:
     """Regular files below `path` by name; hidden ones and links are counted and left out."""
-    if path.is_file():
-        return [path]
-    found = []
-    for folder, folders, names in os.walk(path, followlinks=False):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(names):
-            file = Path(folder) / name
-            if name.startswith("."):
-                skipped["hidden"] += 1
-            elif file.is_symlink() or not file.is_file():
-                skipped["link"] += 1
-            else:
-                found.append(file)
-    return found
+    return [path] if path.is_file() else list(walk_files(path, skipped))
+
+
+def walk_files(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """The same for a folder, one after the other: its own files first, then those of the folders in it."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_dir():
+            continue
+        if entry.name.startswith("."):
+            skipped["hidden"] += 1
+        elif not entry.is_file(follow_symlinks=False):
+            skipped["link"] += 1
+        else:
+            yield folder / entry.name
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            yield from walk_files(folder / entry.name, skipped)
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,7 @@ class Damaged:
 def scan_files(path: Path, skipped: Counter[str], max_bytes: int) -> Scan:
     """Headers of all images below `path`; one damaged file does not end it."""
     found = Scan({}, [], [])
+    good: set[tuple[Any, ...]] = set()
     for file in list_files(path, skipped):
         header: Header | None = None
         try:
@@ -70,7 +83,10 @@ def scan_files(path: Path, skipped: Counter[str], max_bytes: int) -> Scan:
             if header is None:
                 skipped["not_dicom"] += 1
                 continue
-            check_kind(header)
+            kind = (header.sop_class, *header.raws(_KIND))
+            if kind not in good:
+                check_kind(header)
+                good.add(kind)
             for image in split_frames(header, max_bytes):
                 found.series.setdefault(header.text("SeriesInstanceUID"), []).append(image)
         except NotImage as refusal:

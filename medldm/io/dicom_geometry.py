@@ -5,7 +5,9 @@ DICOM PS3.3 C.7.6.2: a pixel at (column i, row j) lies at ``IPP + i * PS[1] * IO
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +26,13 @@ GRID_KEYWORDS = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 
 def numbers(header: Header, keyword: str, count: int) -> NDArray[np.float64]:
     """`count` finite numbers of an attribute; raises GeometryError."""
-    if header.dataset.get(keyword) is None:
+    found: Any = header.decimals(keyword)
+    if found is None:
+        found = header.dataset.get(keyword)
+    if found is None:
         raise GeometryError(header.name, f"no {keyword}", f"{count} numbers", _why_missing(header, keyword))
     try:
-        values = np.atleast_1d(np.array(header.dataset.get(keyword), dtype=np.float64))
+        values = np.atleast_1d(np.array(found, dtype=np.float64))
     except (TypeError, ValueError):
         raise GeometryError(header.name, f"an unreadable {keyword}", f"{count} numbers") from None
     if values.shape != (count,) or not np.isfinite(values).all() or np.abs(values).max() > LARGEST_COORDINATE:
@@ -65,14 +70,23 @@ def sort_slices(headers: Sequence[Header]) -> tuple[list[Header], NDArray[np.flo
     """Headers and positions (n, 3) in LPS mm in the order along the normal."""
     u, v = orientation(headers[0])
     normal = np.cross(u, v)
-    positions = np.array([numbers(h, "ImagePositionPatient", 3) for h in headers])
+    positions = _positions(headers)
+    heights = [round(z, 3) for z in (positions @ normal).tolist()]
+    common = Counter(heights)
     # equal places are told apart by UID, so that the order of files does not matter
-    keys = [
-        (round(float(p @ normal), 3), h.text("SOPInstanceUID"))
-        for h, p in zip(headers, positions, strict=True)
-    ]
+    keys = [(z, h.text("SOPInstanceUID") if common[z] > 1 else "") for z, h in zip(heights, headers, strict=True)]
     order = sorted(range(len(headers)), key=lambda i: keys[i])
     return [headers[i] for i in order], positions[order]
+
+
+def _positions(headers: Sequence[Header]) -> NDArray[np.float64]:
+    """ImagePositionPatient (n, 3), at once where all are plain decimal text; raises GeometryError."""
+    found = [h.decimals("ImagePositionPatient") for h in headers]
+    if all(place is not None and len(place) == 3 for place in found):
+        positions = np.array(found, dtype=np.float64)
+        if np.isfinite(positions).all() and np.abs(positions).max() <= LARGEST_COORDINATE:
+            return positions
+    return np.array([numbers(h, "ImagePositionPatient", 3) for h in headers])
 
 
 def same_places(positions: NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -147,20 +161,24 @@ def _check_corners(geometry: Geometry, headers: Sequence[Header], positions: NDA
 
     The bound is that of the positions and of the rounding that an orientation may have.
     """
-    columns, rows, _ = geometry.shape
+    columns, rows, count = geometry.shape
     corners = np.array([[i, j] for i in (0, columns - 1) for j in (0, rows - 1)], dtype=np.float64)
-    known: dict[tuple[str, ...], NDArray[np.float64]] = {}
-    for k, (header, position) in enumerate(zip(headers, positions, strict=True)):
+    known: dict[tuple[Any, ...], NDArray[np.float64]] = {}
+    each = []
+    for header in headers:
         raw = header.raws(GRID_KEYWORDS)
         if raw not in known:
             row_spacing, column_spacing = pixel_spacing(header)
             known[raw] = orientation(header) * [[column_spacing], [row_spacing]]
-        axes = known[raw]
-        own = (position + corners @ axes) * (-1, -1, 1)
-        ours = geometry.to_world(np.column_stack([corners, np.full(4, k)]))
-        off = float(np.linalg.norm(own - ours, axis=1).max())
-        if off > ON_LINE_MM + COSINE * float(np.linalg.norm(axes.T @ corners[-1])):
-            raise GeometryError(header.name, f"corners {off:.3f} mm off the grid", "the grid of its series")
+        each.append(known[raw])
+    axes = np.stack(each)
+    own = (positions[:, None] + corners @ axes) * (-1, -1, 1)
+    ijk = np.concatenate([np.tile(corners, (count, 1)), np.repeat(np.arange(count), 4)[:, None]], axis=1)
+    off = np.linalg.norm(own - geometry.to_world(ijk).reshape(count, 4, 3), axis=2).max(axis=1)
+    worst = int(np.argmax(off - COSINE * np.linalg.norm(corners[-1] @ axes, axis=1)))
+    if off[worst] > ON_LINE_MM + COSINE * float(np.linalg.norm(corners[-1] @ axes[worst])):
+        got = f"corners {off[worst]:.3f} mm off the grid"
+        raise GeometryError(headers[worst].name, got, "the grid of its series")
 
 
 def header_thickness(header: Header) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from medldm.errors import (
     UnsupportedInput,
 )
 from medldm.io.dicom_diffusion import DIFFUSION, diffusion
+from medldm.io.dicom_elements import quick_dataset
 from medldm.io.limits import MAX_BYTES
 
 CLASSIC = {
@@ -47,7 +49,8 @@ _DERIVED_DATA = {
     "1.2.840.10008.5.1.4.1.1.30",
 }
 logging.getLogger("pydicom").addHandler(logging.NullHandler())  # else its remarks go to stderr
-_LARGE_BLOB = 16384
+_LARGE_BLOB = _HEAD = 16384  # bytes
+_UID = re.compile(rb"[0-9.]+[\0 ]*").fullmatch
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _MOST_INFLATED = 2**26
 _IMPLAUSIBLE_RATIO = 200
@@ -73,18 +76,26 @@ class Header:
 
     def text(self, keyword: str) -> str:
         """An attribute as text, several values with backslashes between them, "" where absent."""
+        tag = _tag(keyword)
+        element = None if tag is None else self.dataset.get_item(tag)
+        if element is None and keyword not in DIFFUSION:
+            return ""
+        if element is not None and element.VR == "UI" and element.is_raw and _UID(element.value or b""):
+            return _decoded(element.value)  # what nearly every image is asked for
         value = diffusion(self.dataset, keyword) if keyword in DIFFUSION else self.dataset.get(keyword)
         if value is None:
             return ""
         parts = value if not isinstance(value, str | bytes) and hasattr(value, "__len__") else [value]
         return "\\".join(f"{part:g}" if type(part) is float else str(part) for part in parts)
 
-    def raw(self, keyword: str) -> str:
-        """An attribute as it stands in the file: equal texts are equal values, and need no decoding to compare."""
+    def raw(self, keyword: str) -> Any:
+        """An attribute as it stands in the file: what is equal here has equal values, and needs no decoding."""
         element = self.dataset.get_item(_tag(keyword))
-        return "" if element is None else repr(element.value)
+        if element is None:
+            return ""
+        return (element.VR, element.value, element.is_little_endian) if element.is_raw else repr(element.value)
 
-    def raws(self, keywords: tuple[str, ...]) -> tuple[str, ...]:
+    def raws(self, keywords: tuple[str, ...]) -> tuple[Any, ...]:
         """The same for several attributes: what is worked out for one image holds for all with equal ones."""
         return tuple(map(self.raw, keywords))
 
@@ -98,18 +109,37 @@ class Header:
         except (TypeError, ValueError):
             raise PixelError(self.name, f"an unreadable {keyword}", "a whole number") from None
 
-    @property
+    def decimals(self, keyword: str) -> list[float] | None:
+        """Numbers of an attribute that stands as decimal text in the file, None where it does not."""
+        element = self.dataset.get_item(_tag(keyword))
+        if element is None or not element.is_raw or element.VR != "DS" or not element.value:
+            return None
+        try:
+            return [float(part) for part in element.value.rstrip(b"\0 ").split(b"\\")]
+        except ValueError:
+            return None
+
+    @functools.cached_property
     def sop_class(self) -> str:
         """UID of the kind of object, if need be from the file meta information (a DICOMDIR, a cut file)."""
         meta = getattr(self.dataset, "file_meta", None)
         return self.text("SOPClassUID") or str((meta or {}).get("MediaStorageSOPClassUID", ""))
 
 
+@functools.lru_cache(maxsize=4096)
+def _decoded(uid: bytes) -> str:
+    return uid.rstrip(b"\0 ").decode()
+
+
 @functools.cache
 def _tag(keyword: str) -> Any:
+    """Tag of a keyword, None for a word that is none."""
     from pydicom.tag import Tag
 
-    return Tag(keyword)
+    try:
+        return Tag(keyword)
+    except ValueError:
+        return None
 
 
 def looks_like_dicom(path: Path) -> bool:
@@ -157,10 +187,16 @@ def read_header(path: Path, max_bytes: int = MAX_BYTES) -> Header | None:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(1024)
+            start = file.read(_HEAD)
             if not _starts_like_dicom(start):
                 return None
-            deflated = _DEFLATED in start
+            quick = quick_dataset(start, _LARGE_BLOB)
+            if quick is None and len(start) == _HEAD:  # a long header
+                start += file.read()
+                quick = quick_dataset(start, _LARGE_BLOB)
+            if quick is not None:
+                return Header(path, quick[0], None, quick[1])
+            deflated = _DEFLATED in start[:1024]
             if deflated:
                 _check_inflated(path.name, start + file.read(), max_bytes)
             file.seek(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 from medldm.io.choice import series_key
 from medldm.io.dicom_header import looks_like_dicom, read_header
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 MOST = 2000  # files whose headers are held at a time: some 250 kB each
 
 
@@ -48,20 +46,9 @@ def _parts(folder: Path, series: dict[Path, str], most: int) -> list[Path]:
 
 def _series_of(file: Path) -> str:
     """Key of a file's series, "" where it does not say."""
-    import pydicom
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's warnings quote values, which may be a patient's
-            with file.open("rb") as opened:
-                deflated = _DEFLATED in opened.read(1024)
-            if deflated:  # bounds what is inflated
-                header = read_header(file)
-                uid = header.text("SeriesInstanceUID") if header is not None else ""
-            else:
-                tags = ["SeriesInstanceUID"]
-                dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
-                uid = str(dataset.get("SeriesInstanceUID") or "")
+        header = read_header(file)
+        uid = "" if header is None else header.text("SeriesInstanceUID")
     except Exception:  # a damaged file is reported when its folder is read
         return ""
     return series_key(uid) if uid else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from medldm.io.limits import check_size
 
 _IMPLAUSIBLE_RATIO = 1000  # no lossless coder gets there with a scan; a forged header does
 _IMPLAUSIBLE_BYTES = 2**26
+_TRANSFER_SYNTAX = 0x00020010
 _DECODERS = "python-gdcm, pylibjpeg-openjpeg or pyjpegls"
 _KEYWORDS = {b"\x10\x00": "PixelData", b"\x08\x00": "FloatPixelData", b"\x09\x00": "DoubleFloatPixelData"}
 
@@ -67,19 +69,19 @@ def layout_of(header: Header) -> Layout:
 
 def check_declared(headers: list[Header], max_bytes: int | None = None) -> None:
     """Check the declared size against the limit and against the files, before anything is decoded."""
-    known: dict[tuple[str, ...], tuple[int, int, int]] = {}
+    known: dict[tuple[Any, ...], tuple[int, int, int, bool]] = {}
     for header in headers:
-        raw = header.raws(("Rows", "Columns", "BitsAllocated"))
+        syntax = transfer_syntax(header)
+        raw = (syntax, *header.raws(("Rows", "Columns", "BitsAllocated")))
         if raw not in known:
             rows, columns, bits = (header.number(k, 0) for k in ("Rows", "Columns", "BitsAllocated"))
             if bits not in (8, 16, 32, 64):
                 raise PixelError(header.name, f"BitsAllocated {bits}", "8, 16 or 32")
             check_size(header.name, (columns, rows, len(headers)), max(4, bits // 8), max_bytes=max_bytes)
-            known[raw] = rows, columns, bits
-        rows, columns, bits = known[raw]
+            known[raw] = rows, columns, bits, syntax.is_encapsulated or syntax.is_deflated
+        rows, columns, bits, packed = known[raw]
         size, needed = header.path.stat().st_size, rows * columns * bits // 8 * (header.frame or 1)
-        syntax = transfer_syntax(header)
-        if syntax.is_encapsulated or syntax.is_deflated:
+        if packed:
             if needed > _IMPLAUSIBLE_BYTES and needed > _IMPLAUSIBLE_RATIO * size:
                 got = f"{columns} x {rows} pixels in a file of {size} bytes"
                 raise LimitError(header.name, got, f"at most {_IMPLAUSIBLE_RATIO} : 1", "the header is forged")
@@ -89,11 +91,18 @@ def check_declared(headers: list[Header], max_bytes: int | None = None) -> None:
 
 def transfer_syntax(header: Header) -> Any:
     """UID of the transfer syntax; implicit little endian where the file does not say."""
+    meta = getattr(header.dataset, "file_meta", None)
+    found = meta.get_item(_TRANSFER_SYNTAX) if meta else None
+    if found is None:
+        return _syntax("")
+    return _syntax(found.value.rstrip(b"\0 ").decode("ascii", "replace") if found.is_raw else str(found.value))
+
+
+@functools.lru_cache(maxsize=64)
+def _syntax(uid: str) -> Any:
     from pydicom.uid import UID, ImplicitVRLittleEndian
 
-    meta = getattr(header.dataset, "file_meta", None)
-    found = meta.get("TransferSyntaxUID") if meta else None
-    return ImplicitVRLittleEndian if found is None else found if isinstance(found, UID) else UID(str(found))
+    return UID(uid) if uid else ImplicitVRLittleEndian
 
 
 PIXEL_KEYWORDS = (
@@ -140,7 +149,8 @@ class Decoder:
 
 def are_plain(headers: list[Header]) -> bool:
     """Whether every image is a file of its own without compression, so that threads may share the reading."""
-    return all(h.frame is None and not (transfer_syntax(h).is_compressed) for h in headers)
+    syntaxes = set(map(transfer_syntax, headers))
+    return all(h.frame is None for h in headers) and not any(s.is_compressed for s in syntaxes)
 
 
 def _frames(header: Header, data: bytes, layout: Layout) -> NDArray[Any]:

@@ -113,7 +113,7 @@ def _same(text: str, wanted: str) -> bool:
 def _by_grid(headers: Sequence[Header]) -> list[list[Header]]:
     """Images of equal size, spacing, orientation and kind."""
     grids: list[tuple[tuple[Any, ...], Any, list[Header]]] = []
-    known: dict[tuple[str, ...], list[Header]] = {}
+    known: dict[tuple[Any, ...], list[Header]] = {}
     for header in headers:
         raw = header.raws(("SOPClassUID", *GRID_KEYWORDS))
         if raw in known:

@@ -29,7 +29,8 @@ from medldm.io.dicom_rescale import RESCALE_KEYWORDS, Rescale, rescale_of
 from medldm.io.dicom_stacks import filter_images, select_stack
 from medldm.volume import Volume
 
-_THREADS = 3
+_THREADS, _TOGETHER = 3, 16  # slices that a thread takes at a time
+_NOTED = ("LossyImageCompression", "PhotometricInterpretation")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DicomSource:
@@ -119,7 +120,7 @@ def _assemble(
 ) -> Volume:
     """Decode the slices in their order; with `places`, interpolate between them linearly."""
     modality = modality_of(headers[0])
-    known: dict[tuple[str, ...], tuple[Rescale, Layout]] = {}
+    known: dict[tuple[Any, ...], tuple[Rescale, Layout]] = {}
     each = []
     for header in headers:
         raw = header.raws((*PIXEL_KEYWORDS, *RESCALE_KEYWORDS))
@@ -134,24 +135,30 @@ def _assemble(
     slices = np.empty((len(headers), rows, columns), dtype=np.float32)  # as stored: one pass over the memory
     decoder = Decoder()
 
-    def fill(k: int) -> int:
-        rescale, layout = each[k]
-        stored = decoder.stored(headers[k], layout)
-        _rescale(headers[k], stored, rescale, slices[k])
-        return layout.count_padding(stored)
+    def fill(part: range) -> int:
+        padding = 0
+        for k in part:
+            rescale, layout = each[k]
+            stored = decoder.stored(headers[k], layout)
+            _rescale(headers[k], stored, rescale, slices[k])
+            padding += layout.count_padding(stored)
+        return padding
 
+    parts = [range(start, min(start + _TOGETHER, len(headers))) for start in range(0, len(headers), _TOGETHER)]
     with ThreadPoolExecutor(_THREADS if are_plain(headers) else 1) as pool:
-        padding = sum(pool.map(fill, range(len(headers))))
+        padding = sum(pool.map(fill, parts))
     if places is not None:
         below = np.minimum(places.astype(int), len(headers) - 2)
         share = (places - below)[:, None, None].astype(np.float32)
         slices = slices[below] * (1 - share) + slices[below + 1] * share
+    kinds = {header.raws(_NOTED): header for header in headers}.values()
     notes = notes | {
         "sheared": geometry.is_sheared,
+        "unit_implied": any(rescale.implied for rescale, _ in each),
         "padding_voxels": padding,
         "frames": headers[0].frame is not None,
-        "lossy": any(h.text("LossyImageCompression") == "01" for h in headers),
-        "monochrome1": any(h.text("PhotometricInterpretation") == "MONOCHROME1" for h in headers),
+        "lossy": any(h.text("LossyImageCompression") == "01" for h in kinds),
+        "monochrome1": any(h.text("PhotometricInterpretation") == "MONOCHROME1" for h in kinds),
     }
     step = _history(headers, skipped, decoder.sha256)
     step |= {name: value for name, value in notes.items() if value}
