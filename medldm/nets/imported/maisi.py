@@ -1,0 +1,61 @@
+"""Family `maisi`: the autoencoder of MONAI's MAISI (Guo et al. 2024), 3D.
+
+Its own splitting of convolutions and its half precision save memory and change rounding alone; they are off. Images
+are taken to be in [0, 1]: for CT -1000 to 1000 HU, as the published network was trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
+
+from medldm.errors import ModelError
+from medldm.nets.imported.foreign_code import ForeignCode, checked
+from medldm.nets.imported.monai_layout import MonaiTable, read_layout
+from medldm.nets.imported.weights import Reading, Weights
+
+FAMILY = "maisi"
+# of the published network; the weights do not say either
+PUBLISHED = {"norm_num_groups": 32, "use_convtranspose": False}
+
+
+def recognise(weights: Weights) -> bool:
+    return {"encoder.blocks.0.conv.conv.weight", "quant_conv_mu.conv.weight"} <= set(weights.state)
+
+
+def read(weights: Weights) -> Reading:
+    """Raises ModelError for weights of another layout."""
+    dims, table = read_layout(weights, "conv.conv", FAMILY, PUBLISHED)
+    state = {f"network.{name}": value for name, value in weights.state.items()}
+    return Reading(dims, table.model_dump(mode="json"), state)
+
+
+def build(dims: int, config: dict[str, Any]) -> ForeignCode:
+    """Raises ModelError for a configuration that is not this family's."""
+    table = checked(MonaiTable, config, FAMILY)
+    if dims != 3:
+        raise ModelError(FAMILY, f"{dims} dimensions", "3")
+    try:
+        network = AutoencoderKlMaisi(
+            spatial_dims=dims,
+            in_channels=table.in_channels,
+            out_channels=table.out_channels,
+            num_res_blocks=table.num_res_blocks,
+            num_channels=table.channels,
+            attention_levels=table.attention_levels,
+            latent_channels=table.latent_channels,
+            norm_num_groups=table.norm_num_groups,
+            norm_eps=table.norm_eps,
+            with_encoder_nonlocal_attn=table.with_encoder_nonlocal_attn,
+            with_decoder_nonlocal_attn=table.with_decoder_nonlocal_attn,
+            include_fc=table.include_fc,
+            use_combined_linear=table.use_combined_linear,
+            use_convtranspose=table.use_convtranspose,
+            use_flash_attention=True,
+            num_splits=1,
+            save_mem=False,
+        )
+    except ValueError as failure:
+        raise ModelError(FAMILY, str(failure)[:80], "arguments that go together") from None
+    return ForeignCode(dims, network, table, (table.factor,) * dims)

@@ -1,0 +1,56 @@
+"""Family `monai-kl`: weights of MONAI's `AutoencoderKL`, 2D and 3D, and of the older MONAI Generative Models.
+
+The configuration follows from the weights, but for the number of groups of the norms, which JSON beside them or the
+user has to say. Images are taken to be in [0, 1], as in MONAI's tutorials.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai.networks.nets.autoencoderkl import AutoencoderKL
+
+from medldm.errors import ModelError
+from medldm.nets.imported.foreign_code import ForeignCode, checked
+from medldm.nets.imported.monai_layout import MonaiTable, modern, read_layout
+from medldm.nets.imported.weights import Reading, Weights
+
+FAMILY = "monai-kl"
+
+
+def recognise(weights: Weights) -> bool:
+    return {"encoder.blocks.0.conv.weight", "quant_conv_mu.conv.weight"} <= set(weights.state)
+
+
+def read(weights: Weights) -> Reading:
+    """Raises ModelError for weights of another layout, or where nothing says the number of groups."""
+    state = modern(weights.state)
+    now = Weights(weights.file, state, weights.beside, weights.given)
+    dims, table = read_layout(now, "conv", FAMILY, {})
+    return Reading(dims, table.model_dump(mode="json"), {f"network.{name}": value for name, value in state.items()})
+
+
+def build(dims: int, config: dict[str, Any]) -> ForeignCode:
+    """Raises ModelError for a configuration that is not this family's."""
+    table = checked(MonaiTable, config, FAMILY)
+    try:
+        network = AutoencoderKL(
+            spatial_dims=dims,
+            in_channels=table.in_channels,
+            out_channels=table.out_channels,
+            num_res_blocks=table.num_res_blocks,
+            channels=table.channels,
+            attention_levels=table.attention_levels,
+            latent_channels=table.latent_channels,
+            norm_num_groups=table.norm_num_groups,
+            norm_eps=table.norm_eps,
+            with_encoder_nonlocal_attn=table.with_encoder_nonlocal_attn,
+            with_decoder_nonlocal_attn=table.with_decoder_nonlocal_attn,
+            use_convtranspose=table.use_convtranspose,
+            include_fc=table.include_fc,
+            use_combined_linear=table.use_combined_linear,
+            use_flash_attention=True,
+        )
+    except ValueError as failure:
+        raise ModelError(FAMILY, str(failure)[:80], "arguments that go together") from None
+    return ForeignCode(dims, network, table, (table.factor,) * dims)

@@ -1,0 +1,207 @@
+"""Turn the weights of another library into an autoencoder of ours, its latents measured on the user's own scans."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medldm import registry
+from medldm.errors import EmptyInput, InputError, ModelError
+from medldm.geometry import Geometry
+from medldm.io import read
+from medldm.manifest import Row, load_manifest, rows_of_folder
+from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.build import build_autoencoder
+from medldm.nets.imported.weights import Reading, Weights, open_weights
+from medldm.recipe import CodeRecipe, ImportedCodeTable, IntensityTable, Source
+from medldm.training.latents import measure_latents
+from medldm.training.scans import Scan, scaled
+from medldm.volume import Volume
+
+Progress = Callable[[str, int, int], None]
+STATISTICS = {"latent_mean", "latent_std"}
+HU_WINDOW = IntensityTable(kind="window", low=-1000, high=1000)
+MAGNITUDE = IntensityTable(kind="percentile", low=0, high=99.5, zero_floor=True)
+OTHER = IntensityTable(kind="percentile", low=0.1, high=99.9)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user says of the scans that the autoencoder is for; None: as the scans are.
+
+    crop : voxels an axis of the scan that are taken from its middle, for scans larger than the network can take
+    """
+
+    modality: tuple[str, ...] | None = None
+    spacing: tuple[float, float, float] | None = None
+    axcodes: str | None = None
+    intensity: IntensityTable | None = None
+    crop: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Adopted:
+    """An autoencoder with white latents, its recipe, and the scans that it was measured on.
+
+    scans, geometries : one each a scan, in the autoencoder's range and orientation
+    raw_mean, raw_std : of the latents in the network's own units, (channels,) each
+    source_sha256 : hash of the file of weights
+    """
+
+    autoencoder: Autoencoder
+    recipe: CodeRecipe
+    scans: tuple[Scan, ...]
+    geometries: tuple[Geometry, ...]
+    raw_mean: tuple[float, ...]
+    raw_std: tuple[float, ...]
+    source_name: str
+    source_sha256: str
+
+
+def adopt(
+    weights: Path,
+    *,
+    name: str,
+    data: Path,
+    index: str | None = None,
+    family: str | None = None,
+    config: dict[str, Any] | None = None,
+    wishes: Wishes | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Adopted:
+    """The autoencoder of a foreign library's weights; nothing is downloaded, nothing in them executed.
+
+    data, index : folder of scans, and a CSV table in it where there is one (rows of the split "test" are left out)
+    family : name of the entry point; found from the weights if None
+    config : arguments of the network that the weights do not say
+    Raises UnsafeInput for weights that need code, ModelError for weights that are damaged or of no known family,
+    InputError for scans that cannot be used.
+    """
+    found = open_weights(weights, config)
+    chosen = family or recognised(found)
+    reading: Reading = registry.find("autoencoders", chosen).read(found)
+    rows = _rows(data, index)
+    recipe, code = _built(found, chosen, reading, name)
+    scans, geometries, recipe = _load(rows, recipe, wishes or Wishes(), data, progress)
+    code = code.to(device).eval().requires_grad_(False)
+    try:
+        measure_latents(code, scans)
+    except RuntimeError as failure:  # torch.OutOfMemoryError among them
+        reason = str(failure).splitlines()[0][:100]
+        raise ModelError(f"autoencoder {name}", f"a failure on these scans ({reason})", "", "try --crop") from None
+    mean, std = (values.double().cpu().tolist() for values in (code.latent_mean, code.latent_std))
+    if not all(map(math.isfinite, (*mean, *std))):
+        raise ModelError(found.where, "latents that are not finite", "finite ones", "is this the right family?")
+    digest = hashlib.sha256(found.file.read_bytes()).hexdigest()
+    return Adopted(
+        code, recipe, tuple(scans), tuple(geometries), tuple(mean), tuple(std), found.file.name, digest
+    )
+
+
+def recognised(weights: Weights) -> str:
+    """The family that weights are of. Raises ModelError where it is none, or not one."""
+    names = registry.names("autoencoders")
+    found = [name for name in names if registry.find("autoencoders", name).recognise(weights)]
+    if len(found) != 1:
+        got = f"tensors as of {', '.join(found) or 'no known family'}"
+        raise ModelError(weights.where, got, f"one of {', '.join(names)}", "say --family")
+    return found[0]
+
+
+def _built(weights: Weights, family: str, reading: Reading, name: str) -> tuple[CodeRecipe, Autoencoder]:
+    """A recipe that as yet knows the network alone, and the network with its weights. Raises ModelError."""
+    made: Autoencoder = registry.find("autoencoders", family).build(reading.dims, reading.config)
+    recipe = CodeRecipe(
+        name=name,
+        description=f"An autoencoder of the family {family}, imported from {weights.file.name}.",
+        dims=3 if reading.dims == 3 else 2,
+        modality=(),
+        spacing=(1, 1, 1),
+        spacing_range=(1, 1),
+        intensity=OTHER,
+        autoencoder=ImportedCodeTable(
+            kind="imported", family=family, factor=made.factor, channels=made.channels, config=reading.config
+        ),
+    )
+    code = build_autoencoder(recipe)  # by the way that a pack will be built
+    expected, got = set(code.state_dict()) - STATISTICS, set(reading.state)
+    odd = sorted(expected ^ got)
+    if odd:
+        text = f"{len(odd)} tensors that do not fit, first {odd[0]} ({'missing' if odd[0] in expected else 'unknown'})"
+        raise ModelError(weights.where, text, f"the tensors of {family}")
+    try:
+        code.load_state_dict(reading.state, strict=False)
+    except RuntimeError as failure:
+        reason = str(failure).splitlines()[-1].strip()[:120]
+        raise ModelError(weights.where, reason, f"the shapes of {family}") from None
+    return recipe, code
+
+
+def _rows(data: Path, index: str | None) -> list[Row]:
+    if index is None:
+        return rows_of_folder(data, dataset="import")
+    rows = [row for row in load_manifest(data / index, root=data, dataset="import") if row.split != "test"]
+    if not rows:
+        raise EmptyInput(index, "rows of the split 'test' alone", "scans to measure the latents on")
+    return rows
+
+
+def _intensity(volume: Volume) -> IntensityTable:
+    if volume.unit == "HU":
+        return HU_WINDOW
+    return MAGNITUDE if volume.modality == "MR" else OTHER
+
+
+def _load(
+    rows: Sequence[Row], recipe: CodeRecipe, wishes: Wishes, data: Path, progress: Progress | None
+) -> tuple[list[Scan], list[Geometry], CodeRecipe]:
+    """The scans in the model's range, and the recipe with what they say. Raises InputError."""
+    source, scans, geometries = Source(folder=".", weight=1.0), [], []
+    axcodes = wishes.axcodes or ("RAS" if recipe.dims == 3 else None)
+    spacings: list[tuple[float, ...]] = []
+    units: set[str] = set()
+    modalities: set[str] = set()
+    for number, row in enumerate(rows, start=1):
+        volume = read(row.path, row.series or None, select=row.select)
+        volume = _cut(volume.reorient(axcodes) if recipe.dims == 3 and axcodes else volume, recipe.dims, wishes.crop)
+        if number == 1:
+            intensity = wishes.intensity or _intensity(volume)
+            recipe = recipe.model_copy(update={"intensity": intensity, "axcodes": axcodes})
+        units.add(volume.unit)
+        if len(units) > 1 and "HU" in units:
+            raise InputError(data.name, f"scans in {' and '.join(sorted(units))}", "scans of one unit")
+        name = f"scan {number} (patient {row.patient_hash})"
+        scans.append(Scan(scaled(volume, recipe), None, source, name))
+        geometries.append(volume.geometry)
+        spacings.append(tuple(volume.geometry.spacing))
+        modalities |= {volume.modality} - {""}
+        if progress is not None:
+            progress("read", number, len(rows))
+    steps = np.array(spacings)
+    within = steps[:, : recipe.dims]
+    update = {
+        "modality": wishes.modality or tuple(sorted(modalities)) or ("OT",),
+        "spacing": wishes.spacing or tuple(float(s) for s in np.median(steps, axis=0)),
+        "spacing_range": (float(within.min()), float(within.max())),
+    }
+    return scans, geometries, CodeRecipe.model_validate(recipe.model_dump() | update)
+
+
+def _cut(volume: Volume, dims: int, crop: tuple[int, ...] | None) -> Volume:
+    """The middle of a scan, and never more than there is. Raises InputError for a scan that is no image in 2D."""
+    if dims == 2 and volume.array.shape[2] != 1:
+        got = f"a scan of {volume.array.shape[2]} slices"
+        raise InputError("--data", got, "single images: this autoencoder is 2D")
+    if crop is None:
+        return volume
+    size = [min(c, s) for c, s in zip((*crop, *(1,) * (3 - len(crop))), volume.array.shape, strict=True)]
+    start = [(s - c) // 2 for c, s in zip(size, volume.array.shape, strict=True)]
+    return volume.crop(start, [a + c for a, c in zip(start, size, strict=True)])
