@@ -104,7 +104,6 @@ class JudgeBox(QGroupBox):
             each, role, look = plans[len(layers) - 2]
             data, attributes, _ = derived_layer(each, role, source, report, visible=False, **look(each))
             layers.append(self.viewer.add_image(data, **attributes))
-            self.viewer.layers.selection.active = layer
             if len(layers) < 2 + len(plans):
                 QTimer.singleShot(LAYER_MS, add_next)
                 return

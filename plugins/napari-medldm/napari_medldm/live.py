@@ -28,9 +28,7 @@ class Live(QObject):
         geometry = volume.geometry if max(scale) == 1 else volume.geometry.zoom(scale)
         nothing = Volume(np.broadcast_to(np.float32(0), geometry.shape), geometry, volume.unit, volume.modality)
         data, attributes, _ = derived_layer(nothing, "preview", source, {}, **look_of(source))
-        selected = viewer.layers.selection.active
         self.layer = viewer.add_image(data, visible=False, **attributes)
-        viewer.layers.selection.active = selected
         self._next: Volume | None = None
         self._seen = False
         self._timer = QTimer(self)
