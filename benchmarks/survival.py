@@ -158,7 +158,8 @@ def on_a_full_disk(root: Path, data: Path) -> bool:
 
 
 def losses(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / "losses.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
+    return list({(line["stage"], line["step"]): line["loss"] for line in lines}.values())  # again after a resume
 
 
 def in_two(arguments: list[str]) -> list[str]:

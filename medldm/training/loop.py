@@ -114,6 +114,8 @@ def run_stage(
     is not finite, before the step is taken.
     """
     first, skipped = 0, 0
+    tail: dict[str, list[Tensor]] = {}
+    window: dict[str, list[Tensor]] = {}
     if resume is not None:
         for (module, _), weights in zip(stage.learners(), resume["weights"], strict=True):
             module.load_state_dict(weights)
@@ -126,11 +128,10 @@ def run_stage(
         bare.load_state_dict(resume["optimizer"])
         scatter_optimizer_state(bare)
         first = resume["step"]
+        window, tail = ({key: list(values) for key, values in resume[part].items()} for part in ("window", "tail"))
     optimizer = cast(_FabricOptimizer, fabric.setup_optimizers(bare))
     wrapped.train()
     partwise = PartwiseGradients(name, fabric, wrapped, hooks.note)
-    tail: dict[str, list[Tensor]] = {}
-    window: dict[str, list[Tensor]] = {}
     saved = time.monotonic()
     for step, drawn in batches(first):
         for group in optimizer.param_groups:
@@ -170,6 +171,8 @@ def run_stage(
                 "weights": [module.state_dict() for module, _ in stage.learners()],
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
+                "window": {key: torch.stack(values) for key, values in window.items()},
+                "tail": {key: torch.stack(values) for key, values in tail.items()},
             }
             hooks.checkpoint(gathered(state))
             saved = time.monotonic()

@@ -1,0 +1,134 @@
+"""How much of an image do the autoencoders keep, beside the block PCA of the same factor and channels?
+
+    python -m benchmarks.autoencoders [--quick] [--model NAME_OR_FOLDER ...]
+
+Test patients by the protocol of benchmarks/protocol.py: radiographs in [0, 1], heads over the brain. Means over
+patients with 95 % bootstrap intervals. Without --model, the shipped packs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import medldm
+from benchmarks import protocol, record
+from benchmarks.protocol import Case, Image
+from medldm.evaluate.intervals import interval, paired_difference
+from medldm.model import Model
+from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.linear_code import LinearCode
+from medldm.recipe import Recipe
+from medldm.training.latents import begin_from_data
+from medldm.training.plan import stage_batches
+from medldm.training.scans import load_scans
+
+# (dims, factor, channels): PSNR and SSIM that a radiograph's code must reach on a CPU; a head's: gain over the PCA
+CHEST_BARS = {(4, 4): (40.5, 0.983), (8, 16): (41.0, None)}
+BRAIN_GAINS = {(2, 4): 1.0, (4, 8): 1.0}
+QUICK_CASES = 24
+
+
+def linear_code(recipe: Recipe, code: Autoencoder) -> LinearCode:
+    """The block PCA of the recipe's training images, at the factor and channels of `code`."""
+    scans = load_scans(recipe, protocol.data_folder())
+    linear = LinearCode(recipe.dims, factor=code.factor, channels=code.channels, width=8)
+    begin_from_data(linear, stage_batches(recipe, scans, "autoencoder", recipe.stage_autoencoder))
+    return linear.eval()
+
+
+@torch.inference_mode()
+def reconstruct(code: Autoencoder, model: Model, case: Case) -> Image:
+    """A case through the code, in the model's intensity and orientation."""
+    array = case.truth.astype(np.float32)
+    flat = array.ndim == 2
+    affine = np.eye(4) if case.affine is None else case.affine
+    volume = medldm.Volume(
+        array[..., None] if flat else array,
+        medldm.Geometry(affine, (*array.shape, 1)[:3]),
+        "arbitrary",
+        model.recipe.modality[0],
+    )
+    scaling = model.intensity.fit(volume)
+    x = torch.from_numpy(np.ascontiguousarray(scaling.forward(array), dtype=np.float32))[None, None]
+    return np.asarray(scaling.inverse(code.reconstruct(x)[0, 0].numpy()), dtype=np.float64)
+
+
+def scores(code: Autoencoder, model: Model, cases: list[Case]) -> dict[str, dict[str, float]]:
+    return {case.patient: case.score(reconstruct(code, model, case)) for case in cases}
+
+
+def row(name: str, code: Autoencoder, found: dict[str, dict[str, float]]) -> dict[str, Any]:
+    parameters = sum(p.numel() for p in code.parameters())
+    return {
+        "code": name,
+        "factor": list(code.factor),
+        "channels": code.channels,
+        "parameters": parameters,
+        "psnr": interval([s["psnr"] for s in found.values()]).to_dict(),
+        "ssim": interval([s["ssim"] for s in found.values()]).to_dict(),
+    }
+
+
+def bars_of(model: Model, code: Autoencoder, mine: dict[str, Any], gain: float) -> list[dict[str, Any]]:
+    key = (code.factor[0], code.channels)
+    name = f"{model.name}, f={key[0]} c={key[1]}"
+    psnr, ssim = mine["psnr"]["mean"], mine["ssim"]["mean"]
+    if model.recipe.dims == 2 and key in CHEST_BARS:
+        least, least_ssim = CHEST_BARS[key]
+        bars = [record.bar(f"{name}: PSNR (dB)", psnr, f">= {least}", psnr >= least)]
+        if least_ssim is not None:
+            bars.append(record.bar(f"{name}: SSIM", ssim, f">= {least_ssim}", ssim >= least_ssim))
+        return bars
+    if model.recipe.dims == 3 and key in BRAIN_GAINS:
+        least = BRAIN_GAINS[key]
+        return [record.bar(f"{name}: gain over the block PCA (dB)", gain, f">= {least}", gain >= least)]
+    return []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--model", action="append", default=[])
+    given = parser.parse_args()
+    console, rows, bars = Console(), [], []
+    for name in given.model or ["chest-xray-256", "brain-t1-2mm"]:
+        model = medldm.load_model(name)
+        code = model.networks.autoencoder
+        chest = model.recipe.dims == 2
+        cases = protocol.chest_cases(QUICK_CASES if given.quick else None) if chest else protocol.brain_cases()
+        linear = linear_code(model.recipe, code)
+        trained, untrained = scores(code, model, cases), scores(linear, model, cases)
+        gain = paired_difference(
+            {p: s["psnr"] for p, s in trained.items()}, {p: s["psnr"] for p, s in untrained.items()}
+        )
+        mine = row(model.name, code, trained)
+        rows += [row("block PCA", linear, untrained), mine | {"gain_over_pca": gain.to_dict()}]
+        bars += bars_of(model, code, mine, gain.mean)
+        table = Table(title=f"{model.name}: {len(cases)} test patients")
+        for title in ("code", "f", "c", "PSNR dB [95 %]", "SSIM", "above the PCA (dB)"):
+            table.add_column(title)
+        for one in rows[-2:]:
+            psnr = one["psnr"]
+            above = one.get("gain_over_pca")
+            table.add_row(
+                one["code"],
+                "x".join(map(str, one["factor"])),
+                str(one["channels"]),
+                f"{psnr['mean']:.2f} [{psnr['low']:.2f}, {psnr['high']:.2f}]",
+                f"{one['ssim']['mean']:.4f}",
+                f"{above['mean']:+.2f} [{above['low']:+.2f}, {above['high']:+.2f}]" if above else "",
+            )
+        console.print(table)
+    for one in bars:
+        print(f"{'holds ' if one['holds'] else 'MISSED'} {one['name']}: {one['value']:g} ({one['target']})")
+    record.write("autoencoders-quick" if given.quick else "autoencoders", rows, bars)
+
+
+if __name__ == "__main__":
+    main()
