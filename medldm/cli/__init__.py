@@ -9,6 +9,7 @@ from medldm.cli.check import check
 from medldm.cli.demo import demo
 from medldm.cli.denoise import denoise
 from medldm.cli.doctor import doctor
+from medldm.cli.import_ import import_
 from medldm.cli.inspect import inspect
 from medldm.cli.models import models
 from medldm.cli.superres import superres
@@ -19,6 +20,7 @@ __all__ = ["app", "main"]
 
 for _command in (denoise, superres, synthesize, train, inspect, check, models, doctor, demo):
     app.command()(_command)
+app.command("import")(import_)
 
 
 def main() -> None:

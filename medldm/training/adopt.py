@@ -154,10 +154,10 @@ def _rows(data: Path, index: str | None) -> list[Row]:
     return rows
 
 
-def _intensity(volume: Volume) -> IntensityTable:
+def _intensity(volume: Volume, modality: Sequence[str]) -> IntensityTable:
     if volume.unit == "HU":
         return HU_WINDOW
-    return MAGNITUDE if volume.modality == "MR" else OTHER
+    return MAGNITUDE if "MR" in (volume.modality, *modality) else OTHER
 
 
 def _load(
@@ -173,7 +173,7 @@ def _load(
         volume = read(row.path, row.series or None, select=row.select)
         volume = _cut(volume.reorient(axcodes) if recipe.dims == 3 and axcodes else volume, recipe.dims, wishes.crop)
         if number == 1:
-            intensity = wishes.intensity or _intensity(volume)
+            intensity = wishes.intensity or _intensity(volume, wishes.modality or ())
             recipe = recipe.model_copy(update={"intensity": intensity, "axcodes": axcodes})
         units.add(volume.unit)
         if len(units) > 1 and "HU" in units:

@@ -82,7 +82,7 @@ def read_layout(weights: Weights, conv: str, family: str, defaults: dict[str, An
         if wanted != value:
             raise ModelError(f"{weights.where}: {key}", str(wanted)[:60], f"{value}, as the weights have it")
     if "norm_num_groups" not in said:
-        fitting = [n for n in (8, 16, 32, 64) if not any(width % n for width in found["channels"])]
+        fitting = [n for n in (4, 8, 16, 32) if not any(width % n for width in found["channels"])]
         raise ModelError(
             weights.where,
             "nothing that says norm_num_groups",
@@ -98,10 +98,11 @@ def _arguments(table: dict[str, Any]) -> dict[str, Any]:
     A bundle's references and expressions ("@...", "$...") are passed over and never evaluated.
     """
     inside = table.values() if "norm_num_groups" not in table else ()
-    own = next((v for v in inside if isinstance(v, dict) and {"norm_num_groups", "latent_channels"} <= set(v)), table)
+    own = next((v for v in inside if isinstance(v, dict) and {"norm_num_groups", "latent_channels"} <= set(v)), None)
+    outer = table if own is None else {k: v for k, v in table.items() if k in MonaiTable.model_fields}
     return {
         _SYNONYMS.get(key, key): value
-        for key, value in own.items()
+        for key, value in (outer | (own or {})).items()
         if not key.startswith("_") and key not in _NO_MATTER and not isinstance(value, str)
     }
 

@@ -1,0 +1,181 @@
+"""`medldm import`."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medldm.cli import options as o
+from medldm.cli.progress import Progress
+from medldm.cli.tables import print_table
+from medldm.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from medldm.recipe import IntensityTable
+
+REPORT = "report.html"
+Source = Annotated[
+    Path, typer.Argument(metavar="FOLDER_OR_WEIGHTS", help="Weights of an autoencoder, or the folder that holds them.")
+]
+Name = Annotated[str, typer.Option("--as", help="Name of the pack.")]
+Data = Annotated[Path, typer.Option("--data", help="Folder of your scans: the latents are measured on them.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write the pack and its report to.")]
+Index = Annotated[
+    str | None, typer.Option("--index", help="Table in --data (medldm check); without it, every scan that is there.")
+]
+Family = Annotated[
+    str | None, typer.Option("--family", help="diffusers-kl, compvis-kl, monai-kl, maisi, or a plugin's.")
+]
+Config = Annotated[
+    str | None,
+    typer.Option("--config", help="Arguments of the network that its weights do not say: a JSON file, or JSON."),
+]
+InputRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--input-range", help="Darkest and brightest value that the network was trained with, e.g. -1 1."),
+]
+Intensity = Annotated[
+    str | None,
+    typer.Option(
+        "--intensity", metavar="KIND:LOW:HIGH", help="What of a scan they are: window:-1000:1000, percentile:0.1:99.9."
+    ),
+]
+Modality = Annotated[list[str] | None, typer.Option("--modality", help="DICOM code; repeatable. Else, the scans'.")]
+Spacing = Annotated[str | None, typer.Option("--spacing", help="Voxels in mm, e.g. 1x1x2; else, the scans' median.")]
+Axcodes = Annotated[
+    str | None, typer.Option("--axcodes", help="Orientation that a 3D network sees, e.g. RAS (the default).")
+]
+Crop = Annotated[
+    str | None, typer.Option("--crop", help="Take the middle of each scan, e.g. 96x96x64, if the whole is too large.")
+]
+
+
+def import_(
+    weights: Source,
+    name: Name,
+    data: Data,
+    out: Out,
+    index: Index = None,
+    family: Family = None,
+    config: Config = None,
+    input_range: InputRange = None,
+    intensity: Intensity = None,
+    modality: Modality = None,
+    spacing: Spacing = None,
+    axcodes: Axcodes = None,
+    crop: Crop = None,
+    device: o.Device = None,
+    overwrite: o.Overwrite = False,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Make a pack of another library's autoencoder, with latents measured on your scans and a report on both.
+
+    Nothing is downloaded, and nothing in the weights is executed.
+    """
+    _check(weights, data, out, overwrite=overwrite)
+    given = _config(config) | ({} if input_range is None else {"input_range": list(input_range)})
+    table, size = _intensity(intensity), _crop(crop)
+    steps = o.parse_spacing(spacing)
+    from medldm.code_pack import save_code
+    from medldm.evaluate.code_quality import measure_code
+    from medldm.evaluate.code_report import code_card, code_report, doubts
+    from medldm.io.atomic import write_folder_whole
+    from medldm.model import default_device
+    from medldm.training.adopt import Wishes, adopt
+
+    wishes = Wishes(
+        modality=tuple(modality) if modality else None,
+        spacing=(steps[0], steps[1], steps[2]) if steps else None,
+        axcodes=axcodes,
+        intensity=table,
+        crop=size,
+    )
+    with Progress(quiet=quiet) as progress:
+        adopted = adopt(
+            weights,
+            name=name,
+            data=data,
+            index=index,
+            family=family,
+            config=given,
+            wishes=wishes,
+            device=default_device(device),
+            progress=progress,
+        )
+        images, names = [scan.image for scan in adopted.scans], [scan.name for scan in adopted.scans]
+        quality = measure_code(adopted.autoencoder, images, names, progress)
+
+    def fill(folder: Path) -> None:
+        save_code(folder, adopted.recipe, adopted.autoencoder, code_card(adopted, quality))
+        (folder / REPORT).write_text(code_report(adopted, quality), encoding="utf-8")
+
+    write_folder_whole(out, fill)
+    warnings = doubts(adopted, quality)
+    if json:
+        latents = {"mean": adopted.raw_mean, "std": adopted.raw_std}
+        facts = {"name": name, "recipe": adopted.recipe.model_dump(mode="json"), "latents": latents}
+        print(json_.dumps({**facts, **quality.to_dict(), "warnings": warnings}, indent=2))
+    elif not quiet:
+        rows = [(f"{len(quality.scans)} scans", f"{quality.psnr:.2f}", f"{quality.ssim:.4f}")]
+        print_table(("reconstruction", "PSNR (dB)", "SSIM"), rows, title=name)
+        for warning in warnings:
+            print(f"warning: {warning}")
+        print(f"wrote {out} (see {REPORT})")
+
+
+def _check(weights: Path, data: Path, out: Path, *, overwrite: bool) -> None:
+    """What can be refused before torch is there. Raises InputError, OutputError."""
+    if not weights.exists():
+        expected = "weights, or a folder that holds them"
+        raise InputError(str(weights), "no such file or folder", expected, "check the path")
+    if not data.is_dir():
+        raise InputError(str(data), "no such folder", "the folder of your scans", "check the path")
+    if out.exists() and not (overwrite and out.is_dir()):
+        raise OutputError(str(out), "an existing file or folder", "a new name", "choose another, or --overwrite")
+    if not out.absolute().parent.is_dir():
+        raise OutputError(str(out), "no folder to create it in", "an existing parent folder", "create it first")
+
+
+def _config(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    if not text.lstrip().startswith("{"):
+        path = Path(text)
+        if not path.is_file():
+            raise InputError("--config", repr(text), "a JSON file, or JSON itself")
+        text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        table = json_.loads(text)
+    except (ValueError, RecursionError):
+        table = None
+    if not isinstance(table, dict):
+        raise InputError("--config", "no JSON table", 'a table such as {"norm_num_groups": 32}')
+    return table
+
+
+def _intensity(text: str | None) -> IntensityTable | None:
+    from medldm.intensity import Intensity
+    from medldm.recipe import IntensityTable
+
+    if text is None:
+        return None
+    kind, *values = text.split(":")
+    try:
+        low, high = (float(value) for value in values)
+    except ValueError:
+        raise InputError("--intensity", repr(text), "KIND:LOW:HIGH, e.g. window:-1000:1000") from None
+    checked = Intensity.from_dict({"kind": kind, "low": low, "high": high})
+    return IntensityTable.model_validate(checked.to_dict())
+
+
+def _crop(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) >= 1 for part in parts):
+        raise InputError("--crop", repr(text), "voxels an axis, e.g. 96x96x64")
+    return tuple(int(part) for part in parts)

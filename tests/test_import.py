@@ -1,0 +1,510 @@
+"""Imported autoencoders equal the libraries they come from; nothing in a file is executed; packs come back whole."""
+
+import json
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL as DiffusersKL
+from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
+from monai.networks.nets import AutoencoderKL as MonaiKL
+from PIL import Image
+from safetensors.torch import save_file
+from scipy.stats import kurtosis
+from skimage.metrics import peak_signal_noise_ratio
+from typer.testing import CliRunner
+
+from medldm import registry
+from medldm.cli import app
+from medldm.code_pack import load_code, save_code
+from medldm.errors import AmbiguousInput, EmptyInput, InputError, ModelError, UnsafeInput
+from medldm.evaluate.code_quality import measure_code
+from medldm.nets.imported.weights import open_weights
+from medldm.recipe import CodeRecipe
+from medldm.training.adopt import Wishes, adopt, recognised
+from tests.tiny import tiny_model
+
+BAR = 1e-5
+GROUPS = {"norm_num_groups": 4}
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def rand(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_weights(network, seed=0):
+    """Every parameter its own: norms and biases as well, which begin as ones and zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        drawn = torch.randn(parameter.shape, generator=generator)
+        one = parameter.ndim == 1 and name.endswith("weight")
+        parameter.data = one + 0.2 * drawn if parameter.ndim == 1 else 0.7 * drawn / parameter[0].numel() ** 0.5
+    return network.eval()
+
+
+def ours(path, given=None):
+    """The autoencoder as it will be built of a pack."""
+    weights = open_weights(path, given)
+    family = registry.find("autoencoders", recognised(weights))
+    reading = family.read(weights)
+    code = family.build(reading.dims, json.loads(json.dumps(reading.config))).eval()
+    missing, unexpected = code.load_state_dict(reading.state, strict=False)
+    assert (set(missing), unexpected) == ({"latent_mean", "latent_std"}, [])
+    return code
+
+
+def diffusers_net(folder, *, safe=True, **arguments):
+    count = len(arguments.setdefault("block_out_channels", (8, 16, 16)))
+    wanted = {
+        "in_channels": 1,
+        "out_channels": 1,
+        "down_block_types": ("DownEncoderBlock2D",) * count,
+        "up_block_types": ("UpDecoderBlock2D",) * count,
+        "norm_num_groups": 4,
+        "latent_channels": 3,
+    }
+    network = random_weights(DiffusersKL(**(wanted | arguments)))
+    network.save_pretrained(folder, safe_serialization=safe)
+    return network
+
+
+def largest(a, b):
+    return (a - b).abs().max().item()
+
+
+@torch.no_grad()
+def assert_equals_diffusers(network, code, grey=1, size=(24, 32)):
+    """Ours is columns x rows in [0, 1], theirs rows x columns in [-1, 1]."""
+    x = rand(2, 1, *size)
+    theirs = network.encode((2 * x - 1).mT.expand(-1, grey, -1, -1)).latent_dist
+    mean, std = code.raw_encode(x)
+    assert theirs.mean.std() > 0.05
+    assert largest(mean.mT, theirs.mean) <= BAR
+    assert largest(std.mT, theirs.std) <= BAR * max(theirs.std.max().item(), 1)
+    z = randn(2, *mean.shape[1:], seed=1)
+    decoded = network.decode(z.mT).sample.mean(1, keepdim=True)
+    assert largest(code.raw_decode(z).mT * 2 - 1, decoded) <= BAR
+
+
+@pytest.mark.parametrize(
+    ("arguments", "grey"),
+    [
+        ({}, 1),
+        ({"in_channels": 3, "out_channels": 3, "layers_per_block": 2}, 3),
+        ({"use_quant_conv": False, "use_post_quant_conv": False}, 1),
+        ({"mid_block_add_attention": False, "block_out_channels": (8, 8), "safe": False}, 1),
+        ({"block_out_channels": (4,), "shift_factor": 0.1, "scaling_factor": 0.3}, 1),
+    ],
+)
+def test_a_folder_of_diffusers_encodes_and_decodes_as_diffusers_does(tmp_path, arguments, grey):
+    network = diffusers_net(tmp_path, **arguments)
+    code = ours(tmp_path)
+    assert_equals_diffusers(network, code, grey)
+    assert code.factor == (2 ** (len(network.config.block_out_channels) - 1),) * 2
+    assert code.table.scaling_factor == network.config.scaling_factor
+
+
+def test_older_names_of_the_attention_are_known(tmp_path):
+    network = diffusers_net(tmp_path)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = {}
+    for name, value in network.state_dict().items():
+        for new, was in old.items():
+            name = name.replace(f"attentions.0.{new}.", f"attentions.0.{was}.")
+        state[name] = value
+    assert state.keys() != network.state_dict().keys()
+    save_file(state, tmp_path / "diffusion_pytorch_model.safetensors")
+    assert_equals_diffusers(network, ours(tmp_path))
+
+
+def compvis_state(network):
+    """The weights of diffusers' network by the names of the original code, which diffusers itself reads back."""
+    levels = len(network.config.block_out_channels)
+    state = {}
+    for name, value in network.state_dict().items():
+        name = re.sub(r"down_blocks\.(\d)\.resnets\.", r"down.\1.block.", name)
+        name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0\.", r"down.\1.downsample.", name)
+        name = re.sub(r"up_blocks\.(\d)\.resnets\.", lambda m: f"up.{levels - 1 - int(m[1])}.block.", name)
+        name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0\.", lambda m: f"up.{levels - 1 - int(m[1])}.upsample.", name)
+        name = name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
+        name = name.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
+        name = name.replace("mid_block.attentions.0", "mid.attn_1").replace("group_norm", "norm")
+        for new, was in {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}.items():
+            name = name.replace(f"attn_1.{new}.", f"attn_1.{was}.")
+        state[name] = value[..., None, None] if "attn_1" in name and value.ndim == 2 else value
+    back = convert_ldm_vae_checkpoint(dict(state), dict(network.config))
+    assert back.keys() == network.state_dict().keys()
+    return state
+
+
+def test_the_original_names_are_read_as_diffusers_reads_them(tmp_path):
+    network = diffusers_net(tmp_path / "d", layers_per_block=2)
+    state = compvis_state(network) | {"loss.logvar": torch.zeros(())}
+    content = {"epoch": 3, "state_dict": {f"first_stage_model.{k}": v for k, v in state.items()}}
+    torch.save(content, tmp_path / "model.ckpt")
+    assert_equals_diffusers(network, ours(tmp_path / "model.ckpt", {"groups": 4}))
+
+
+@torch.no_grad()
+def test_the_original_network_in_3d_is_the_2d_one_on_a_stack_of_equal_slices(tmp_path):
+    """Kernels that look at one slice only: the stack's latents are the slice's, again and again."""
+    state = compvis_state(diffusers_net(tmp_path / "d"))
+    deep = {}
+    for name, value in state.items():
+        if value.ndim == 4:
+            lifted = torch.zeros(*value.shape, value.shape[-1])
+            lifted[..., 0 if "downsample" in name else value.shape[-1] // 2] = value
+            value = lifted
+        deep[name] = value
+    for name, table in (("flat", state), ("deep", deep)):
+        save_file({k: v.contiguous() for k, v in table.items()}, tmp_path / f"{name}.safetensors")
+    given = {"groups": 4, "rows_first": False}
+    flat, stack = (ours(tmp_path / f"{name}.safetensors", given) for name in ("flat", "deep"))
+    assert (flat.dims, stack.dims) == (2, 3)
+    x = rand(1, 1, 16, 24)
+    mean, std = flat.raw_encode(x)
+    means, stds = stack.raw_encode(x[..., None].expand(-1, -1, -1, -1, 8))
+    assert largest(means, mean[..., None].expand_as(means)) <= BAR
+    assert largest(stds, std[..., None].expand_as(stds)) <= BAR
+    image, images = flat.raw_decode(mean), stack.raw_decode(means)
+    assert largest(images, image[..., None].expand_as(images)) <= BAR
+
+
+MONAI = {
+    "attention everywhere": {},
+    "no attention": {
+        "attention_levels": (False, False, False),
+        "with_encoder_nonlocal_attn": False,
+        "with_decoder_nonlocal_attn": False,
+        "use_convtranspose": True,
+    },
+    "one linear layer": {"use_combined_linear": True, "include_fc": False, "num_res_blocks": (1, 2, 1)},
+    "attention in the decoder alone": {"with_encoder_nonlocal_attn": False, "in_channels": 3},
+}
+
+
+def monai_net(dims, **arguments):
+    wanted = {
+        "spatial_dims": dims,
+        "channels": (8, 16, 16),
+        "attention_levels": (False, True, True),
+        "num_res_blocks": (1, 1, 2),
+        **GROUPS,
+    }
+    return random_weights(MonaiKL(**(wanted | arguments)))
+
+
+@torch.no_grad()
+def assert_equals_monai(network, code, size, grey=1):
+    x = rand(1, 1, *size)
+    mean, std = network.encode(x.expand(-1, grey, *size))
+    assert mean.std() > 0.05
+    got_mean, got_std = code.raw_encode(x)
+    assert largest(got_mean, mean) <= BAR
+    assert largest(got_std, std) <= BAR * max(std.max().item(), 1)
+    assert largest(code.raw_decode(mean), network.decode(mean)) <= BAR
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("kind", MONAI)
+def test_weights_of_monai_encode_and_decode_as_monai_does(tmp_path, kind, dims):
+    network = monai_net(dims, **MONAI[kind])
+    torch.save(network.state_dict(), tmp_path / "autoencoder.pt")
+    (tmp_path / "autoencoder.json").write_text(json.dumps(GROUPS))
+    code = ours(tmp_path / "autoencoder.pt")
+    assert_equals_monai(network, code, (8, 12, 8)[:dims], MONAI[kind].get("in_channels", 1))
+    for key, value in MONAI[kind].items():
+        assert getattr(code.table, key) == value
+
+
+def test_weights_of_monai_generative_models_are_read_as_monai_reads_them(tmp_path):
+    new = monai_net(2)
+    old = {}
+    for name, value in new.state_dict().items():
+        name = name.replace(".attn.to_", ".to_").replace(".attn.out_proj.", ".proj_attn.")
+        old[name.replace(".postconv.", ".conv.")] = value
+    torch.save({"autoencoder_state_dict": old}, tmp_path / "old.pth")
+    network = monai_net(2, use_convtranspose=False)
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    network.load_old_state_dict(dict(old))
+    assert_equals_monai(network, ours(tmp_path / "old.pth", GROUPS), (8, 16))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_of_maisi_encode_and_decode_as_maisi_does(tmp_path, transposed):
+    arguments = {
+        "num_channels": (8, 16),
+        "attention_levels": (False, False),
+        "num_res_blocks": (1, 2),
+        "latent_channels": 4,
+        "with_encoder_nonlocal_attn": transposed,
+        "use_convtranspose": transposed,
+        **GROUPS,
+    }
+    network = random_weights(
+        AutoencoderKlMaisi(
+            spatial_dims=3, in_channels=1, out_channels=1, num_splits=2, dim_split=1, save_mem=False, **arguments
+        )
+    )
+    torch.save({"unet_state_dict": network.state_dict()}, tmp_path / "maisi.pt")
+    bundle = {"latent_channels": 4, "autoencoder_def": {"_target_": "no.such.Class", "spatial_dims": "@dims"}}
+    bundle["autoencoder_def"] |= arguments | {"latent_channels": "@latent_channels", "num_splits": 2}
+    (tmp_path / "config.json").write_text(json.dumps(bundle))
+    assert_equals_monai(network, ours(tmp_path / "maisi.pt"), (16, 16, 8))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(17, 30), (5, 7), (1, 40)])
+def test_sizes_that_do_not_divide_are_mirrored_inside_and_cropped_back(tmp_path, size):
+    network = diffusers_net(tmp_path)
+    code = ours(tmp_path)
+    x = rand(1, 1, *size)
+    to = [-(-s // 4) * 4 for s in size]
+    whole = x[0, 0].numpy()
+    while list(whole.shape) != to:  # an axis can be doubled at most by one mirror
+        whole = np.pad(whole, [(0, min(t - s, s)) for t, s in zip(to, whole.shape, strict=True)], mode="symmetric")
+    padded = torch.from_numpy(whole)[None, None]
+    theirs = network.decode(network.encode((2 * padded - 1).mT).latent_dist.mean).sample.mT
+    expected = (theirs[..., : size[0], : size[1]] + 1) / 2
+    assert code.reconstruct(x).shape == x.shape
+    assert largest(code.reconstruct(x), expected) <= BAR
+
+
+@torch.no_grad()
+def test_a_group_of_one_channel_gets_two_cells(tmp_path):
+    torch.save(monai_net(2, norm_num_groups=8, channels=(8, 8, 8)).state_dict(), tmp_path / "w.pt")
+    code = ours(tmp_path / "w.pt", {"norm_num_groups": 8})
+    assert code.multiple == (8, 8)
+    assert code.reconstruct(rand(1, 1, 3, 2)).isfinite().all()
+
+
+class Bomb:
+    """A pickle that, loaded with code allowed, writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("kind", ["torch", "pickle"])
+def test_a_pickle_that_needs_code_is_refused_and_not_executed(tmp_path, kind):
+    content = monai_net(2).state_dict() | {"metadata": Bomb(tmp_path / "executed")}
+    path = tmp_path / "model.pt"
+    if kind == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(UnsafeInput, match="needs code") as refused:
+        open_weights(path)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "executed").exists()
+    (tmp_path / "again").touch()
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "executed"))).close()
+    assert (tmp_path / "executed").exists()  # the bomb does go off where it may
+
+
+def test_torchscript_is_refused(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "model.pt"))
+    with pytest.raises(UnsafeInput, match="TorchScript"):
+        open_weights(tmp_path / "model.pt")
+
+
+def test_what_is_no_autoencoder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        open_weights(tmp_path / "absent")
+    with pytest.raises(EmptyInput):
+        open_weights(tmp_path)
+    save_file({"head.weight": torch.zeros(2)}, tmp_path / "a.safetensors")
+    with pytest.raises(ModelError, match="encoder and decoder"):
+        open_weights(tmp_path)
+    save_file({"encoder.weight": torch.zeros(2), "decoder.weight": torch.zeros(2)}, tmp_path / "b.safetensors")
+    with pytest.raises(AmbiguousInput, match=r"a\.safetensors, b\.safetensors"):
+        open_weights(tmp_path)
+    with pytest.raises(ModelError, match="no known family"):
+        recognised(open_weights(tmp_path / "b.safetensors"))
+    (tmp_path / "b.safetensors").write_bytes((tmp_path / "b.safetensors").read_bytes()[:30])
+    with pytest.raises(ModelError, match="cannot be read"):
+        open_weights(tmp_path / "b.safetensors")
+
+
+def test_what_the_weights_do_not_say_has_to_be_said(tmp_path):
+    path = tmp_path / "w.pt"
+    torch.save(monai_net(2).state_dict(), path)
+    with pytest.raises(ModelError, match="norm_num_groups"):
+        ours(path)
+    with pytest.raises(ModelError, match=r"num_res_blocks: got .*expected \[1, 1, 2\]"):
+        ours(path, GROUPS | {"num_res_blocks": [2, 2, 2]})
+    with pytest.raises(InputError, match="norm_groups"):
+        ours(path, {"norm_groups": 4})
+    with pytest.raises(ModelError, match="multiple of norm_num_groups"):
+        ours(path, {"norm_num_groups": 5})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"act_fn": "gelu"}, "act_fn"),
+        ({"_class_name": "AutoencoderTiny"}, "_class_name"),
+        ({"down_block_types": ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"]}, "down_block_types"),
+        ({"surprise": 1}, "surprise"),
+        ({"norm_num_groups": 3}, "norm_num_groups"),
+    ],
+)
+def test_another_network_of_diffusers_is_refused(tmp_path, change, reason):
+    diffusers_net(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ModelError, match=reason):
+        ours(tmp_path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of five smooth pictures, sizes that do not divide."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number in range(5):
+        field = torch.nn.functional.interpolate(rand(1, 1, 4, 5, seed=number), (30, 37 + number), mode="bicubic")
+        Image.fromarray((255 * field[0, 0].clamp(0, 1)).numpy().astype(np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["import", *map(str, words)])
+
+
+def test_import_writes_a_pack_with_white_latents_and_a_report(tmp_path, pictures):
+    network = diffusers_net(tmp_path / "vae")
+    out = tmp_path / "pack"
+    done = run(tmp_path / "vae", "--as", "mine", "--data", pictures, "--out", out, "--modality", "DX", "--json")
+    assert done.exit_code == 0, done.output
+    assert {p.name for p in out.iterdir()} == {"weights.safetensors", "recipe.json", "card.md", "report.html"}
+    pack = load_code(out)
+    recipe = CodeRecipe.model_validate_json((out / "recipe.json").read_text())
+    assert (pack.name, pack.recipe, recipe.modality) == ("mine", recipe, ("DX",))
+    assert_equals_diffusers(network, pack.autoencoder)
+
+    latents, figures = [], []
+    for path in sorted(pictures.iterdir()):
+        x = torch.from_numpy(np.asarray(Image.open(path), dtype=np.float32) / 255).T[None, None]
+        figures.append(peak_signal_noise_ratio(x.numpy(), pack.autoencoder.reconstruct(x).numpy(), data_range=1))
+        padded = np.pad(x[0, 0].numpy(), [(0, -s % 4) for s in x.shape[2:]], mode="symmetric")
+        latents.append(pack.autoencoder.encode(torch.from_numpy(padded)[None, None])[0][0].flatten(1).numpy())
+    over = np.concatenate(latents, axis=1, dtype=np.float64)
+    np.testing.assert_allclose(over.mean(1), 0, atol=1e-4)
+    np.testing.assert_allclose(over.std(1), 1, atol=1e-4)
+    facts = json.loads(done.stdout)
+    np.testing.assert_allclose([scan["psnr"] for scan in facts["scans"]], figures, atol=1e-3)
+    np.testing.assert_allclose(facts["kurtosis"], kurtosis(over, axis=1), atol=1e-2)
+    np.testing.assert_allclose(facts["latents"]["std"], pack.autoencoder.latent_std.numpy(), rtol=1e-5)
+    worst = min(range(5), key=lambda n: figures[n])
+    report = (out / "report.html").read_text()
+    assert report.count("data:image/png") == 9
+    assert f"Among the worst: scan {worst + 1} " in report
+    assert f"{np.mean(figures):.2f}" in pack.card
+    assert facts["warnings"] and facts["warnings"][0] in pack.card  # random weights are worse than a linear code
+
+
+@torch.no_grad()
+def test_the_linear_code_beside_it_is_the_block_pca(tmp_path):
+    diffusers_net(tmp_path, block_out_channels=(8, 8))
+    code = ours(tmp_path)
+    images = [rand(8, 12, seed=n) for n in range(3)]
+    quality = measure_code(code, images, ["a", "b", "c"])
+    blocks = [image.numpy().reshape(4, 2, 6, 2).swapaxes(1, 2).reshape(-1, 4) for image in images]
+    every = np.concatenate(blocks)
+    mean = every.mean(0)
+    axes = np.linalg.svd(every - mean)[2][:3]
+    again = [mean + (b - mean) @ axes.T @ axes for b in blocks]
+    psnr = [peak_signal_noise_ratio(b, a, data_range=1) for a, b in zip(again, blocks, strict=True)]
+    assert quality.linear_psnr == pytest.approx(np.mean(psnr), abs=1e-3)
+
+
+@pytest.mark.parametrize(("modality", "intensity"), [("CT", ("window", -1000, False)), ("MR", ("percentile", 0, True))])
+def test_scans_say_spacing_orientation_and_range_and_can_be_cropped(tmp_path, dicom_series, modality, intensity):
+    network = monai_net(3, channels=(8, 8), attention_levels=(False, False), num_res_blocks=1)
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    dicom_series("scans/one", modality=modality)
+    adopted = adopt(
+        tmp_path / "w.pt", name="mine", data=tmp_path / "scans", config=dict(GROUPS), wishes=Wishes(crop=(6, 4, 3))
+    )
+    assert [scan.image.shape for scan in adopted.scans] == [(6, 4, 3)]
+    assert "".join(adopted.geometries[0].axcodes) == "RAS" == adopted.recipe.axcodes
+    assert adopted.recipe.spacing == pytest.approx(adopted.geometries[0].spacing)
+    table = adopted.recipe.intensity
+    assert (table.kind, table.low, table.zero_floor) == intensity
+    assert adopted.recipe.modality == (modality,)
+
+
+@pytest.mark.parametrize("damage", ["pickle", "scans", "family", "config", "intensity"])
+def test_a_failed_import_leaves_nothing_and_says_why_in_one_line(tmp_path, pictures, damage):
+    diffusers_net(tmp_path / "vae")
+    weights, data, more = tmp_path / "vae", pictures, []
+    if damage == "pickle":
+        weights = tmp_path / "w.pt"
+        torch.save({"encoder.a": Bomb(tmp_path / "executed")}, weights)
+    elif damage == "scans":
+        next(pictures.iterdir()).write_bytes(b"no picture")
+    else:
+        more = {
+            "family": ["--family", "diffuser-kl"],
+            "config": ["--config", "[1"],
+            "intensity": ["--intensity", "window:1"],
+        }[damage]
+    before = sorted(tmp_path.rglob("*"))
+    done = run(weights, "--as", "mine", "--data", data, "--out", tmp_path / "pack", "--quiet", *more)
+    assert done.exit_code == 2
+    assert done.output.strip().count("\n") == 0 and done.output.startswith("error: ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_existing_pack_is_replaced_on_request_alone(tmp_path, pictures):
+    diffusers_net(tmp_path / "vae")
+    words = (tmp_path / "vae", "--as", "mine", "--data", pictures, "--out", tmp_path / "pack", "--quiet")
+    (tmp_path / "pack").mkdir()
+    assert run(*words).exit_code == 2
+    assert run(*words, "--overwrite").exit_code == 0
+    assert load_code(tmp_path / "pack").name == "mine"
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_autoencoder_of_a_whole_model_is_loaded_alone_and_saved_alone(tmp_path, dims):
+    model = tiny_model(tmp_path, dims)
+    pack = load_code(tmp_path / model.name)
+    save_code(tmp_path / "code", pack.recipe, pack.autoencoder, pack.card)
+    again = load_code(tmp_path / "code")
+    assert again.recipe == pack.recipe and again.card == "# tiny\n"
+    for code in (pack, again):
+        for name, value in model.networks.autoencoder.state_dict().items():
+            assert torch.equal(code.autoencoder.state_dict()[name], value), name
+        assert not any(p.requires_grad for p in code.autoencoder.parameters())
+
+
+@pytest.mark.parametrize("damage", ["weights", "family", "key", "channels"])
+def test_a_damaged_pack_is_refused_in_one_line(tmp_path, pictures, damage):
+    diffusers_net(tmp_path / "vae")
+    run(tmp_path / "vae", "--as", "mine", "--data", pictures, "--out", tmp_path / "pack", "--quiet")
+    table = json.loads((tmp_path / "pack" / "recipe.json").read_text())
+    if damage == "weights":
+        content = (tmp_path / "pack" / "weights.safetensors").read_bytes()
+        (tmp_path / "pack" / "weights.safetensors").write_bytes(content[:-100])
+    elif damage == "family":
+        table["autoencoder"]["family"] = "no-such-family"
+    elif damage == "key":
+        table["autoencoder"]["config"]["surprise"] = 1
+    else:
+        table["autoencoder"]["channels"] = 5
+    (tmp_path / "pack" / "recipe.json").write_text(json.dumps(table))
+    with pytest.raises(ModelError) as refused:
+        load_code(tmp_path / "pack")
+    assert "\n" not in str(refused.value)
