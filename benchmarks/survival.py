@@ -8,12 +8,10 @@ Real command lines of `medldm train` on a small made-up data set, on the CPU, on
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -90,7 +88,7 @@ def sha(folder: Path) -> str:
 def start_and_kill(arguments: list[str], out: Path, wait: float) -> bool:
     """Kill the training `wait` seconds after its first checkpoint; whether it was still running."""
     silent = subprocess.DEVNULL
-    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=silent, stderr=silent, start_new_session=True)
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=silent, stderr=silent)
     checkpoint = out / "checkpoint.pt"
     before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
     while process.poll() is None:
@@ -99,8 +97,7 @@ def start_and_kill(arguments: list[str], out: Path, wait: float) -> bool:
         time.sleep(0.002)
     time.sleep(wait)
     alive = process.poll() is None
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    subprocess.run(["pkill", "-KILL", "-f", str(out)], check=False)  # torchrun's workers are in groups of their own
     process.wait()
     return alive
 

@@ -12,7 +12,7 @@ from medldm.geometry import Geometry
 from medldm.nets.patches import pad_to_multiple
 from medldm.recipe import parse_recipe
 from medldm.training.batches import Batches
-from medldm.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from medldm.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, sole_training
 from medldm.training.scans import load_scans
 from medldm.volume import Volume
 from tests.tiny import tiny_table
@@ -226,3 +226,11 @@ def test_each_of_two_heads_learns_its_own_task(data):
         assert all((batches.restoration(step).measurement.factor > 1).any() == coarse for step in range(20))
     with pytest.raises(RecipeError, match="both be there"):
         parse_recipe(table | {"super_head": table["head"]})
+
+
+def test_two_trainings_do_not_share_a_folder(data, tmp_path):
+    folder, table = data
+    (tmp_path / "pack").mkdir()
+    with sole_training(tmp_path / "pack"), pytest.raises(RunError, match="another training"):
+        medldm.train(table, data=folder, out=tmp_path / "pack")
+    medldm.train(table, data=folder, out=tmp_path / "pack")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,24 @@ from medldm.errors import RunError
 from medldm.io.atomic import write_whole
 
 CHECKPOINT = "checkpoint.pt"
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def sole_training(folder: Path) -> Iterator[None]:
+    """Keep every other training out of `folder`; a killed one holds nothing. Raises RunError where one is going on."""
+    if sys.platform == "win32":  # no such locks there
+        yield
+        return
+    import fcntl
+
+    with (folder / LOCK).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            do = "wait for it, or use another --out"
+            raise RunError(str(folder), "another training in this folder", "one at a time", do) from None
+        yield
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:

@@ -171,8 +171,8 @@ def run_stage(
                 "weights": [module.state_dict() for module, _ in stage.learners()],
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
-                "window": {key: torch.stack(values) for key, values in window.items()},
-                "tail": {key: torch.stack(values) for key, values in tail.items()},
+                "window": _over_processes(fabric, window),
+                "tail": _over_processes(fabric, tail),
             }
             hooks.checkpoint(gathered(state))
             saved = time.monotonic()
@@ -190,6 +190,10 @@ def _any_process(fabric: Fabric, due: bool) -> bool:
 
 def _means(fabric: Fabric, losses: dict[str, list[Tensor]]) -> dict[str, float]:
     """Mean over steps and processes."""
-    means = {key: torch.stack(values).float().mean() for key, values in losses.items()}
-    reduced = cast(dict[str, Tensor], fabric.all_reduce(means, reduce_op="mean"))
-    return {key: float(value) for key, value in reduced.items()}
+    return {key: float(values.mean()) for key, values in _over_processes(fabric, losses).items()}
+
+
+def _over_processes(fabric: Fabric, losses: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+    """Mean over processes of each step's losses."""
+    stacked = {key: torch.stack(values).float() for key, values in losses.items()}
+    return cast(dict[str, Tensor], fabric.all_reduce(stacked, reduce_op="mean"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
@@ -21,7 +22,7 @@ from medldm.nets.conditioning import Measurement
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.card import write_card
-from medldm.training.checkpoint import load_checkpoint, save_checkpoint
+from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training
 from medldm.training.devices import start_fabric
 from medldm.training.feed import feed
 from medldm.training.latents import begin_from_data, measure_latents
@@ -194,6 +195,23 @@ def _train(
     command: str,
 ) -> Model:
     fabric, precision = start_fabric(device, recipe.precision, strategy)
+    with sole_training(out) if fabric.is_global_zero else contextlib.nullcontext():
+        return _run(recipe, fabric, precision, data, out, start, resume, device, workers, progress, command)
+
+
+def _run(
+    recipe: Recipe,
+    fabric: Fabric,
+    precision: str,
+    data: Path,
+    out: Path,
+    start: str | Path | None,
+    resume: bool,
+    device: str | None,
+    workers: int,
+    progress: Progress | None,
+    command: str,
+) -> Model:
     this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers)
     if start is not None:
         this.done["start"] = _start_from(this.networks, start)
