@@ -22,10 +22,12 @@ from medldm.cli import app
 from medldm.code_pack import load_code, save_code
 from medldm.errors import AmbiguousInput, EmptyInput, InputError, ModelError, UnsafeInput
 from medldm.evaluate.code_quality import measure_code
+from medldm.model import Model, Networks, load_model
 from medldm.nets.imported.weights import open_weights
-from medldm.recipe import CodeRecipe
+from medldm.recipe import CodeRecipe, parse_recipe
 from medldm.training.adopt import Wishes, adopt, recognised
-from tests.tiny import tiny_model
+from medldm.training.plan import build_stage, stage_batches
+from tests.tiny import tiny_model, tiny_table
 
 BAR = 1e-5
 GROUPS = {"norm_num_groups": 4}
@@ -508,3 +510,33 @@ def test_a_damaged_pack_is_refused_in_one_line(tmp_path, pictures, damage):
     with pytest.raises(ModelError) as refused:
         load_code(tmp_path / "pack")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_diffusion_stage_learns_on_imported_latents_and_the_model_comes_back(tmp_path, pictures, dicom_series, dims):
+    data = pictures if dims == 2 else dicom_series("scans3/one", rows=24, columns=24, n=16).parent
+    network = monai_net(dims, channels=(8, 8, 8), attention_levels=(False,) * 3, num_res_blocks=1)
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    adopted = adopt(tmp_path / "w.pt", name="mine", data=data, config=dict(GROUPS))
+    table = {"autoencoder": adopted.recipe.autoencoder.model_dump(mode="json")}
+    recipe = parse_recipe(tiny_table(dims) | table)
+    networks = Networks(recipe)
+    networks.autoencoder.load_state_dict(adopted.autoencoder.state_dict())
+    stage = build_stage("denoiser", networks, recipe).train()
+    batches = stage_batches(recipe, adopted.scans, "denoiser", recipe.stage_denoiser)
+    losses = []
+    optimizer = torch.optim.Adam(networks.denoiser.parameters(), 1e-2)
+    for _ in range(30):
+        loss = stage(stage.batch(batches, 0))["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    before = adopted.autoencoder.state_dict()
+    loaded = load_model(Model("mine", networks, recipe, "", "").save(tmp_path / "model"), "cpu")
+    alone = load_code(tmp_path / "model").autoencoder
+    x = rand(1, 1, *(16,) * dims)
+    for code in (loaded.networks.autoencoder, alone):
+        torch.testing.assert_close(code.state_dict(), before, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(code.reconstruct(x), adopted.autoencoder.reconstruct(x), rtol=0, atol=1e-2)
