@@ -78,7 +78,8 @@ def load_code(name_or_folder: str | Path, device: str | torch.device = "cpu") ->
         code = build_autoencoder(recipe)
         state = load_file(folder / WEIGHTS)
         code.load_state_dict({k.removeprefix(PREFIX): v.float() for k, v in state.items() if k.startswith(PREFIX)})
-        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        with (folder / WEIGHTS).open("rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
     except ValidationError as failure:
         first = failure.errors()[0]
         got = f"a recipe that is wrong in {'.'.join(map(str, first['loc']))} ({first['msg']})"

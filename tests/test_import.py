@@ -540,3 +540,19 @@ def test_a_diffusion_stage_learns_on_imported_latents_and_the_model_comes_back(t
     for code in (loaded.networks.autoencoder, alone):
         torch.testing.assert_close(code.state_dict(), before, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(code.reconstruct(x), adopted.autoencoder.reconstruct(x), rtol=0, atol=1e-2)
+
+
+def test_a_broken_family_harms_nobody_and_a_new_one_is_found(tmp_path, monkeypatch):
+    info = tmp_path / "visitor-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: visitor\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[medldm.autoencoders]\naaa-broken = visitor_broken_family\nvisitor = visitor_family\n"
+    )
+    (tmp_path / "visitor_broken_family.py").write_text("raise RuntimeError('no such library')\n")
+    (tmp_path / "visitor_family.py").write_text("recognise = lambda w: 'encoder.visit' in w.state\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    torch.save(monai_net(2).state_dict(), tmp_path / "w.pt")
+    assert recognised(open_weights(tmp_path / "w.pt")) == "monai-kl"
+    save_file({"encoder.visit": torch.zeros(1), "decoder.visit": torch.zeros(1)}, tmp_path / "v.safetensors")
+    assert recognised(open_weights(tmp_path / "v.safetensors")) == "visitor"

@@ -85,7 +85,7 @@ def import_(
     from medldm.evaluate.code_report import code_card, code_report, doubts
     from medldm.io.atomic import write_folder_whole
     from medldm.model import default_device
-    from medldm.training.adopt import Wishes, adopt
+    from medldm.training.adopt import Wishes, adopt, fitting_scans
 
     wishes = Wishes(
         modality=tuple(modality) if modality else None,
@@ -107,7 +107,8 @@ def import_(
             progress=progress,
         )
         images, names = [scan.image for scan in adopted.scans], [scan.name for scan in adopted.scans]
-        quality = measure_code(adopted.autoencoder, images, names, progress)
+        with fitting_scans(name):
+            quality = measure_code(adopted.autoencoder, images, names, progress)
 
     def fill(folder: Path) -> None:
         save_code(folder, adopted.recipe, adopted.autoencoder, code_card(adopted, quality))

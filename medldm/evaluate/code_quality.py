@@ -60,8 +60,14 @@ class CodeQuality:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; what is not a number is None."""
         table = asdict(self)
-        table["scans"] = [{k: v if v == v else None for k, v in asdict(scan).items()} for scan in self.scans]
-        return {"psnr": self.psnr, "ssim": None if math.isnan(self.ssim) else self.ssim, **table}
+        table["scans"] = [
+            {"name": scan.name, "psnr": _finite(scan.psnr), "ssim": _finite(scan.ssim)} for scan in self.scans
+        ]
+        return {"psnr": _finite(self.psnr), "ssim": _finite(self.ssim), **table}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 @torch.no_grad()

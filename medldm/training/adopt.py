@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,24 +93,34 @@ def adopt(
     recipe, code = _built(found, chosen, reading, name)
     scans, geometries, recipe = _load(rows, recipe, wishes or Wishes(), data, progress)
     code = code.to(device).eval().requires_grad_(False)
-    try:
+    with fitting_scans(name):
         measure_latents(code, scans)
-    except RuntimeError as failure:  # torch.OutOfMemoryError among them
-        reason = str(failure).splitlines()[0][:100]
-        raise ModelError(f"autoencoder {name}", f"a failure on these scans ({reason})", "", "try --crop") from None
     mean, std = (values.double().cpu().tolist() for values in (code.latent_mean, code.latent_std))
     if not all(map(math.isfinite, (*mean, *std))):
         raise ModelError(found.where, "latents that are not finite", "finite ones", "is this the right family?")
-    digest = hashlib.sha256(found.file.read_bytes()).hexdigest()
+    with found.file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
     return Adopted(
         code, recipe, tuple(scans), tuple(geometries), tuple(mean), tuple(std), found.file.name, digest
     )
 
 
+@contextlib.contextmanager
+def fitting_scans(name: str) -> Iterator[None]:
+    """Turns what torch says of scans that a network cannot take, or memory cannot hold, into a ModelError."""
+    try:
+        yield
+    except RuntimeError as failure:  # torch.OutOfMemoryError among them
+        reason = str(failure).splitlines()[0][:100]
+        raise ModelError(f"autoencoder {name}", f"a failure on these scans ({reason})", "", "try --crop") from None
+
+
 def recognised(weights: Weights) -> str:
     """The family that weights are of. Raises ModelError where it is none, or not one."""
-    names = registry.names("autoencoders")
-    found = [name for name in names if registry.find("autoencoders", name).recognise(weights)]
+    names, found = registry.names("autoencoders"), []
+    for name in names:
+        with contextlib.suppress(InputError):  # a broken plugin harms nobody else; medldm doctor names it
+            found += [name] if registry.find("autoencoders", name).recognise(weights) else []
     if len(found) != 1:
         got = f"tensors as of {', '.join(found) or 'no known family'}"
         raise ModelError(weights.where, got, f"one of {', '.join(names)}", "say --family")
@@ -189,8 +200,8 @@ def _load(
     within = steps[:, : recipe.dims]
     update = {
         "modality": wishes.modality or tuple(sorted(modalities)) or ("OT",),
-        "spacing": wishes.spacing or tuple(float(s) for s in np.median(steps, axis=0)),
-        "spacing_range": (float(within.min()), float(within.max())),
+        "spacing": wishes.spacing or tuple(np.median(steps, axis=0).round(4).tolist()),
+        "spacing_range": (math.floor(1000 * within.min()) / 1000, math.ceil(1000 * within.max()) / 1000),
     }
     return scans, geometries, CodeRecipe.model_validate(recipe.model_dump() | update)
 

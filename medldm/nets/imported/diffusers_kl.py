@@ -64,7 +64,7 @@ def read(weights: Weights) -> Reading:
         if not all(one == only for one in (value if isinstance(value, list) else [value])):
             raise ModelError(f"{weights.where}: {key}", str(value)[:60], only, "this network is not of the family")
     own = {k: v for k, v in table.items() if not k.startswith("_") and k not in _NO_MATTER and k not in _FIXED}
-    config = checked(DiffusersTable, own, FAMILY).model_dump(mode="json")
+    config = checked(DiffusersTable, own, FAMILY).model_dump(mode="json", exclude_none=True)
     return Reading(2, config, {f"network.{_renamed(name)}": value for name, value in _squared(weights.state).items()})
 
 
