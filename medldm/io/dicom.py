@@ -14,7 +14,7 @@ from pathlib import Path
 from medldm.errors import InputError, MedldmError, PixelError
 from medldm.io import archive
 from medldm.io.choice import Choice, series_key
-from medldm.io.dicom_files import one_series, scan_files, walk_files
+from medldm.io.dicom_files import Damaged, one_series, scan_files, walk_files
 from medldm.io.dicom_header import Header, looks_like_dicom, modality_of
 from medldm.io.dicom_stacks import split_stacks
 from medldm.io.dicom_volume import DicomSource, check_images, is_flat, volume_of
@@ -101,20 +101,39 @@ def read_each(path: Path, choice: Choice | None = None) -> Iterator[Found]:
             yield from read_each(folder, choice)
         return
     found = scan_files(path, Counter(), choice.max_bytes)
-    for damaged in found.damaged:
-        key = series_key(damaged.series) if damaged.series else ""
-        yield Found((damaged.path,), key, {}, "", "", None, damaged.error)
+    waiting: dict[int, list[str]] = {}
     for uid, headers in sorted(found.series.items()):
-        reasons = [d.error for d in found.damaged if d.concerns(uid, headers)]
+        concerned = [n for n, damaged in enumerate(found.damaged) if damaged.concerns(uid, headers)]
+        if concerned:
+            waiting.setdefault(concerned[0], []).append(uid)
+    for number, damaged in enumerate(found.damaged):
+        yield _refused(damaged, {uid: found.series[uid] for uid in waiting.get(number, [])})
+    held_back = {uid for uids in waiting.values() for uid in uids}
+    for uid, headers in sorted(found.series.items()):
+        if uid in held_back:
+            continue
+        refusal = None
         stacks: list[tuple[list[Header], dict[str, str]]] = [(headers, {})]
         try:
             check_images(headers, choice)
             if not is_flat(headers, choice):
                 stacks = [(list(s.headers), s.select) for s in split_stacks(headers)]
         except Exception as failure:
-            reasons.append(_reason(headers[0].path, failure))
+            refusal = _reason(headers[0].path, failure)
         for members, select in stacks:
-            yield _found(uid, members, select, reasons[0] if reasons else None, choice)
+            yield _found(uid, members, select, refusal, choice)
+
+
+def _refused(damaged: Damaged, waiting: dict[str, list[Header]]) -> Found:
+    """A damaged file, once, together with the series that cannot be read because of it."""
+    headers = [header for own in waiting.values() for header in own]
+    files, error = tuple(dict.fromkeys([damaged.path, *(h.path for h in headers)])), damaged.error
+    if len(waiting) > 1:
+        do = f"{len(waiting)} series beside it are refused, since it may belong to any of them"
+        error = type(error)(error.where, error.got, error.expected, f"{error.do}; {do}" if error.do else do)
+    uid = damaged.series or next(iter(waiting), "") if len(waiting) < 2 else ""
+    modality, patient = (modality_of(headers[0]), _patient(headers[0])) if len(waiting) == 1 else ("", "")
+    return Found(files, series_key(uid) if uid else "", {}, modality, patient, None, error)
 
 
 def _found(

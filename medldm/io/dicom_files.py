@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from medldm.errors import AmbiguousInput, EmptyInput, InputError, NotImage, Pixe
 from medldm.io.choice import series_key
 from medldm.io.dicom_frames import split_frames
 from medldm.io.dicom_header import Header, check_kind, read_header
+from medldm.io.dicom_index import Index, recall, remember, state_of
 
 _KIND = ("Rows", "Columns", "BitsAllocated")
 
@@ -74,9 +75,13 @@ class Damaged:
 
 def scan_files(path: Path, skipped: Counter[str], max_bytes: int) -> Scan:
     """Headers of all images below `path`; one damaged file does not end it."""
+    return _scan(list_files(path, skipped), skipped, max_bytes)
+
+
+def _scan(files: Sequence[Path], skipped: Counter[str], max_bytes: int) -> Scan:
     found = Scan({}, [], [])
     good: set[tuple[Any, ...]] = set()
-    for file in list_files(path, skipped):
+    for file in files:
         header: Header | None = None
         try:
             header = read_header(file, max_bytes)
@@ -119,7 +124,14 @@ def one_series(path: Path, series: str | None, skipped: Counter[str], max_bytes:
     InputError
         Where none has the UID `series`; or the error of a damaged file that may belong to it.
     """
-    found = scan_files(path, skipped, max_bytes)
+    files = list_files(path, skipped)
+    state = state_of(files) if series is not None and len(files) > 1 else None
+    index = recall(path, max_bytes, state)
+    headers = None if index is None or series is None else _reread(index, series, skipped, max_bytes)
+    if headers is not None:
+        return headers
+    found = _scan(files, skipped, max_bytes)
+    remember(path, max_bytes, state, _index(found, skipped))
     if not found.series:
         for refusal in (*(d.error for d in found.damaged), *found.no_image):
             raise refusal
@@ -134,8 +146,33 @@ def one_series(path: Path, series: str | None, skipped: Counter[str], max_bytes:
         raise AmbiguousInput(path.name, got, "one", "choose one by its UID (series)")
     else:
         uids = list(found.series)
-    headers = found.series[uids[0]]
-    for damaged in found.damaged:
-        if damaged.concerns(uids[0], headers):
-            raise damaged.error
+    return _undamaged(uids[0], found.series[uids[0]], found.damaged)
+
+
+def _undamaged(uid: str, headers: list[Header], damaged: Sequence[Damaged]) -> list[Header]:
+    """The headers; raises the error of a damaged file that may belong to them."""
+    for each in damaged:
+        if each.concerns(uid, headers):
+            raise each.error
     return headers
+
+
+def _index(found: Scan, skipped: Counter[str]) -> Index:
+    files = {uid: tuple(dict.fromkeys(h.path for h in headers)) for uid, headers in found.series.items()}
+    images = {uid: len(headers) for uid, headers in found.series.items()}
+    return Index(files, images, Counter(skipped), tuple(found.damaged))
+
+
+def _reread(index: Index, series: str, skipped: Counter[str], max_bytes: int) -> list[Header] | None:
+    """The headers of one series of a folder that was looked through before; None where it is not as it was."""
+    uids = [uid for uid in index.files if series in (uid, series_key(uid))]
+    if not uids:
+        return None
+    uid = uids[0]
+    found = _scan(index.files[uid], Counter(), max_bytes)
+    if list(found.series) != [uid] or len(found.series[uid]) != index.images[uid] or found.damaged:
+        return None
+    skipped.clear()
+    skipped.update(index.skipped)
+    skipped["other_series"] += sum(count for other, count in index.images.items() if other != uid)
+    return _undamaged(uid, found.series[uid], index.damaged)

@@ -146,7 +146,10 @@ class _Looking:
         files: dict[str, list[Path]] = {}
         for item, own in drafts:
             files.setdefault(item.series, []).extend(own)
-        return [replace(item, file=self._place(item, own, files[item.series])) for item, own in drafts]
+        return [
+            replace(item, file=self._place(item, own, files[item.series] if item.series else list(own)))
+            for item, own in drafts
+        ]
 
     def _place(self, item: Item, own: tuple[Path, ...], series: list[Path]) -> str:
         if not own:
