@@ -30,7 +30,12 @@ from medldm.io.dicom_stacks import filter_images, select_stack
 from medldm.volume import Volume
 
 _THREADS, _TOGETHER = 3, 16  # slices that a thread takes at a time
-_NOTED = ("LossyImageCompression", "PhotometricInterpretation")
+_OF_ONE = {
+    "PatientID": "patients",
+    "StudyInstanceUID": "studies",
+    "FrameOfReferenceUID": "frames of reference",
+}
+_NOTED = ("LossyImageCompression", "PhotometricInterpretation", "PixelPresentation")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DicomSource:
@@ -88,6 +93,7 @@ def volume_of(headers: list[Header], choice: Choice, skipped: Counter[str]) -> V
     if is_flat(chosen, choice):
         return _assemble(chosen, flat_geometry(chosen[0]), None, notes, skipped)
     headers = select_stack(headers, choice.select)
+    _check_belonging(headers)
     headers, positions = sort_slices(headers)
     pairs = same_places(positions)
     if pairs:
@@ -101,6 +107,16 @@ def volume_of(headers: list[Header], choice: Choice, skipped: Counter[str]) -> V
         return _assemble(headers, geometry, places, notes, skipped)
     geometry, notes["step_assumed"] = stack_geometry(headers, positions)
     return _assemble(headers, geometry, None, notes, skipped)
+
+
+def _check_belonging(headers: list[Header]) -> None:
+    """Raise AmbiguousInput for images of several patients, studies or coordinate systems under one series UID."""
+    for keyword, what in _OF_ONE.items():
+        if len({header.raw(keyword) for header in headers}) > 1:
+            count = len({header.text(keyword) for header in headers} - {""})
+            if count > 1:
+                got = f"images of {count} {what} ({keyword} differs)"
+                raise AmbiguousInput(f"series of {len(headers)} images", got, "one", "divide the series")
 
 
 def _is_uneven(headers: list[Header], positions: NDArray[np.float64]) -> bool:
@@ -159,6 +175,7 @@ def _assemble(
         "frames": headers[0].frame is not None,
         "lossy": any(h.text("LossyImageCompression") == "01" for h in kinds),
         "monochrome1": any(h.text("PhotometricInterpretation") == "MONOCHROME1" for h in kinds),
+        "shown_in_colour": any(h.text("PixelPresentation") not in ("", "MONOCHROME") for h in kinds),
     }
     step = _history(headers, skipped, decoder.sha256)
     step |= {name: value for name, value in notes.items() if value}
