@@ -1,7 +1,7 @@
 """DICOM out: a derived series, marked as such, whole or not at all.
 
 Three kinds: restored (the source's grid), super-resolved (a new grid in the source's space), and one of a
-patient that does not exist or is not known (synthetic, or read from NIfTI).
+patient that does not exist or is not known (synthetic, or read from NIfTI). Radiographs become secondary captures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from medldm.io import dicom
 from medldm.io.atomic import write_folder_whole, write_whole
 from medldm.io.choice import Choice
 from medldm.io.derived_file import save
-from medldm.io.derived_grid import is_part, is_same, nearest_slices, place
+from medldm.io.derived_grid import is_part, is_same, nearest_slices, place, scale
 from medldm.io.derived_headers import (
     SOP_CLASSES,
     code,
@@ -95,10 +95,10 @@ def _modality(volume: Volume, where: str) -> str:
     """Kind of image to write: the source's, else what modality and unit say."""
     if _source(volume) is not None and volume.modality in ("CT", "MR", "PT"):
         return volume.modality
-    if volume.unit in ("grey8", "grey16"):
+    if volume.unit in ("grey8", "grey16") or _source(volume) is not None:
         if volume.geometry.shape[2] != 1:
             raise OutputError(
-                where, f"{volume.geometry.shape[2]} slices of a picture", "one", "write .nii.gz"
+                where, f"{volume.geometry.shape[2]} slices of a picture or radiograph", "one", "write .nii.gz"
             )
         return "SC"
     known = {"CT": "HU", "MR": "arbitrary", "": volume.unit}
@@ -110,7 +110,7 @@ def _modality(volume: Volume, where: str) -> str:
 
 def _scale_rule(modality: str, unit: str) -> str:
     """How to quantise: whole numbers are enough for HU alone; a CT in another unit keeps the source's scale."""
-    return "MR" if modality == "CT" and unit != "HU" else modality
+    return "MR" if modality == "SC" or (modality == "CT" and unit != "HU") else modality
 
 
 def _rescale_type(modality: str, unit: str, source: dicom.DicomSource | None) -> str:
@@ -152,9 +152,12 @@ def _images(volume: Volume, modality: str) -> tuple[Volume, Quantised, list[Any]
             dataset.ImageIndex, dataset.NumberOfSlices = k + 1, count
             if "NumberOfTimeSlices" in dataset:
                 dataset.NumberOfTimeSlices = 1
-        if not same and modality != "SC":
+        if not same and (modality != "SC" or "ImagePositionPatient" in dataset):
             place(dataset, aligned.geometry, k, modality, spacing=not part)
             dataset.pop("ImagesInAcquisition", None)
+        elif modality == "SC" and source is not None:
+            if not same:
+                scale(dataset, aligned.geometry)
         elif modality == "SC" and not any(s.get("spacing_assumed") for s in volume.history):
             column, row, _ = aligned.geometry.spacing
             dataset.PixelSpacing = [ds_text(row), ds_text(column)]
@@ -185,7 +188,7 @@ def _remarks(
         remarks.append(f"Grid of {old} mm resampled to {new} mm.")
     if not volume.modality and modality == "MR":
         remarks.append("Modality unknown, stored as MR.")
-    if modality == "MR" and values.slope != 1:
+    if modality in ("MR", "SC") and values.slope != 1:
         remarks.append(f"Value = stored * {values.slope_text} + {values.intercept_text}.")
     if values.clipped:
         remarks.append(f"{values.clipped} values outside of 0..{np.iinfo(values.stored.dtype).max} limited to it.")
@@ -214,7 +217,7 @@ def _pixels(dataset: Any, values: Quantised, k: int, modality: str) -> None:
     )
     dataset.PixelRepresentation = int(values.signed)
     if modality in ("CT", "PT") or (
-        modality == "MR" and (values.slope_text, values.intercept_text) != ("1", "0")
+        modality in ("MR", "SC") and (values.slope_text, values.intercept_text) != ("1", "0")
     ):
         dataset.RescaleSlope, dataset.RescaleIntercept = values.slope_text, values.intercept_text
     data = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
@@ -222,20 +225,25 @@ def _pixels(dataset: Any, values: Quantised, k: int, modality: str) -> None:
 
 
 def _check(path: Path, aligned: Volume, values: Quantised, modality: str) -> None:
-    """Reread what was written: the grid within 1e-3 mm, values within half a step. Raises OutputError."""
+    """Reread what was written: the grid within 1e-3 mm, values within half a step. Raises OutputError.
+
+    Of an image that does not say where it lies, the distances of its pixels are compared.
+    """
     bound = values.slope / 2 * (1 + 1e-6) + 1e-6 * float(np.abs(aligned.array).max())
-    if modality == "SC":
+    if modality == "SC" and _source(aligned) is None:
         found: NDArray[Any] = _reread_picture(path)
         wanted: NDArray[Any] = values.stored
         right, bound = True, 0.0
     else:
         try:
-            again = dicom.read(path, Choice(max_bytes=max(MAX_BYTES, 8 * aligned.array.size)))
+            again = dicom.read(path, Choice(assume_affine=True, max_bytes=max(MAX_BYTES, 8 * aligned.array.size)))
         except InputError as failure:
             raise OutputError(
                 "derived series", f"files that cannot be reread ({failure.got})", "", "report this"
             ) from None
         found, wanted, right = again.array, aligned.array, again.geometry.isclose(aligned.geometry, 1e-3)
+        if again.history[0].get("affine_assumed"):
+            right = bool(np.allclose(again.geometry.spacing[:2], aligned.geometry.spacing[:2], rtol=1e-4))
     if not right or found.shape != wanted.shape:
         raise OutputError("derived series", "another grid when reread", "the same one", "report this")
     worst = float(np.abs(found.astype(np.float64) - wanted).max())

@@ -1,5 +1,7 @@
 """What a classic CT, MR or PET image holds: a frame of an enhanced object is cut down to it and completed.
 
+A radiograph is cut down to a secondary capture in the same way.
+
 Attributes by DICOM PS3.3, tables A.3-1, A.4-1 and A.21-1; type 1 has a value, type 2 may be empty.
 """
 
@@ -65,9 +67,14 @@ RandomsCorrectionMethod ReconstructionMethod SUVType ScatterCorrectionMethod Sca
 SecondaryCountsAccumulated SecondaryCountsType SeriesType SliceSensitivityFactor TransverseMash
 TypeOfDetectorMotion Units
 """
+_SC = """
+DistanceSourceToDetector DistanceSourceToPatient EstimatedRadiographicMagnificationFactor Exposure ExposureTime
+ImagerPixelSpacing KVP NominalScannedPixelSpacing PatientOrientation PixelSpacingCalibrationDescription
+PixelSpacingCalibrationType ViewPosition XRayTubeCurrent
+"""
 _KEPT = {
     modality: frozenset((_COMMON + own).split())
-    for modality, own in {"CT": _CT + _CONTRAST, "MR": _MR + _CONTRAST, "PT": _PT}.items()
+    for modality, own in {"CT": _CT + _CONTRAST, "MR": _MR + _CONTRAST, "PT": _PT, "SC": _SC}.items()
 }
 _KEPT_GROUPS = (0x0010, 0x0012)
 # What an enhanced object says in other words; numbers of another VR are written anew
@@ -87,16 +94,19 @@ _RENAMED = {
         "FrameAcquisitionNumber": "AcquisitionNumber",
     },
     "PT": {"FrameAcquisitionNumber": "AcquisitionNumber", "FrameAcquisitionDuration": "ActualFrameDuration"},
+    "SC": {},
 }
-_ANYWHERE = (
+_IDENTITY = (
     "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime AccessionNumber ReferringPhysicianName "
-    "StudyID Manufacturer SliceThickness PositionReferenceIndicator"
+    "StudyID"
 )
+_ANYWHERE = f"{_IDENTITY} Manufacturer SliceThickness PositionReferenceIndicator"
 _TYPE_2 = {
     "CT": f"{_ANYWHERE} KVP AcquisitionNumber".split(),
     "MR": f"{_ANYWHERE} ScanOptions MRAcquisitionType EchoTime EchoTrainLength".split(),
     "PT": f"{_ANYWHERE} CollimatorType CorrectedImage ActualFrameDuration AcquisitionDate AcquisitionTime "
     "RadiopharmaceuticalInformationSequence PatientGantryRelationshipCodeSequence".split(),
+    "SC": f"{_IDENTITY} PatientOrientation".split(),
 }
 # PatientPosition, its first two letters and the rest: PS3.16 CID 21 and 20
 _FIRST = {"HF": ("102540008", "headfirst"), "FF": ("102541007", "feet-first")}
@@ -118,7 +128,7 @@ def as_classic(frame: Any, modality: str) -> Any:
     """Attributes of a classic image, from those of a frame.
 
     frame : pydicom.Dataset, functional groups at its top level; it is not changed
-    modality : "CT", "MR" or "PT"
+    modality : "CT", "MR", "PT" or "SC"
     """
     from pydicom.dataset import Dataset
 
@@ -150,6 +160,8 @@ def complete(dataset: Any, modality: str) -> None:
             setattr(dataset, keyword, [] if dictionary_VR(keyword) == "SQ" else "")
     if modality == "PT" and "PatientPosition" not in dataset:  # one or the other, never both
         dataset.PatientOrientationCodeSequence = dataset.get("PatientOrientationCodeSequence", [])
+    elif modality == "SC":
+        dataset.ConversionType = "WSD"  # of a workstation
     elif "PatientPosition" not in dataset and "PatientOrientationCodeSequence" not in dataset:
         dataset.PatientPosition = ""
     complete_laterality(dataset)

@@ -33,6 +33,8 @@ def is_part(source: DicomSource, new: Geometry) -> bool:
 
 def nearest_slices(source: DicomSource, new: Geometry, k: int) -> list[int]:
     """Slices of the source around slice `k` of the new grid, the nearest one first; one if it lies on it."""
+    if "ImagePositionPatient" not in source.datasets[0]:
+        return [0]  # a radiograph
     normal = _normal(source.datasets[0])
     places = np.array([np.dot(_floats(d, "ImagePositionPatient"), normal) for d in source.datasets])
     centre = [(n - 1) / 2 for n in new.shape[:2]]
@@ -68,6 +70,15 @@ def place(dataset: Any, geometry: Geometry, k: int, modality: str, *, spacing: b
     dataset.SliceThickness = ds_text(distance)
     if modality == "MR" or "SpacingBetweenSlices" in dataset:
         dataset.SpacingBetweenSlices = ds_text(distance)
+
+
+def scale(dataset: Any, geometry: Geometry) -> None:
+    """Distances of rows and columns of a radiograph, in the terms that it used."""
+    column, row, _ = geometry.spacing
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        if keyword in dataset:
+            setattr(dataset, keyword, [ds_text(row), ds_text(column)])
+            return
 
 
 def _floats(dataset: Any, keyword: str) -> NDArray[np.float64]:

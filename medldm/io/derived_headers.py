@@ -173,11 +173,12 @@ def from_source(source: DicomSource, index: int, modality: str, uids: dict[str, 
     """Attributes of slice `index` of the source, made those of a classic image derived from it."""
     original = source.datasets[index]
     is_frame = source.frames[index] is not None
-    dataset = cleaned(as_classic(original, modality) if is_frame else original)
-    dataset.Modality = modality
+    dataset = cleaned(as_classic(original, modality) if is_frame or modality == "SC" else original)
+    dataset.Modality = (original.get("Modality") or "OT") if modality == "SC" else modality
     second = "PRIMARY" if modality == "PT" else "SECONDARY"
     dataset.ImageType = ["DERIVED", second, *_third_value(original, modality, is_frame)]
-    dataset.FrameOfReferenceUID = original.get("FrameOfReferenceUID") or uids["frame"]
+    if modality != "SC" or "ImagePositionPatient" in original:
+        dataset.FrameOfReferenceUID = original.get("FrameOfReferenceUID") or uids["frame"]
     if float(dataset.get("SpacingBetweenSlices") or 0) < 0:
         dataset.SpacingBetweenSlices = ds_text(abs(float(dataset.SpacingBetweenSlices)))
     dataset.SeriesNumber = str((int(original.get("SeriesNumber") or 0) + 5000) % 2**31)
@@ -187,7 +188,7 @@ def from_source(source: DicomSource, index: int, modality: str, uids: dict[str, 
 
 def _third_value(original: Any, modality: str, is_frame: bool) -> list[str]:
     """Value 3 of ImageType: that of a classic source, else one that the modality demands."""
-    if modality == "PT":
+    if modality in ("PT", "SC"):
         return []
     values = [] if is_frame else list(original.get("ImageType") or [])
     return [str(values[2])] if len(values) > 2 and values[2] else ["AXIAL" if modality == "CT" else "OTHER"]

@@ -179,11 +179,9 @@ def _assemble(
     }
     step = _history(headers, skipped, decoder.sha256)
     step |= {name: value for name, value in notes.items() if value}
-    source = None
-    if modality in ("CT", "MR", "PT"):
-        slopes, intercepts = tuple(r.slope for r, _ in each), tuple(r.intercept for r, _ in each)
-        datasets, frames = tuple(h.dataset for h in headers), tuple(h.frame for h in headers)
-        source = DicomSource(datasets, slopes, intercepts, geometry, frames, places is not None)
+    slopes, intercepts = tuple(r.slope for r, _ in each), tuple(r.intercept for r, _ in each)
+    datasets, frames = tuple(h.dataset for h in headers), tuple(h.frame for h in headers)
+    source = DicomSource(datasets, slopes, intercepts, geometry, frames, places is not None)
     return Volume(slices.transpose(2, 1, 0), geometry, units[0], modality, (step,), source)
 
 

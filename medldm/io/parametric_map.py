@@ -112,6 +112,9 @@ def check_source(volume: Volume, where: str) -> None:
 
 def _source(volume: Volume, where: str) -> dicom.DicomSource:
     if isinstance(volume.source, dicom.DicomSource) and not is_synthetic(volume):
+        if "ImagePositionPatient" not in volume.source.datasets[0]:
+            got = "a parametric map of an image that does not say where it lies"
+            raise OutputError(where, got, "a CT, MR or PET", "name it .nii.gz")
         return volume.source
     got = "a parametric map of a scan that is not from DICOM"
     raise OutputError(where, got, "a DICOM series as input", "name it .nii.gz")
