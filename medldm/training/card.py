@@ -23,9 +23,7 @@ def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str
         f"- command: `{command or 'medldm.train'}`",
         f"- data: {scans} scans of the train split ({', '.join(s.folder for s in recipe.sources)})",
         f"- seed: {recipe.seed}; torch {torch.__version__.split('+')[0]}",
-        f"- started from {done['start']}"
-        if "start" in done
-        else f"- variance kept by the linear code: {100 * done.get('linear_variance', float('nan')):.2f} %",
+        *_beginning(done),
         "",
         "| stage | seconds | losses over the last tenth |",
         "|---|---|---|",
@@ -35,3 +33,11 @@ def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str
         lines.append(f"| {name} | {done['seconds'].get(name, 0):.0f} | {text} |")
     lines += ["", "The whole recipe is in `recipe.json`.", ""]
     return "\n".join(lines)
+
+
+def _beginning(done: dict[str, Any]) -> list[str]:
+    """What the weights began with; nothing to say of random ones."""
+    if "start" in done:
+        return [f"- started from {done['start']}"]
+    kept = done.get("linear_variance")
+    return [] if kept is None else [f"- variance kept by the linear code: {100 * kept:.2f} %"]
