@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from medldm import registry
+from medldm.code_pack import holds_code_alone
 from medldm.diffusion.denoiser import Denoiser
 from medldm.errors import ModelError, RecipeError
 from medldm.intensity import Intensity
@@ -92,6 +93,8 @@ class Model:
             warnings.append(
                 f"modality {volume.modality}; the model was trained on {', '.join(recipe.modality)}"
             )
+        if recipe.intensity.kind == "window" and volume.unit != "HU":
+            warnings.append(f"values in {volume.unit}; the model's window is in HU")
         low, high = recipe.spacing_range
         assumed = any(step.get("spacing_assumed") for step in volume.history)
         spacing = [s / f for s, f in zip(volume.geometry.spacing, factor, strict=True)][: recipe.dims]
@@ -101,12 +104,14 @@ class Model:
         return warnings
 
     def save(self, folder: str | Path) -> Path:
-        """Write the pack; float networks are stored in half precision, the linear code in full."""
+        """Write the pack; networks are stored in half precision, buffers and an imported autoencoder in full."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        buffers = {name for name, _ in self.networks.named_buffers()}
+        full = {name for name, _ in self.networks.named_buffers()}
+        if self.recipe.autoencoder.kind == "imported":
+            full |= {name for name, _ in self.networks.named_parameters() if name.startswith("autoencoder.")}
         state = {
-            name: value.detach().cpu().contiguous().to(torch.float32 if name in buffers else torch.float16)
+            name: value.detach().cpu().contiguous().to(torch.float32 if name in full else torch.float16)
             for name, value in self.networks.state_dict().items()
         }
         content = save(state)  # safetensors' own save_file makes files that others cannot read
@@ -150,7 +155,11 @@ def load_model(name_or_folder: str | Path, device: str | None = None) -> Model:
     where = f"model {folder.name if Path(name_or_folder).is_dir() else name_or_folder}"
     target = default_device(device)
     try:
-        recipe = parse_recipe(json.loads((folder / RECIPE).read_text(encoding="utf-8")), where=where)
+        table = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+        if isinstance(table, dict) and holds_code_alone(table):
+            do = "train one on it (docs/importing.md)"
+            raise ModelError(where, "an autoencoder alone", "a model with a denoiser", do)
+        recipe = parse_recipe(table, where=where)
         networks = Networks(recipe)
         state = load_file(folder / WEIGHTS)
         networks.load_state_dict({name: value.float() for name, value in state.items()})

@@ -51,17 +51,16 @@ def describe(name: str) -> Pack:
     try:
         folder = folder_of(name)
         recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        dims = int(recipe["dims"])
+        spacing = " x ".join(f"{s:g}" for s in recipe["spacing"][:dims])
+        size = round((folder / PARTS[0]).stat().st_size / 1e6, 1)
+        if "unet" not in recipe:
+            tasks = "none: an autoencoder alone, to train a model on"
+            return Pack(name, ", ".join(recipe["modality"]), spacing, size, tasks, dims)
         factors = ", ".join(f"x{factor}" for factor in recipe["degradation"]["factors"])
         where = " through plane" if recipe["degradation"].get("through_plane") else ""
-        dims = int(recipe["dims"])
-        return Pack(
-            name,
-            modality=", ".join(recipe["modality"]),
-            spacing=" x ".join(f"{s:g}" for s in recipe["spacing"][:dims]),
-            megabytes=round((folder / PARTS[0]).stat().st_size / 1e6, 1),
-            tasks=f"denoise, superres ({factors}{where}), synthesize",
-            dims=dims,
-        )
+        tasks = f"denoise, superres ({factors}{where}), synthesize"
+        return Pack(name, ", ".join(recipe["modality"]), spacing, size, tasks, dims)
     except MedldmError as failure:
         return Pack(name, problem=str(failure))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:

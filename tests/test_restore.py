@@ -1,5 +1,7 @@
 """Restoration on tiny random models: geometry, units, seeds, consistency, refusals."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from medldm.geometry import Geometry
 from medldm.nets.conditioning import Measurement
 from medldm.nets.head import MeasurementHead
 from medldm.operators.block_average import BlockAverage
+from medldm.recipe import IntensityTable
 from medldm.restore.tiles import merge_by_tiles
 from medldm.volume import Volume
 from tests.tiny import tiny_model
@@ -178,6 +181,15 @@ def test_another_modality_and_spacing_are_warned_of(model_3d):
     warnings = medldm.denoise(scan, model=model_3d, noise_std=20.0).report["warnings"]
     assert any("CT" in w for w in warnings)
     assert any("mm" in w for w in warnings)
+
+
+def test_a_window_in_hu_doubts_values_in_another_unit(model_3d):
+    table = model_3d.recipe.model_copy(update={"intensity": IntensityTable(kind="window", low=-1000, high=1000)})
+    model = dataclasses.replace(model_3d, recipe=table)
+    grid = Geometry.from_spacing((19, 22, 17), (2, 2, 2))
+    for unit, doubted in (("HU", False), ("Z_EFF", True)):
+        doubts = model.fits(Volume(head_like(), grid, unit, "MR"))
+        assert any(unit in doubt for doubt in doubts) == doubted
 
 
 def test_the_spacing_that_counts_is_that_of_the_fine_grid(model_3d):

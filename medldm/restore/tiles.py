@@ -6,13 +6,12 @@ influence is small (measured in tests/test_restore.py).
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 
 from medldm.nets.conditioning import Measurement
 from medldm.nets.head import MeasurementHead
+from medldm.nets.tiling import tiles
 
 HALO = 32
 MAX_VOXELS = 12_000_000
@@ -35,11 +34,8 @@ def merge_by_tiles(
     edge = max(head.multiple, edge // head.multiple * head.multiple)
     halo = -(-HALO // head.multiple) * head.multiple
     image, std = torch.empty_like(decoded), torch.empty_like(decoded)
-    for start in itertools.product(*(range(0, s, edge) for s in size)):
-        outer = [slice(max(a - halo, 0), min(a + edge + halo, s)) for a, s in zip(start, size, strict=True)]
-        inner = [slice(a, min(a + edge, s)) for a, s in zip(start, size, strict=True)]
-        within = [slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)]
-        every = (slice(None), slice(None))
+    every = (slice(None), slice(None))
+    for outer, inner, within in tiles(size, [edge] * len(size), [halo] * len(size)):
         part = Measurement(measurement.image[(*every, *outer)], measurement.noise_std, measurement.factor)
         tile, tile_std = head(decoded[(*every, *outer)], part, level)
         image[(*every, *inner)] = tile[(*every, *within)]

@@ -31,6 +31,7 @@ def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str
     for name, losses in done["losses"].items():
         text = ", ".join(f"{key} {value:.4g}" for key, value in losses.items())
         lines.append(f"| {name} | {done['seconds'].get(name, 0):.0f} | {text} |")
+    lines += ["", *(f"- {note}" for note in done.get("notes", ()))]
     lines += ["", "The whole recipe is in `recipe.json`.", ""]
     return "\n".join(lines)
 

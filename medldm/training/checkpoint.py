@@ -10,11 +10,21 @@ from typing import Any
 
 import torch
 
-from medldm.errors import RunError
+from medldm.errors import OutputError, RunError
 from medldm.io.atomic import write_whole
 
 CHECKPOINT = "checkpoint.pt"
 LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def written_to(folder: Path) -> Iterator[None]:
+    """Make `folder`, and turn what the system refuses within into an OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as failure:
+        raise OutputError(str(folder), failure.strerror or "not writable", "a folder to write to") from None
 
 
 @contextlib.contextmanager

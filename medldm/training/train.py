@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from medldm.diffusion.schedule import SIGMA_MAX, level_of
-from medldm.errors import ModelError, OutputError
+from medldm.errors import ModelError
 from medldm.model import Model, Networks, load_model
 from medldm.nets.conditioning import Measurement
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.card import write_card
-from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training
+from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
 from medldm.training.devices import start_fabric
 from medldm.training.feed import feed
 from medldm.training.latents import begin_from_data, measure_latents
@@ -80,6 +80,7 @@ class _Training:
         self.scans = load_scans(recipe, data)
         self.held_out = load_scans(recipe, data, part="validation") or self.scans
         self.writer: SummaryWriter | None = None
+        self.state: dict[str, Any] | None = None
 
     def batches(self, name: str, table: StageTable) -> Batches:
         """Of a stage, shared among the processes."""
@@ -149,8 +150,49 @@ class _Training:
         )
         self.done["seconds"][name] = before + time.monotonic() - started
 
+    def begin(self, start: str | Path | None, *, resume: bool) -> None:
+        """Take over the weights of a model, and then what a checkpoint says."""
+        if start is not None:
+            self.done["start"] = _start_from(self.networks, start)
+        self.networks = self.networks.to(self.fabric.device)
+        self.state = load_checkpoint(self.out, self.table) if resume else None
+        if self.state is not None:
+            self.networks.load_state_dict(self.state["networks"])
+            self.done = self.state["done"]
+        if self.fabric.is_global_zero:
+            self.writer = SummaryWriter(str(self.out / "tensorboard"))
+
+    def run_stages(self, progress: Progress | None) -> None:
+        """Every stage that is not finished, from where it was left."""
+        at = STAGES.index(self.state["stage"]) if self.state is not None else 0
+        for index, name in enumerate(STAGES[at:], start=at):
+            table: StageTable | None = getattr(self.recipe, f"stage_{name}")
+            if table is None:
+                continue
+            inside = self.state["inside"] if self.state is not None and self.state["stage"] == name else None
+            fresh = name == "autoencoder" and inside is None and "start" not in self.done
+            if fresh:
+                batches = stage_batches(self.recipe, self.scans, name, table)
+                self.done["linear_variance"] = begin_from_data(self.networks.autoencoder, batches)
+            if table.steps:
+                self.run(name, table, progress, inside)
+            if name == "autoencoder" and (table.steps or fresh):
+                measure_latents(self.networks.autoencoder, self.scans)
+            following = STAGES[index + 1 : index + 2]
+            if following:
+                self.save(following[0], None)
+
+    def finish(self, command: str) -> None:
+        """Write the pack."""
+        if self.writer is not None:
+            self.writer.close()
+        if self.fabric.is_global_zero:
+            card = write_card(self.recipe, self.done, scans=len(self.scans), command=command)
+            Model(self.recipe.name, self.networks, self.recipe, card, "").save(self.out)
+        self.fabric.barrier()
+
     def note(self, text: str) -> None:
-        """Something that the user should know and that is no failure: kept for the card, shown with the losses."""
+        """Something that the user should know and that is no failure: it goes into the card."""
         self.done.setdefault("notes", []).append(text)
 
 
@@ -175,75 +217,11 @@ def train(
     processes (torchrun, SLURM) share each batch through Lightning Fabric. Raises InputError for data that cannot
     be read, RunError for a training that fails, OutputError where `out` cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return _train(recipe, data, out, start, resume, device, workers, strategy, progress, command)
-    except OSError as failure:
-        raise OutputError(str(out), failure.strerror or "not writable", "a folder to write to") from None
-
-
-def _train(
-    recipe: Recipe,
-    data: Path,
-    out: Path,
-    start: str | Path | None,
-    resume: bool,
-    device: str | None,
-    workers: int,
-    strategy: str,
-    progress: Progress | None,
-    command: str,
-) -> Model:
-    fabric, precision = start_fabric(device, recipe.precision, strategy)
-    with sole_training(out) if fabric.is_global_zero else contextlib.nullcontext():
-        return _run(recipe, fabric, precision, data, out, start, resume, device, workers, progress, command)
-
-
-def _run(
-    recipe: Recipe,
-    fabric: Fabric,
-    precision: str,
-    data: Path,
-    out: Path,
-    start: str | Path | None,
-    resume: bool,
-    device: str | None,
-    workers: int,
-    progress: Progress | None,
-    command: str,
-) -> Model:
-    this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers)
-    if start is not None:
-        this.done["start"] = _start_from(this.networks, start)
-    networks = this.networks.to(fabric.device)
-    state = load_checkpoint(out, this.table) if resume else None
-    at = 0
-    if state is not None:
-        networks.load_state_dict(state["networks"])
-        this.done, at = state["done"], STAGES.index(state["stage"])
-    this.writer = SummaryWriter(str(out / "tensorboard")) if fabric.is_global_zero else None
-    for index, name in enumerate(STAGES[at:], start=at):
-        table: StageTable | None = getattr(recipe, f"stage_{name}")
-        if table is None:
-            continue
-        inside = state["inside"] if state is not None and state["stage"] == name else None
-        code = networks.autoencoder
-        if name == "autoencoder" and inside is None and start is None:
-            this.done["linear_variance"] = begin_from_data(code, stage_batches(recipe, this.scans, name, table))
-            if table.steps == 0:
-                measure_latents(code, this.scans)
-        if table.steps:
-            this.run(name, table, progress, inside)
-            if name == "autoencoder":
-                measure_latents(code, this.scans)
-        state = None
-        following = STAGES[index + 1 : index + 2]
-        if following:
-            this.save(following[0], None)
-    if this.writer is not None:
-        this.writer.close()
-    if fabric.is_global_zero:
-        card = write_card(recipe, this.done, scans=len(this.scans), command=command)
-        Model(recipe.name, networks, recipe, card, "").save(out)
-    fabric.barrier()
+    with written_to(out):
+        fabric, precision = start_fabric(device, recipe.precision, strategy)
+        with sole_training(out) if fabric.is_global_zero else contextlib.nullcontext():
+            this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers)
+            this.begin(start, resume=resume)
+            this.run_stages(progress)
+            this.finish(command)
     return load_model(out, device)

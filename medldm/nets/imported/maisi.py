@@ -39,22 +39,10 @@ def build(dims: int, config: dict[str, Any]) -> ForeignCode:
     try:
         network = AutoencoderKlMaisi(
             spatial_dims=dims,
-            in_channels=table.in_channels,
-            out_channels=table.out_channels,
-            num_res_blocks=table.num_res_blocks,
             num_channels=table.channels,
-            attention_levels=table.attention_levels,
-            latent_channels=table.latent_channels,
-            norm_num_groups=table.norm_num_groups,
-            norm_eps=table.norm_eps,
-            with_encoder_nonlocal_attn=table.with_encoder_nonlocal_attn,
-            with_decoder_nonlocal_attn=table.with_decoder_nonlocal_attn,
-            include_fc=table.include_fc,
-            use_combined_linear=table.use_combined_linear,
-            use_convtranspose=table.use_convtranspose,
-            use_flash_attention=True,
             num_splits=1,
             save_mem=False,
+            **table.common_arguments(),
         )
     except ValueError as failure:
         raise ModelError(FAMILY, str(failure)[:80], "arguments that go together") from None

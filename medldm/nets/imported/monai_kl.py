@@ -34,23 +34,7 @@ def build(dims: int, config: dict[str, Any]) -> ForeignCode:
     """Raises ModelError for a configuration that is not this family's."""
     table = checked(MonaiTable, config, FAMILY)
     try:
-        network = AutoencoderKL(
-            spatial_dims=dims,
-            in_channels=table.in_channels,
-            out_channels=table.out_channels,
-            num_res_blocks=table.num_res_blocks,
-            channels=table.channels,
-            attention_levels=table.attention_levels,
-            latent_channels=table.latent_channels,
-            norm_num_groups=table.norm_num_groups,
-            norm_eps=table.norm_eps,
-            with_encoder_nonlocal_attn=table.with_encoder_nonlocal_attn,
-            with_decoder_nonlocal_attn=table.with_decoder_nonlocal_attn,
-            use_convtranspose=table.use_convtranspose,
-            include_fc=table.include_fc,
-            use_combined_linear=table.use_combined_linear,
-            use_flash_attention=True,
-        )
+        network = AutoencoderKL(spatial_dims=dims, channels=table.channels, **table.common_arguments())
     except ValueError as failure:
         raise ModelError(FAMILY, str(failure)[:80], "arguments that go together") from None
     return ForeignCode(dims, network, table, (table.factor,) * dims)

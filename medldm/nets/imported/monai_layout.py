@@ -33,6 +33,10 @@ class MonaiTable(ForeignTable):
     include_fc: bool = True
     use_combined_linear: bool = False
 
+    def common_arguments(self) -> dict[str, Any]:
+        """What the networks of this layout call alike; `channels` is num_channels in MAISI's."""
+        return self.model_dump(exclude={"input_range", "rows_first", "channels"}) | {"use_flash_attention": True}
+
     @property
     def factor(self) -> int:
         return 1 << (len(self.channels) - 1)
