@@ -38,7 +38,7 @@ def _print_costs(costs: list[StageCost]) -> None:
     """A line a stage on standard error: what is coming."""
     for cost in costs:
         hours, minutes = divmod(round(cost.seconds / 60), 60)
-        memory = f"{cost.memory_bytes / 2**20:.0f} MiB beside the scans"
+        memory = f"{cost.memory_bytes / 1e6:.1f} MB beside the scans"
         text = f"{cost.name}: {cost.steps} steps, about {hours} h {minutes:02d} min, {memory}"
         print(text, file=sys.stderr)
 
