@@ -27,6 +27,7 @@ __all__ = [
     "denoise",
     "estimate_noise",
     "estimate_training",
+    "inpaint",
     "load_model",
     "read",
     "super_resolve",
@@ -187,6 +188,57 @@ def super_resolve(
     factor = _factor(volume, loaded, scale, None if of_array else spacing)
     settings = Settings(noise_std, mode, samples, steps, sampler, seed, value_range, progress, preview)
     return _with_shape_of(scan, restore(volume, loaded, factor, settings))
+
+
+def inpaint(
+    scan: Scan,
+    mask: Scan,
+    *,
+    model: Model | str | Path,
+    mode: str | float = "fidelity",
+    samples: int = 1,
+    steps: int = 20,
+    sampler: str = "dpmpp_2m",
+    seed: int = 0,
+    spacing: Sequence[float] | None = None,
+    affine: NDArray[Any] | None = None,
+    value_range: tuple[float, float] | None = None,
+    series: str | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+    preview: Preview | None = None,
+) -> Restoration:
+    """Fill a region that was not measured, or not well: an implant, an artefact, lost slices.
+
+    mask : path, Volume or array on the scan's grid; what is > 0 is filled, without a look at its values
+    Outside the mask the scan comes back bit for bit, and the uncertainty is 0. What is filled in is what the model
+    holds likely, not what was there. Other arguments as in `denoise`. Raises InputError, ModelError, RunError.
+    """
+    volume = as_volume(scan, spacing=spacing, affine=affine, series=series)
+    gap = _gap(scan, mask, volume)
+    settings = Settings(None, mode, samples, steps, sampler, seed, value_range, progress, preview)
+    settings.check()
+    return _with_shape_of(scan, restore(volume, _model(model, device), (1, 1, 1), settings, gap))
+
+
+def _gap(scan: Scan, mask: Scan, volume: Volume) -> NDArray[np.bool_]:
+    """The mask on the scan's voxels, (I, J, K). Raises InputError where it is of another grid, empty, or everything."""
+    if isinstance(mask, np.ndarray):
+        values = mask.T[..., None] if mask.ndim == 2 and np.ndim(scan) == 2 else mask
+    else:
+        drawn = as_volume(mask)
+        values = drawn.array
+        if values.shape == volume.array.shape and not np.allclose(
+            drawn.geometry.affine, volume.geometry.affine, atol=1e-3 * min(volume.geometry.spacing)
+        ):
+            raise InputError("mask", "another affine than the scan's", "the same grid", "resample it to the scan")
+    if values.shape != volume.array.shape:
+        raise InputError("mask", f"shape {values.shape}", f"the scan's {volume.array.shape}", "draw it on the scan")
+    gap = np.asarray(values > 0)
+    if not gap.any() or gap.all():
+        got = "an empty mask" if not gap.any() else "a mask that covers the whole scan"
+        raise InputError("mask", got, "a part of the scan to be filled")
+    return gap
 
 
 def _factor(

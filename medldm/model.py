@@ -29,7 +29,7 @@ WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.json", "card.md"
 
 
 class Networks(nn.Module):
-    """The networks of a model, built from its recipe: autoencoder, denoiser, head, and the head for coarse scans."""
+    """The networks of a model, built from its recipe: autoencoder, denoiser, head, heads for coarse scans and for gaps."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -46,13 +46,20 @@ class Networks(nn.Module):
             )
         )
         self.head = MeasurementHead(recipe.dims, channels=head.channels, depth=head.depth)
-        coarse = recipe.super_head
+        coarse, gaps = recipe.super_head, recipe.gap_head
         self.super_head = (
             MeasurementHead(recipe.dims, channels=coarse.channels, depth=coarse.depth) if coarse is not None else None
+        )
+        self.gap_head = (
+            MeasurementHead(recipe.dims, channels=gaps.channels, depth=gaps.depth, gaps=True)
+            if gaps is not None
+            else None
         )
 
     def head_for(self, measurement: Measurement) -> MeasurementHead:
         """The head that was trained on such measurements."""
+        if measurement.gap is not None and self.gap_head is not None:
+            return self.gap_head
         if self.super_head is not None and bool((measurement.factor > 1).any()):
             return self.super_head
         return self.head

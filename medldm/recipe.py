@@ -143,7 +143,7 @@ class DegradationTable(_Table):
     """What the measurement may have lost.
 
     super_resolution_share of the batches are coarse, by `factors` as often as `factor_weights` say (equally if
-    None); noisy_share of those are noisy, too.
+    None); noisy_share of those are noisy, too. Gaps have half-axes of `gap_radius` voxels, least and most.
     """
 
     noise: Literal["gaussian", "rician"]
@@ -153,6 +153,7 @@ class DegradationTable(_Table):
     factor_weights: tuple[float, ...] | None = None
     super_resolution_share: float = Field(0.35, ge=0, le=1)
     noisy_share: float = Field(0.4, ge=0, le=1)
+    gap_radius: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3.0, 24.0)
 
     @model_validator(mode="after")
     def _one_weight_a_factor(self) -> DegradationTable:
@@ -227,6 +228,7 @@ class Recipe(CodeRecipe):
     """Everything that a training needs but the data's place: networks, data, degradations, stages.
 
     super_head, stage_super_head : a head of its own for super-resolution; without it, `head` learns both
+    gap_head, stage_gap_head : a head that fills gaps; without it, the model does not inpaint
     """
 
     synthesis_shape: tuple[int, int, int]
@@ -248,11 +250,14 @@ class Recipe(CodeRecipe):
     stage_head: StageTable
     super_head: HeadTable | None = None
     stage_super_head: StageTable | None = None
+    gap_head: HeadTable | None = None
+    stage_gap_head: StageTable | None = None
 
     @model_validator(mode="after")
-    def _super_head_is_trained(self) -> Recipe:
-        if (self.super_head is None) != (self.stage_super_head is None):
-            raise ValueError("super_head and stage_super_head must both be there, or neither")
+    def _further_heads_are_trained(self) -> Recipe:
+        for name in ("super_head", "gap_head"):
+            if (getattr(self, name) is None) != (getattr(self, f"stage_{name}") is None):
+                raise ValueError(f"{name} and stage_{name} must both be there, or neither")
         return self
 
     def super_resolution_share(self, stage: str) -> float:
@@ -264,7 +269,7 @@ class Recipe(CodeRecipe):
     @property
     def multiple(self) -> tuple[int, ...]:
         """What each image size is padded to a multiple of, so that every network takes it (dims numbers)."""
-        heads = [2 ** len(head.channels) for head in (self.head, self.super_head) if head is not None]
+        heads = [2 ** len(head.channels) for head in (self.head, self.super_head, self.gap_head) if head is not None]
         levels = 2 ** (len(self.unet.channels) - 1)
         return tuple(math.lcm(factor * levels, *heads) for factor in self.latent_factor)
 

@@ -30,15 +30,17 @@ class MeasurementHead(nn.Module):
 
     channels : widths, one a level; the first is at half the image's resolution
     depth : residual blocks a level on each side
+    gaps : a head for gaps: it is told where they are, and changes nothing else
     """
 
-    def __init__(self, dims: int, *, channels: Sequence[int], depth: int = 2) -> None:
+    def __init__(self, dims: int, *, channels: Sequence[int], depth: int = 2, gaps: bool = False) -> None:
         super().__init__()
         conv = Conv[Conv.CONV, dims]
         self.dims = dims
         self.multiple = 2 ** len(channels)
         self.block = (2,) * dims
-        inputs = 2 * 2**dims + 2 + dims
+        self.gaps = gaps
+        inputs = (2 + gaps) * 2**dims + 2 + dims
         self.stem = conv(inputs, channels[0], 3, padding=1)
         self.pool = Pool[Pool.AVG, dims](2)
         self.down = nn.ModuleList(
@@ -51,7 +53,7 @@ class MeasurementHead(nn.Module):
         )
         self.to_full = conv(channels[0], FULL_WIDTH * 2**dims // 2, 1)
         self.finish = nn.Sequential(
-            conv(FULL_WIDTH // 2 + 2, FULL_WIDTH, 3, padding=1), nn.ReLU(), conv(FULL_WIDTH, 3, 3, padding=1)
+            conv(FULL_WIDTH // 2 + 2 + gaps, FULL_WIDTH, 3, padding=1), nn.ReLU(), conv(FULL_WIDTH, 3, 3, padding=1)
         )
 
     def forward(self, decoded: Tensor, measurement: Measurement, level: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,10 +73,10 @@ class MeasurementHead(nn.Module):
 
     def _merge(self, decoded: Tensor, measurement: Measurement, level: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` for a scan whose coarse axis, if it has one, is the first."""
-        pair = torch.cat([measurement.image, decoded], dim=1)
-        half = space_to_depth(pair, self.block)
+        gap = [measurement.gap - 0.5] if self.gaps and measurement.gap is not None else []
+        half = space_to_depth(torch.cat([measurement.image - 0.5, decoded - 0.5, *gap], dim=1), self.block)
         level_map = level.to(half).view(-1, 1, *(1,) * self.dims).expand(-1, 1, *half.shape[2:])
-        h = self.stem(torch.cat([half - 0.5, measurement.level_maps(half.shape[2:]), level_map], dim=1))
+        h = self.stem(torch.cat([half, measurement.level_maps(half.shape[2:]), level_map], dim=1))
         skips: list[Tensor] = []
         for index, blocks in enumerate(self.down):
             h = blocks(h)
@@ -89,7 +91,10 @@ class MeasurementHead(nn.Module):
         full = depth_to_space(self.to_full(torch.relu(h)), self.block)
         scale = measurement.error_scale().view(-1, 1, *(1,) * self.dims)
         apart = ((decoded - measurement.image) / scale).clamp(-4, 4)
-        finish = self.finish(torch.cat([full, measurement.image - 0.5, apart], dim=1)).float()
+        finish = self.finish(torch.cat([full, measurement.image - 0.5, apart, *gap], dim=1)).float()
         gate, residual, log_std = finish.chunk(3, dim=1)
-        image = measurement.image + scale * (torch.sigmoid(gate - 2) * apart + residual)
-        return image, scale * torch.exp((log_std - 1).clamp(-6, 3))
+        change = scale * (torch.sigmoid(gate - 2) * apart + residual)
+        std = scale * torch.exp((log_std - 1).clamp(-6, 3))
+        if self.gaps and measurement.gap is not None:
+            change, std = measurement.gap * change, measurement.gap * std
+        return measurement.image + change, std

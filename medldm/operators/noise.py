@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 NoiseName = Literal["gaussian", "rician"]
+MOST_NOISE_AROUND_GAPS = 0.05  # of the range: a head for gaps was shown no more
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def merge_both_ways(
     images, variances = torch.zeros_like(decoded), torch.zeros_like(decoded)
     flips: tuple[tuple[int, ...], ...] = ((), tuple(range(2, decoded.ndim)))
     for done, flip in enumerate(flips, start=2):
-        turned = measurement._replace(image=measurement.image.flip(flip))
+        turned = measurement.on_image(lambda t, flip=flip: t.flip(flip))  # type: ignore[misc]
         image, std = merge_by_tiles(head, decoded.flip(flip), turned, level)
         images += image.flip(flip) / len(flips)
         variances += std.square().flip(flip) / len(flips)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import time
 from collections.abc import Callable
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medldm import registry
-from medldm.errors import InputError, RunError
+from medldm.errors import InputError, ModelError, RunError
 from medldm.geometry import Geometry
 from medldm.intensity import Scaling
 from medldm.model import Model
 from medldm.nets.conditioning import Measurement
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.block_average import BlockAverage
+from medldm.operators.gap import fill_harmonic
+from medldm.operators.noise import MOST_NOISE_AROUND_GAPS
 from medldm.restore.checks import residual_checks
 from medldm.restore.estimate import OnStep, posterior_mean, posterior_sample, sample_generator
 from medldm.restore.noise_level import estimate_noise_std
@@ -33,7 +36,7 @@ MODES = {"fidelity": 0.0, "perceptual": 1.0}
 
 @dataclass(frozen=True)
 class Settings:
-    """How to restore; the fields are the keyword arguments of `medldm.denoise` and `super_resolve`."""
+    """How to restore; the fields are the keyword arguments of `medldm.denoise` and its like."""
 
     noise_std: float | None
     mode: str | float
@@ -80,18 +83,24 @@ def _to_array(tensor: Tensor, dims: int) -> NDArray[np.float32]:
 
 
 def _measure(
-    model: Model, array: NDArray[np.floating], noise_std: float, factor: tuple[int, int, int]
+    model: Model,
+    array: NDArray[np.floating],
+    noise_std: float,
+    factor: tuple[int, int, int],
+    gap: NDArray[np.bool_] | None,
 ) -> tuple[Measurement, tuple[slice, ...]]:
     """Interpolate to the fine grid, pad to what the networks take; returns the crop that undoes the padding."""
-    dims = model.recipe.dims
+    dims, missing = model.recipe.dims, None
     y = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None, None]
     fine = BlockAverage(factor).upsample(y).to(model.device)
     image, crop = pad_to_multiple(fine[..., 0] if dims == 2 else fine, model.recipe.multiple)
+    if gap is not None:
+        missing, _ = pad_to_multiple(_to_tensor(gap, dims, model.device), model.recipe.multiple)
     levels = (
         torch.tensor([noise_std], device=model.device),
         torch.tensor([factor[:dims]], device=model.device),
     )
-    return Measurement(image, levels[0].float(), levels[1].float()), crop
+    return Measurement(image, levels[0].float(), levels[1].float(), missing), crop
 
 
 def _estimate(
@@ -142,8 +151,14 @@ def versions() -> dict[str, str]:
 
 
 @torch.inference_mode()
-def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings: Settings) -> Restoration:
-    """Denoise (factor 1, 1, 1) or super-resolve a scan.
+def restore(
+    volume: Volume,
+    model: Model,
+    factor: tuple[int, int, int],
+    settings: Settings,
+    gap: NDArray[np.bool_] | None = None,
+) -> Restoration:
+    """Super-resolve a scan by `factor`, fill a `gap` (I, J, K; what is True is not looked at), or denoise.
 
     Everything happens on the scan's own grid, or on the one finer by `factor`: no detail is lost to
     resampling. Raises ModelError where the model cannot take the scan, InputError for settings or values out
@@ -152,13 +167,20 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
     started = time.perf_counter()
     settings.check()
     warnings = model.fits(volume, factor)
-    recipe, task = model.recipe, "super_resolve" if max(factor) > 1 else "denoise"
+    recipe = model.recipe
+    task = "inpaint" if gap is not None else "super_resolve" if max(factor) > 1 else "denoise"
+    if gap is not None and model.networks.gap_head is None:
+        raise ModelError(f"model {model.name}", "no head for gaps", "a model that fills them", "see medldm models")
 
     order: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[int, ...] = ()
     if recipe.dims == 3 and recipe.axcodes:
         order, flips = volume.geometry.orientation_to(recipe.axcodes)
     turned = volume.permute(order).flip(flips)
+    measured = turned.array
+    if gap is not None:
+        gap = np.flip(gap.transpose(order), flips)
+        turned = dataclasses.replace(turned, array=fill_harmonic(measured, gap))
     turned_factor: tuple[int, int, int] = tuple(factor[a] for a in order)  # type: ignore[assignment]
 
     given = settings.noise_std is not None or task == "super_resolve"
@@ -168,12 +190,13 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
     scaling: Scaling = model.intensity.fit(turned, settings.value_range)
     scaled_noise = scaling.std_forward(noise_std)
     lowest, highest = recipe.degradation.noise_std
+    highest = MOST_NOISE_AROUND_GAPS if gap is not None else highest
     if scaled_noise > 1.1 * highest:
         warnings.append(
             f"noise of {100 * scaled_noise:.0f} % of the range; the model was trained up to {100 * highest:.0f} %"
         )
 
-    measurement, crop = _measure(model, scaling.forward(turned.array), scaled_noise, turned_factor)
+    measurement, crop = _measure(model, scaling.forward(turned.array), scaled_noise, turned_factor, gap)
     target = turned.geometry.zoom(tuple(float(f) for f in turned_factor))
 
     def notify(done: int, total: int, estimate: Tensor | None) -> None:
@@ -205,8 +228,11 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
         raise RunError(
             f"model {model.name}", "a result that is not finite", "finite values", "report this scan's range"
         )
+    if gap is not None:
+        result = np.where(gap, result, measured).astype(np.float32)
     degraded = operator.forward(torch.from_numpy(result)[None, None])[0, 0].numpy()
-    residual = turned.array - degraded
+    residual = measured - degraded
+    filled = {} if gap is None else {"voxels_filled": int(gap.sum())}
     report = {
         "task": task,
         "model": model.name,
@@ -222,7 +248,7 @@ def restore(volume: Volume, model: Model, factor: tuple[int, int, int], settings
         "unit": volume.unit,
         "intensity": {"offset": scaling.offset, "scale": scaling.scale},
         "warnings": warnings,
-        "checks": residual_checks(residual, degraded, noise_std),
+        "checks": filled or residual_checks(residual, degraded, noise_std),
         "timings_s": {
             "prepare": round(prepared - started, 3),
             "estimate": round(estimated - prepared, 3),

@@ -36,7 +36,7 @@ def merge_by_tiles(
     image, std = torch.empty_like(decoded), torch.empty_like(decoded)
     every = (slice(None), slice(None))
     for outer, inner, within in tiles(size, [edge] * len(size), [halo] * len(size)):
-        part = Measurement(measurement.image[(*every, *outer)], measurement.noise_std, measurement.factor)
+        part = measurement.on_image(lambda t, at=(*every, *outer): t[at])  # type: ignore[misc]
         tile, tile_std = head(decoded[(*every, *outer)], part, level)
         image[(*every, *inner)] = tile[(*every, *within)]
         std[(*every, *inner)] = tile_std[(*every, *within)]

@@ -18,7 +18,8 @@ from torch import Tensor
 from medldm.nets.conditioning import Measurement
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.block_average import BlockAverage
-from medldm.operators.noise import noise_model
+from medldm.operators.gap import fill_harmonic, random_gap
+from medldm.operators.noise import MOST_NOISE_AROUND_GAPS, noise_model
 from medldm.recipe import Recipe, StageTable
 from medldm.training.scans import Scan
 
@@ -45,7 +46,7 @@ class Batch(NamedTuple):
         return [self._part(slice(at, at + size)) for at in range(0, len(self.x), size)]
 
     def _part(self, part: slice) -> Batch:
-        measurement = self.measurement and Measurement(*(field[part] for field in self.measurement))
+        measurement = self.measurement and self.measurement.map(lambda field: field[part])
         return Batch(self.x[part], measurement, self.seeds[part], self.scans[part])
 
 
@@ -197,4 +198,26 @@ class Batches:
             numbers.append(number)
         factors = torch.tensor([factor] * len(images), dtype=torch.float32)
         measurement = Measurement(torch.stack(measured), torch.tensor(levels, dtype=torch.float32), factors)
+        return Batch(torch.stack(images), measurement, torch.tensor(seeds), torch.tensor(numbers))
+
+    def gaps(self, step: int) -> Batch:
+        """Clean crops, and what is left of them around gaps, which are interpolated; half of them lightly noisy."""
+        table = self.recipe.degradation
+        images, measured, gaps, levels, seeds, numbers = [], [], [], [], [], []
+        for example in self._numbers(self.stage.batch_size):
+            rng, noise_seed, seed = self._example(step, example)
+            x, _, number = self._crop(rng)
+            noise_std = float(np.exp(rng.uniform(np.log(table.noise_std[0]), np.log(MOST_NOISE_AROUND_GAPS))))
+            noise_std *= rng.random() < 0.5
+            y = self.noise.sample(x, torch.tensor(noise_std), torch.Generator().manual_seed(noise_seed))
+            gap = random_gap(tuple(x.shape), table.gap_radius, rng)
+            images.append(x[None])
+            measured.append(torch.from_numpy(fill_harmonic(y.numpy(), gap))[None])
+            gaps.append(torch.from_numpy(gap.astype(np.float32))[None])
+            levels.append(noise_std)
+            seeds.append(seed)
+            numbers.append(number)
+        factors = torch.ones(len(images), self.recipe.dims)
+        noise = torch.tensor(levels, dtype=torch.float32)
+        measurement = Measurement(torch.stack(measured), noise, factors, torch.stack(gaps))
         return Batch(torch.stack(images), measurement, torch.tensor(seeds), torch.tensor(numbers))

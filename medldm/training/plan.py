@@ -9,9 +9,9 @@ from medldm.model import Networks
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batches
 from medldm.training.scans import Scan
-from medldm.training.stages import AutoencoderStage, DenoiserStage, HeadStage, Stage
+from medldm.training.stages import AutoencoderStage, DenoiserStage, GapHeadStage, HeadStage, Stage
 
-STAGES = ("autoencoder", "denoiser", "head", "super_head")
+STAGES = ("autoencoder", "denoiser", "head", "super_head", "gap_head")
 
 
 def stage_batches(
@@ -39,6 +39,8 @@ def build_stage(name: str, networks: Networks, recipe: Recipe) -> Stage:
         return AutoencoderStage(networks, recipe.reconstruction)
     if name == "denoiser":
         return DenoiserStage(networks)
+    if name == "gap_head":
+        return GapHeadStage(networks)
     head = networks.head if name == "head" else networks.super_head
     assert head is not None
     return HeadStage(networks, head)

@@ -178,11 +178,42 @@ class HeadStage(Stage):
             decoded = self.autoencoder.decode(self.denoiser(x_t, sigma, cond))
         image, std = self.trained(decoded, measurement, level_of(sigma))
         error = (image - x).square()
-        fidelity = (_per_example(error_weight(measurement), x) * error).mean() * 2000
+        fidelity = self.fidelity(error, batch)
         variance = std.square() + 1e-8
-        likelihood = (error.detach() / variance + torch.log(variance)).mean()
+        likelihood = self.mean(error.detach() / variance + torch.log(variance), measurement).mean()
         return {
             "loss": fidelity + 0.02 * likelihood,
             "fidelity": fidelity.detach(),
             "likelihood": likelihood.detach(),
         }
+
+    def mean(self, values: Tensor, measurement: Measurement) -> Tensor:
+        """Over the voxels of each example that count: (B,)."""
+        return values.flatten(1).mean(1)
+
+    def fidelity(self, error: Tensor, batch: Batch) -> Tensor:
+        """What is minimised of the squared error (B, 1, *S)."""
+        assert batch.measurement is not None
+        return 2000 * (error_weight(batch.measurement) * self.mean(error, batch.measurement)).mean()
+
+
+class GapHeadStage(HeadStage):
+    """Filling gaps: what counts lies inside them, beside the error of their interpolation."""
+
+    def __init__(self, networks: Networks) -> None:
+        assert networks.gap_head is not None
+        super().__init__(networks, networks.gap_head)
+
+    def batch(self, batches: Batches, step: int) -> Batch:
+        return batches.gaps(step)
+
+    def mean(self, values: Tensor, measurement: Measurement) -> Tensor:
+        assert measurement.gap is not None
+        inside = measurement.gap.flatten(1)
+        return (inside * values.flatten(1)).sum(1) / inside.sum(1).clamp_min(1)
+
+    def fidelity(self, error: Tensor, batch: Batch) -> Tensor:
+        """Relative, as large gaps would drown the small ones; the floor is 30 dB."""
+        assert batch.measurement is not None
+        interpolated = self.mean((batch.measurement.image - batch.x).square(), batch.measurement)
+        return (self.mean(error, batch.measurement) / (interpolated + 1e-3)).mean()

@@ -18,7 +18,6 @@ from torch.utils.tensorboard import SummaryWriter
 from medldm.diffusion.schedule import SIGMA_MAX, level_of
 from medldm.errors import ModelError
 from medldm.model import Model, Networks, load_model
-from medldm.nets.conditioning import Measurement
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.card import write_card
@@ -33,14 +32,16 @@ from medldm.training.sharding import gathered, is_divided
 
 
 def _start_from(networks: Networks, name_or_folder: str | Path) -> str:
-    """Take over the weights of a model; returns which. A super-resolution head that it lacks begins anew.
+    """Take over the weights of a model; returns which. A further head that it lacks begins anew.
 
     Raises ModelError where its networks are others.
     """
     model = load_model(name_or_folder, "cpu")
     weights = model.networks.state_dict()
-    if networks.super_head is not None and model.networks.super_head is None:
-        weights |= {f"super_head.{name}": value for name, value in networks.super_head.state_dict().items()}
+    for name in ("super_head", "gap_head"):
+        wanted, has = getattr(networks, name), getattr(model.networks, name)
+        if wanted is not None and has is None:
+            weights |= {f"{name}.{key}": value for key, value in wanted.state_dict().items()}
     try:
         networks.load_state_dict(weights)
     except RuntimeError:
@@ -55,7 +56,7 @@ def _panel(networks: Networks, validation: Batches) -> Tensor:
     x, measurement, _, _ = validation.restoration(0)
     assert measurement is not None
     device = networks.autoencoder.latent_mean.device
-    moved = Measurement(*(part.to(device) for part in measurement))
+    moved = measurement.map(lambda part: part.to(device))
     cond = moved.to_latent_condition(networks.autoencoder)
     z = networks.denoiser.posterior_mean(cond, networks.autoencoder.channels)
     level = level_of(torch.full((len(x),), SIGMA_MAX, device=device))
