@@ -224,7 +224,8 @@ def inpaint(
 def _gap(scan: Scan, mask: Scan, volume: Volume) -> NDArray[np.bool_]:
     """The mask on the scan's voxels, (I, J, K). Raises InputError where it is of another grid, empty, or everything."""
     if isinstance(mask, np.ndarray):
-        values = mask.T[..., None] if mask.ndim == 2 and np.ndim(scan) == 2 else mask
+        flat = isinstance(scan, np.ndarray) and scan.ndim == 2
+        values = mask.T[..., None] if flat and mask.ndim == 2 else mask
     else:
         drawn = as_volume(mask)
         values = drawn.array

@@ -22,18 +22,24 @@ from medldm.nets.build import build_autoencoder
 from medldm.nets.conditioning import Measurement, condition_channels
 from medldm.nets.head import MeasurementHead
 from medldm.nets.unet import LatentUNet
-from medldm.recipe import Recipe, parse_recipe
+from medldm.recipe import HeadTable, Recipe, parse_recipe
 from medldm.volume import Volume
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.json", "card.md"
 
 
+def _head(dims: int, table: HeadTable, *, gaps: bool = False) -> MeasurementHead:
+    return MeasurementHead(
+        dims, channels=table.channels, depth=table.depth, separable=table.separable, gaps=gaps
+    )
+
+
 class Networks(nn.Module):
-    """The networks of a model, built from its recipe: autoencoder, denoiser, head, heads for coarse scans and for gaps."""
+    """The networks of a model: autoencoder, denoiser, head, and heads for coarse scans and for gaps."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        unet, head = recipe.unet, recipe.head
+        unet = recipe.unet
         self.autoencoder = build_autoencoder(recipe)
         self.denoiser = Denoiser(
             LatentUNet(
@@ -45,16 +51,9 @@ class Networks(nn.Module):
                 num_res_blocks=unet.num_res_blocks,
             )
         )
-        self.head = MeasurementHead(recipe.dims, channels=head.channels, depth=head.depth)
-        coarse, gaps = recipe.super_head, recipe.gap_head
-        self.super_head = (
-            MeasurementHead(recipe.dims, channels=coarse.channels, depth=coarse.depth) if coarse is not None else None
-        )
-        self.gap_head = (
-            MeasurementHead(recipe.dims, channels=gaps.channels, depth=gaps.depth, gaps=True)
-            if gaps is not None
-            else None
-        )
+        self.head = _head(recipe.dims, recipe.head)
+        self.super_head = None if recipe.super_head is None else _head(recipe.dims, recipe.super_head)
+        self.gap_head = None if recipe.gap_head is None else _head(recipe.dims, recipe.gap_head, gaps=True)
 
     def head_for(self, measurement: Measurement) -> MeasurementHead:
         """The head that was trained on such measurements."""
@@ -96,6 +95,8 @@ class Model:
                 "a single image (this model is 2D)",
                 "give one slice, or take a 3D model",
             )
+        if volume.ai_processed:
+            warnings.append("made or changed by a model already; the model was trained on scans as they were measured")
         if volume.modality and volume.modality not in recipe.modality:
             warnings.append(
                 f"modality {volume.modality}; the model was trained on {', '.join(recipe.modality)}"

@@ -59,7 +59,8 @@ def describe(name: str) -> Pack:
             return Pack(name, ", ".join(recipe["modality"]), spacing, size, tasks, dims)
         factors = ", ".join(f"x{factor}" for factor in recipe["degradation"]["factors"])
         where = " through plane" if recipe["degradation"].get("through_plane") else ""
-        tasks = f"denoise, superres ({factors}{where}), synthesize"
+        inpaint = ", inpaint" if recipe.get("gap_head") else ""
+        tasks = f"denoise, superres ({factors}{where}){inpaint}, synthesize"
         return Pack(name, ", ".join(recipe["modality"]), spacing, size, tasks, dims)
     except MedldmError as failure:
         return Pack(name, problem=str(failure))

@@ -137,6 +137,7 @@ class HeadTable(_Table):
 
     channels: tuple[int, ...]
     depth: int = 2
+    separable: bool = False
 
 
 class DegradationTable(_Table):

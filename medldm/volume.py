@@ -13,6 +13,8 @@ from medldm.errors import GeometryError
 from medldm.geometry import Geometry
 
 PadMode = Literal["reflect", "edge", "constant"]
+AI_PROCESSED = "ai_processed"  # key of a step of the history: a model had a hand in it
+RESEARCH_USE = "research use only"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,6 +50,11 @@ class Volume:
         spacing = " x ".join(f"{s:.3g}" for s in self.geometry.spacing)
         codes = "".join(self.geometry.axcodes)
         return f"Volume({size}, {spacing} mm, {codes}, {self.unit}, {self.modality or 'modality unknown'})"
+
+    @property
+    def ai_processed(self) -> bool:
+        """Whether a model had a hand in it, by its history or by the mark in the file that it was read from."""
+        return any(AI_PROCESSED in step for step in self.history)
 
     def with_array(self, array: NDArray[Any], step: dict[str, Any] | None = None) -> Volume:
         """Other values on the same grid."""

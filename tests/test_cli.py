@@ -16,7 +16,7 @@ from medldm.cli import app
 from medldm.cli.options import parse_mode, parse_scale, parse_spacing
 from medldm.cli.progress import time_left
 from medldm.errors import InputError
-from tests.tiny import tiny_model
+from tests.tiny import gap_model, tiny_model
 
 AFFINE = np.array([[0, 0, 1.0, -9], [-1.0, 0, 0, 8], [0, 2.0, 0, -7], [0, 0, 0, 1]])
 
@@ -330,3 +330,18 @@ def test_the_demonstration_leaves_a_report_with_every_part(packs, picture, tmp_p
     for title in ("Your scan", "Head: Rician", "A DICOM slice", "Synthetic heads", "Synthetic radiographs"):
         assert title in text
     assert len(list((out / "head-denoised-dicom").iterdir())) > 10
+
+
+def test_inpaint_fills_the_mask_and_nothing_else(head, tmp_path):
+    gap_model(tmp_path, 3)
+    scan, gap = medldm.read(head), np.zeros((16, 12, 14), np.float32)
+    gap[6:10, 4:8, 5:9] = 1
+    medldm.write(scan.with_array(gap), tmp_path / "mask.nii.gz")
+    words = ("inpaint", "-i", head, "--mask", tmp_path / "mask.nii.gz", "--model", tmp_path / "gaps-3d")
+    done = call(*words, "-o", tmp_path / "out.nii.gz", "--report", tmp_path / "report.html")
+    assert done.exit_code == 0, done.output
+    filled = medldm.read(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(filled.array[gap == 0], scan.array[gap == 0])
+    assert (filled.array[gap == 1] != scan.array[gap == 1]).any() and filled.ai_processed
+    assert "Filled" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "no such" in one_line_error(call(*words[:4], tmp_path / "none.nii", *words[5:], "-o", tmp_path / "o.nii.gz"))

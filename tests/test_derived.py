@@ -5,10 +5,11 @@ import pytest
 import medldm
 from medldm.errors import OutputError
 from medldm.geometry import Geometry
-from medldm.volume import Volume
+from medldm.volume import AI_PROCESSED, Volume
 from tests.dicom_maker import CANARY, OBLIQUE, SAGITTAL
 
 STEP = {"step": "denoise", "model": "brain", "weights_sha256": "ab" * 32, "seed": 7, "version": "0.1.0"}
+STEP |= {AI_PROCESSED: "research use only"}
 SYNTHETIC = {"step": "synthesize", "model": "brain", "weights_sha256": "ab" * 32, "seed": 3, "synthetic": True}
 
 
@@ -34,6 +35,7 @@ def test_same_grid_keeps_place_patient_and_study_and_gets_new_uids(dicom_series,
     medldm.write(volume, tmp_path / "out")
     again, old, new = medldm.read(tmp_path / "out"), datasets(source_folder), datasets(tmp_path / "out")
     assert again.geometry.isclose(source.geometry, 1e-9) and again.unit == source.unit
+    assert again.ai_processed and not source.ai_processed
     assert np.abs(again.array - volume.array).max() <= again.source.slopes[0] / 2 * (1 + 1e-5)
     assert [p.name for p in sorted((tmp_path / "out").iterdir())] == [f"{k:04d}.dcm" for k in range(1, 7)]
     assert len({d.SOPInstanceUID for d in old + new}) == 12 and len({d.SeriesInstanceUID for d in new}) == 1

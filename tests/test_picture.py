@@ -5,7 +5,7 @@ from PIL import Image
 import medldm
 from medldm.errors import AmbiguousInput, InputError, OutputError, PixelError, UnsupportedInput
 from medldm.geometry import Geometry
-from medldm.volume import Volume
+from medldm.volume import AI_PROCESSED, Volume
 
 
 @pytest.fixture
@@ -101,3 +101,13 @@ def test_real_radiograph(data_dir):
     path = sorted((data_dir / "chest-xray-256" / "images").iterdir())[0]
     volume = medldm.read(path)
     np.testing.assert_array_equal(volume.array[..., 0].T, np.asarray(Image.open(path).convert("L")))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+def test_what_a_model_made_is_marked_in_the_file(tmp_path, grey, name):
+    grid = Geometry(np.diag([-1, -1, 1, 1]), (9, 12, 1))
+    for number, history in enumerate([(), ({"step": "denoise", AI_PROCESSED: "yes"},)]):
+        path = medldm.write(Volume(grey.T[..., None], grid, "grey8", "", history), tmp_path / f"{number}{name}")
+        again = medldm.read(path)
+        assert again.ai_processed == bool(history)
+        np.testing.assert_array_equal(again.array[..., 0], grey.T)

@@ -45,13 +45,24 @@ def tiny_table(dims: int) -> dict[str, Any]:
 
 def tiny_model(folder: Path, dims: int, *, seed: int = 0, scale: float = 0.02) -> Model:
     """A pack of random weights, saved and loaded again."""
-    recipe = parse_recipe(tiny_table(dims))
+    return _pack(folder, tiny_table(dims), seed=seed, scale=scale)
+
+
+def gap_model(folder: Path, dims: int) -> Model:
+    """The same with a head for gaps: `gaps-2d` or `gaps-3d`."""
+    table = tiny_table(dims)
+    further = {"gap_head": {"channels": [8, 8], "depth": 1}, "stage_gap_head": table["stage_head"]}
+    return _pack(folder, {**table, **further, "name": f"gaps-{dims}d"}, seed=0, scale=0.05)
+
+
+def _pack(folder: Path, table: dict[str, Any], *, seed: int, scale: float) -> Model:
+    recipe = parse_recipe(table)
     torch.manual_seed(seed)
     networks = Networks(recipe)
     generator = torch.Generator().manual_seed(seed)
     for parameter in networks.parameters():
         parameter.data = scale * torch.randn(parameter.shape, generator=generator)
     networks.autoencoder.begin(
-        torch.rand(2000, 4**dims, generator=generator) + torch.rand(2000, 1, generator=generator)
+        torch.rand(2000, 4**recipe.dims, generator=generator) + torch.rand(2000, 1, generator=generator)
     )
     return load_model(Model(recipe.name, networks, recipe, "# tiny\n", "").save(folder / recipe.name))

@@ -10,6 +10,7 @@ from medldm.cli.demo import demo
 from medldm.cli.denoise import denoise
 from medldm.cli.doctor import doctor
 from medldm.cli.import_ import import_
+from medldm.cli.inpaint import inpaint
 from medldm.cli.inspect import inspect
 from medldm.cli.models import models
 from medldm.cli.superres import superres
@@ -18,7 +19,7 @@ from medldm.cli.train import train
 
 __all__ = ["app", "main"]
 
-for _command in (denoise, superres, synthesize, train, inspect, check, models, doctor, demo):
+for _command in (denoise, superres, inpaint, synthesize, train, inspect, check, models, doctor, demo):
     app.command()(_command)
 app.command("import")(import_)
 

@@ -19,7 +19,7 @@ from medldm.volume import Volume
 if TYPE_CHECKING:
     from medldm.restore.restoration import Restoration
 
-TASKS = {"denoise": "Denoised", "super_resolve": "Super-resolved"}
+TASKS = {"denoise": "Denoised", "super_resolve": "Super-resolved", "inpaint": "Filled"}
 UNITS = {"arbitrary": "", "grey8": "grey levels", "grey16": "grey levels"}
 
 

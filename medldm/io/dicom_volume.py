@@ -27,7 +27,7 @@ from medldm.io.dicom_pixels import (
 )
 from medldm.io.dicom_rescale import RESCALE_KEYWORDS, Rescale, rescale_of
 from medldm.io.dicom_stacks import filter_images, select_stack
-from medldm.volume import Volume
+from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 
 _THREADS, _TOGETHER = 3, 16  # slices that a thread takes at a time
 _OF_ONE = {
@@ -35,6 +35,7 @@ _OF_ONE = {
     "StudyInstanceUID": "studies",
     "FrameOfReferenceUID": "frames of reference",
 }
+AI_CONTRIBUTION = f"latent diffusion, {RESEARCH_USE}"  # of ContributingEquipmentSequence
 _NOTED = ("LossyImageCompression", "PhotometricInterpretation", "PixelPresentation")
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -179,10 +180,18 @@ def _assemble(
     }
     step = _history(headers, skipped, decoder.sha256)
     step |= {name: value for name, value in notes.items() if value}
+    if any(_is_made(header) for header in headers):
+        step[AI_PROCESSED] = RESEARCH_USE
     slopes, intercepts = tuple(r.slope for r, _ in each), tuple(r.intercept for r, _ in each)
     datasets, frames = tuple(h.dataset for h in headers), tuple(h.frame for h in headers)
     source = DicomSource(datasets, slopes, intercepts, geometry, frames, places is not None)
     return Volume(slices.transpose(2, 1, 0), geometry, units[0], modality, (step,), source)
+
+
+def _is_made(header: Header) -> bool:
+    """Whether medldm left its mark: a model contributed to the image."""
+    items = header.dataset.get("ContributingEquipmentSequence") or ()
+    return any(str(item.get("ContributionDescription") or "") == AI_CONTRIBUTION for item in items)
 
 
 def _rescale(header: Header, stored: NDArray[Any], rescale: Rescale, out: NDArray[np.float32]) -> None:

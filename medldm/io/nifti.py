@@ -14,7 +14,7 @@ from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
 from medldm.io.nifti_geometry import nifti_geometry
 from medldm.io.nifti_voxels import read_header, read_voxels, shape_of
-from medldm.volume import Volume
+from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 
 SUFFIXES = (".nii.gz", ".nii")
 _MARK = "medldm"
@@ -64,17 +64,23 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
     geometry, notes = nifti_geometry(header, shape, path.name, choice)
     array, filled = read_voxels(header, shape, path, choice)
     step = {"step": "read", "format": "nifti", "nibabel": nib.__version__, **notes, **filled}
-    unit, modality = _described(header)
+    unit, modality, marked = _described(header)
+    step |= marked
     return Volume(array, geometry, unit, modality, (step,))
 
 
-def _described(header: Any) -> tuple[str, str]:
-    """Unit and modality from the description that `write` leaves; no other text of a header is looked at."""
+def _described(header: Any) -> tuple[str, str, dict[str, str]]:
+    """Unit, modality and mark from the description that `write` leaves; no other text of a header is looked at."""
     text = bytes(header["descrip"].tobytes()).split(b"\0")[0].decode("ascii", "replace")
     parts = text.split("; ") if text.startswith(_MARK + "; ") else []
     fields = dict(part.split("=", 1) for part in parts if "=" in part)
     unit, modality = fields.get("unit", ""), fields.get("modality", "")
-    return unit if _UNIT.fullmatch(unit) else "arbitrary", modality if _MODALITY.fullmatch(modality) else ""
+    marked = {AI_PROCESSED: RESEARCH_USE} if AI_PROCESSED in fields else {}
+    return (
+        unit if _UNIT.fullmatch(unit) else "arbitrary",
+        modality if _MODALITY.fullmatch(modality) else "",
+        marked,
+    )
 
 
 def sidecar_of(path: Path) -> Path:
@@ -108,7 +114,8 @@ def write(volume: Volume, path: Path) -> Path:
     image.set_sform(volume.geometry.affine, code=1)
     image.set_qform(volume.geometry.affine, code=0 if volume.geometry.is_sheared else 1)
     image.header.set_xyzt_units("mm")
-    described = f"{_MARK}; unit={volume.unit}; modality={volume.modality}"
+    mark = f"; {AI_PROCESSED}={RESEARCH_USE}" if volume.ai_processed else ""
+    described = f"{_MARK}{mark}; unit={volume.unit}; modality={volume.modality}"
     image.header["descrip"] = described.encode("ascii", "replace")[:79]
     table = {
         _MARK: {"unit": volume.unit, "modality": volume.modality, "history": list(volume.history)},

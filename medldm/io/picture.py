@@ -14,11 +14,13 @@ from medldm.geometry import Geometry
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
 from medldm.io.limits import check_size
-from medldm.volume import Volume
+from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _MAX_CHANNEL_DIFFERENCE = 2  # grey levels: what chroma of a lossy grey picture may leave behind
+MARK = f"AI-processed, {RESEARCH_USE}"
+_DESCRIPTION = 0x010E  # ImageDescription of Exif
 _GREY = {"grey8": (255, np.uint8), "grey16": (65535, np.uint16)}
 
 
@@ -59,6 +61,7 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise AmbiguousInput(path.name, f"{frames} pictures", "one", "split the file")
+            marked = {AI_PROCESSED: RESEARCH_USE} if image.getexif().get(_DESCRIPTION) == MARK else {}
             array, unit = _grey(ImageOps.exif_transpose(image), path.name)
     except Image.DecompressionBombError:
         raise LimitError(path.name, "a picture of more than 178 million pixels", "fewer", "crop it") from None
@@ -70,7 +73,7 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
         raise PixelError(path.name, f"a damaged picture ({type(failure).__name__})", "a whole file") from None
     # columns run to the patient's left and rows downwards, as radiographs are shown
     geometry = Geometry(np.diag([-1.0, -1.0, 1.0, 1.0]), (array.shape[1], array.shape[0], 1))
-    step = {"step": "read", "format": "picture", "spacing_assumed": True}
+    step = {"step": "read", "format": "picture", "spacing_assumed": True, **marked}
     return Volume(array.T[..., None].astype(np.float32), geometry, unit, "", (step,))
 
 
@@ -124,5 +127,9 @@ def write(volume: Volume, path: Path) -> Path:
     pixels = np.clip(np.rint(volume.array[..., 0].T), 0, top).astype(dtype)
     image = Image.fromarray(np.ascontiguousarray(pixels))
     options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    if volume.ai_processed:
+        exif = Image.Exif()
+        exif[_DESCRIPTION] = MARK
+        options["exif"] = exif
     write_whole(path, lambda part: image.save(part, format=suffix[1:].upper(), **options))
     return path

@@ -30,10 +30,13 @@ class MeasurementHead(nn.Module):
 
     channels : widths, one a level; the first is at half the image's resolution
     depth : residual blocks a level on each side
+    separable : convolutions divided into space and channels, for a small head (`ResidualBlock`)
     gaps : a head for gaps: it is told where they are, and changes nothing else
     """
 
-    def __init__(self, dims: int, *, channels: Sequence[int], depth: int = 2, gaps: bool = False) -> None:
+    def __init__(
+        self, dims: int, *, channels: Sequence[int], depth: int = 2, separable: bool = False, gaps: bool = False
+    ) -> None:
         super().__init__()
         conv = Conv[Conv.CONV, dims]
         self.dims = dims
@@ -41,15 +44,15 @@ class MeasurementHead(nn.Module):
         self.block = (2,) * dims
         self.gaps = gaps
         inputs = (2 + gaps) * 2**dims + 2 + dims
-        self.stem = conv(inputs, channels[0], 3, padding=1)
+        self.stem = conv(inputs, channels[0], 1) if separable else conv(inputs, channels[0], 3, padding=1)
         self.pool = Pool[Pool.AVG, dims](2)
         self.down = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(dims, c) for _ in range(depth))) for c in channels
+            nn.Sequential(*(ResidualBlock(dims, c, separable=separable) for _ in range(depth))) for c in channels
         )
         self.widen = nn.ModuleList(conv(a, b, 1) for a, b in zip(channels[:-1], channels[1:], strict=True))
         self.narrow = nn.ModuleList(conv(b, a, 1) for a, b in zip(channels[:-1], channels[1:], strict=True))
         self.up = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(dims, c) for _ in range(depth))) for c in channels[:-1]
+            nn.Sequential(*(ResidualBlock(dims, c, separable=separable) for _ in range(depth))) for c in channels[:-1]
         )
         self.to_full = conv(channels[0], FULL_WIDTH * 2**dims // 2, 1)
         self.finish = nn.Sequential(

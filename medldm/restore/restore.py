@@ -27,7 +27,7 @@ from medldm.restore.checks import residual_checks
 from medldm.restore.estimate import OnStep, posterior_mean, posterior_sample, sample_generator
 from medldm.restore.noise_level import estimate_noise_std
 from medldm.restore.restoration import Restoration
-from medldm.volume import Volume
+from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 
 Progress = Callable[[str, int, int], None]
 Preview = Callable[[Volume], None]
@@ -95,7 +95,7 @@ def _measure(
     fine = BlockAverage(factor).upsample(y).to(model.device)
     image, crop = pad_to_multiple(fine[..., 0] if dims == 2 else fine, model.recipe.multiple)
     if gap is not None:
-        missing, _ = pad_to_multiple(_to_tensor(gap, dims, model.device), model.recipe.multiple)
+        missing, _ = pad_to_multiple(_to_tensor(gap.astype(np.float32), dims, model.device), model.recipe.multiple)
     levels = (
         torch.tensor([noise_std], device=model.device),
         torch.tensor([factor[:dims]], device=model.device),
@@ -261,7 +261,7 @@ def restore(
         "step": task,
         **{k: report[k] for k in ("model", "weights_sha256", "mode", "seed", "steps", "factor")},
     }
-    step |= {"noise_std": noise_std, "version": versions()["medldm"], "ai_processed": "research use only"}
+    step |= {"noise_std": noise_std, "version": versions()["medldm"], AI_PROCESSED: RESEARCH_USE}
 
     def on_grid(array: NDArray[np.float32], grid: Geometry) -> Volume:
         out = Volume(array, grid, volume.unit, volume.modality, volume.history, volume.source)

@@ -15,7 +15,7 @@ from medldm.geometry import Geometry
 from medldm.model import Model
 from medldm.restore.estimate import sample_generator
 from medldm.restore.restore import versions
-from medldm.volume import Volume
+from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 
 Progress = Callable[[str, int, int], None]
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
@@ -88,6 +88,7 @@ def _scans(
             "steps": steps,
             "version": versions()["medldm"],
             "synthetic": True,
+            AI_PROCESSED: RESEARCH_USE,
         }
         yield Volume(
             np.clip(image, low, high).astype(np.float32),

@@ -38,7 +38,7 @@ class Entry:
     @property
     def made(self) -> bool:
         """Whether a model had a hand in it."""
-        return self.role not in ("scan", "display") or bool(self.report)
+        return self.role not in ("scan", "display") or bool(self.report) or self.volume.ai_processed
 
 
 def entry_of(layer: Any) -> Entry | None:

@@ -1,0 +1,103 @@
+"""What a call of every restoring command says, spelled out as options by `restoring`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from medldm.cli import options as o
+from medldm.io.choice import Choice
+from medldm.io.limits import MAX_BYTES
+
+DICOM = ".dcm"
+
+
+@dataclass(frozen=True)
+class Call:
+    """The options that restoring commands share, in the order of their help."""
+
+    input: o.Input
+    output: o.Output
+    model: o.ModelName
+    mode: o.Mode = "fidelity"
+    samples: o.Samples = 1
+    steps: o.Steps = 20
+    seed: o.Seed = 0
+    sampler: o.Sampler = "dpmpp_2m"
+    series: o.Series = None
+    select: o.Select = None
+    resample_nonuniform: o.ResampleNonuniform = False
+    xform: o.Xform = None
+    assume_affine: o.AssumeAffine = False
+    nan: o.Nan = "refuse"
+    max_bytes: o.MaxBytes = MAX_BYTES
+    device: o.Device = None
+    format: o.Format = None
+    residual: o.Residual = None
+    uncertainty: o.Uncertainty = None
+    report: o.Report = None
+    overwrite: o.Overwrite = False
+    quiet: o.Quiet = False
+    json: o.Json = False
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments that the restoring functions of the API share. Raises InputError."""
+        names = ("samples", "steps", "sampler", "seed")
+        return {"mode": o.parse_mode(self.mode), **{name: getattr(self, name) for name in names}}
+
+    def choice(self) -> Choice:
+        """What the reader is told. Raises InputError."""
+        return o.choice_of(
+            self.series,
+            self.select,
+            self.resample_nonuniform,
+            self.xform,
+            self.assume_affine,
+            self.nan,
+            self.max_bytes,
+        )
+
+    def paths(self) -> list[Path]:
+        """Everything that is left behind."""
+        every = (self.output, self.residual, self.uncertainty, self.report)
+        return [path for path in every if path is not None]
+
+    def formats(self) -> list[tuple[Path, str | None]]:
+        """Files that hold a scan, with the name of their writer where the file's name is not enough."""
+        every = [(self.output, self.format), (self.residual, None), (self.uncertainty, self.uncertainty_format)]
+        return [(path, format) for path, format in every if path is not None]
+
+    @property
+    def uncertainty_format(self) -> str | None:
+        """An uncertainty in DICOM is a parametric map: no image has room for its values."""
+        is_dicom = self.uncertainty is not None and self.uncertainty.name.lower().endswith(DICOM)
+        return "parametric_map" if is_dicom else None
+
+
+def restoring(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first parameter is a `Call`, as typer takes it: each field is an option of its own."""
+    shared, own = get_type_hints(Call, include_extras=True), get_type_hints(command, include_extras=True)
+    first, *others = inspect.signature(command).parameters.values()
+    kind = inspect.Parameter.KEYWORD_ONLY
+    spelled = [
+        inspect.Parameter(
+            field.name,
+            kind,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=shared[field.name],
+        )
+        for field in fields(Call)
+    ]
+    spelled[3:3] = [parameter.replace(kind=kind, annotation=own[parameter.name]) for parameter in others]
+
+    def called(**given: Any) -> None:
+        call = Call(**{field.name: given.pop(field.name) for field in fields(Call)})
+        command(call, **given)
+
+    called.__name__, called.__doc__ = command.__name__, command.__doc__
+    called.__signature__ = inspect.Signature(spelled)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in spelled}
+    return called
