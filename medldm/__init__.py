@@ -31,6 +31,7 @@ _HOMES = {
     "synthesize": "medldm.api",
     "train": "medldm.api",
     "write_report": "medldm.api",
+    "restore_each": "medldm.restore.each",
     "Restoration": "medldm.restore.restoration",
     "Model": "medldm.model",
 }
@@ -57,6 +58,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from medldm.io.dicom import read_each as read_each
     from medldm.model import Model as Model
     from medldm.packs import installed_models as installed_models
+    from medldm.restore.each import restore_each as restore_each
     from medldm.restore.restoration import Restoration as Restoration
     from medldm.volume import Volume as Volume
 

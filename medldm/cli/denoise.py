@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from medldm.cli import options as o
 from medldm.cli.call import Call, restoring
-from medldm.cli.restoring import run
+from medldm.cli.restoring import run, run_each
 
 if TYPE_CHECKING:
     from medldm.model import Model
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @restoring
-def denoise(call: Call, noise_std: o.NoiseStd = None) -> None:
+def denoise(call: Call, noise_std: o.NoiseStd = None, each: o.Each = False) -> None:
     """Remove the noise of a scan; grid, unit and metadata are kept."""
 
     def restore(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
@@ -23,4 +23,7 @@ def denoise(call: Call, noise_std: o.NoiseStd = None) -> None:
 
         return api.denoise(scan, model=model, noise_std=noise_std, **settings)
 
-    run(call, restore)
+    if each:
+        run_each(call, restore, {"task": "denoise", "noise_std": noise_std})
+    else:
+        run(call, restore)

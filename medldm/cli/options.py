@@ -33,6 +33,12 @@ Samples = Annotated[int, typer.Option("--samples", min=1, help="Posterior sample
 Steps = Annotated[int, typer.Option("--steps", min=2, help="Sampler steps.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")]
 Sampler = Annotated[str, typer.Option("--sampler", help="dpmpp_2m, heun, ddim, or a plugin's.")]
+Each = Annotated[
+    bool,
+    typer.Option(
+        "--each", help="Restore every scan below the input folder, each with its uncertainty; goes on where it ended."
+    ),
+]
 Series = Annotated[
     str | None,
     typer.Option("--series", help="Where there are several: its key in `medldm inspect`, or its UID."),

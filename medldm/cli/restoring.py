@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from medldm.cli.call import DICOM, Call
 from medldm.cli.progress import Progress
+from medldm.cli.tables import print_table
 from medldm.errors import InputError, OutputError
 from medldm.packs import folder_of
 
 if TYPE_CHECKING:
     from medldm.model import Model
+    from medldm.restore.each import Row
     from medldm.restore.restoration import Restoration
     from medldm.volume import Volume
 
@@ -45,6 +50,57 @@ def run(call: Call, restore: Restore) -> None:
     with Progress(quiet=call.quiet) as progress:
         result = restore(scan, load_model(call.model, call.device), {**settings, "progress": progress})
     finish(scan, result, call)
+
+
+def run_each(call: Call, restore: Restore, own: dict[str, Any]) -> None:
+    """The same for every scan below a folder; `own` are the settings of this command alone.
+
+    A scan that fails is told in the table, and ends the command with 1. Raises MedldmError.
+    """
+    settings = call.settings()
+    lone = {"--residual": call.residual, "--uncertainty": call.uncertainty, "--report": call.report}
+    given = [name for name, value in lone.items() if value is not None] + ["--series"] * (call.series is not None)
+    given += ["--select"] * bool(call.select) + ["--overwrite"] * call.overwrite
+    if given:
+        raise InputError("--each", f"{', '.join(given)} beside it", "none: they are of one scan", "leave it out")
+    if call.format not in (None, "nifti"):
+        raise InputError("--format", call.format, "nifti, or each as its scan", "leave it out")
+    if not call.input.is_dir():
+        raise InputError(str(call.input), "no folder", "a folder of scans", "leave out --each for one scan")
+    choice = call.choice()
+    folder_of(call.model)
+    check_sampler(call.sampler)
+    from medldm.model import load_model
+    from medldm.restore.each import restore_each
+
+    rows = []
+    with Progress(quiet=call.quiet) as progress:
+        model = load_model(call.model, call.device)
+        what = {**settings, **own, "model": model.name, "weights_sha256": model.weights_sha256}
+        for row in restore_each(
+            call.input,
+            call.output,
+            lambda scan: restore(scan, model, settings),
+            settings=what,
+            format=call.format,
+            choice=choice,
+            progress=lambda file, done, total: progress("scans", done, total),
+        ):
+            rows.append(row)
+    if call.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    elif not call.quiet:
+        columns = ("file", "series", "select", "state", "output", "noise", "structure", "s", "why or warnings")
+        print_table(columns, [_cells(row) for row in rows])
+    if any(row.state == "failed" for row in rows):
+        raise typer.Exit(1)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    noise = "" if row.noise_std is None else f"{row.noise_std:.4g}" + f" {row.unit}" * (row.unit != "arbitrary")
+    structure = {None: "", True: "look at it", False: "none"}[row.residual_has_structure]
+    why = "; ".join(filter(None, (row.reason, row.warnings)))
+    return (row.file, row.series, row.select, row.state, row.output, noise, structure, f"{row.seconds:g}", why)
 
 
 def check_sampler(name: str) -> None:
@@ -105,13 +161,14 @@ def _check_dicom(path: Path, format: str | None, scan: Volume) -> None:
 def finish(scan: Volume, result: Restoration, call: Call) -> None:
     """Write what was asked for, then say what was done."""
     from medldm.io import write
+    from medldm.restore.restoration import named
 
     write(result.volume, call.output, call.format, overwrite=call.overwrite)
     if call.residual is not None:
-        write(_named(result.residual, "residual"), call.residual, overwrite=call.overwrite)
+        write(named(result.residual, "residual"), call.residual, overwrite=call.overwrite)
     if call.uncertainty is not None and result.uncertainty is not None:
-        named = _named(result.uncertainty, "uncertainty")
-        write(named, call.uncertainty, call.uncertainty_format, overwrite=call.overwrite)
+        spread = named(result.uncertainty, "uncertainty")
+        write(spread, call.uncertainty, call.uncertainty_format, overwrite=call.overwrite)
     if call.report is not None:
         from medldm.evaluate.report import TASKS, Section, write_report
 
@@ -120,12 +177,6 @@ def finish(scan: Volume, result: Restoration, call: Call) -> None:
         print(json.dumps(result.report, indent=2))
     elif not call.quiet:
         summarise(result, call)
-
-
-def _named(volume: Volume, what: str) -> Volume:
-    """The same volume, whose last step says what it is: in a DICOM series it must not pass for the result."""
-    last = volume.history[-1]
-    return volume.with_step({**last, "step": f"{last['step']} {what}"})
 
 
 def summarise(result: Restoration, call: Call) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from medldm.cli import options as o
 from medldm.cli.call import Call, restoring
-from medldm.cli.restoring import run
+from medldm.cli.restoring import run, run_each
 from medldm.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ Spacing = Annotated[
 
 
 @restoring
-def superres(call: Call, scale: Scale = None, spacing: Spacing = None, noise_std: o.NoiseStd = None) -> None:
+def superres(
+    call: Call, scale: Scale = None, spacing: Spacing = None, noise_std: o.NoiseStd = None, each: o.Each = False
+) -> None:
     """Refine a scan's grid by whole factors; the field of view stays where it is."""
     factor, target = o.parse_scale(scale), o.parse_spacing(spacing)
     if (factor is None) == (target is None):
@@ -36,4 +38,7 @@ def superres(call: Call, scale: Scale = None, spacing: Spacing = None, noise_std
 
         return api.super_resolve(scan, model=model, scale=factor, spacing=target, noise_std=noise_std, **settings)
 
-    run(call, restore)
+    if each:
+        run_each(call, restore, {"task": "super_resolve", "scale": scale, "spacing": spacing, "noise_std": noise_std})
+    else:
+        run(call, restore)

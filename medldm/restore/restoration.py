@@ -27,3 +27,9 @@ class Restoration:
     residual: Volume
     uncertainty: Volume
     report: dict[str, Any]
+
+
+def named(volume: Volume, what: str) -> Volume:
+    """The same volume, whose last step says what it is: a map beside a result must not pass for the result."""
+    last = volume.history[-1]
+    return volume.with_step({**last, "step": f"{last['step']} {what}"})
