@@ -15,6 +15,7 @@ from medldm.geometry import Geometry
 from medldm.io import read, write
 from medldm.model import Model, load_model
 from medldm.recipe import Recipe, load_recipe, parse_recipe
+from medldm.restore.gaps import fill_gap
 from medldm.restore.restoration import Restoration
 from medldm.restore.restore import Preview, Settings, restore
 from medldm.synthesis.synthesize import synthesize as _synthesize
@@ -218,7 +219,7 @@ def inpaint(
     gap = _gap(scan, mask, volume)
     settings = Settings(None, mode, samples, steps, sampler, seed, value_range, progress, preview)
     settings.check()
-    return _with_shape_of(scan, restore(volume, _model(model, device), (1, 1, 1), settings, gap))
+    return _with_shape_of(scan, fill_gap(volume, gap, _model(model, device), settings))
 
 
 def _gap(scan: Scan, mask: Scan, volume: Volume) -> NDArray[np.bool_]:

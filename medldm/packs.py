@@ -23,6 +23,7 @@ class Pack:
     megabytes: float = 0.0
     tasks: str = ""
     dims: int = 0
+    inpaints: bool = False
     problem: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,9 +60,10 @@ def describe(name: str) -> Pack:
             return Pack(name, ", ".join(recipe["modality"]), spacing, size, tasks, dims)
         factors = ", ".join(f"x{factor}" for factor in recipe["degradation"]["factors"])
         where = " through plane" if recipe["degradation"].get("through_plane") else ""
-        inpaint = ", inpaint" if recipe.get("gap_head") else ""
-        tasks = f"denoise, superres ({factors}{where}){inpaint}, synthesize"
-        return Pack(name, ", ".join(recipe["modality"]), spacing, size, tasks, dims)
+        inpaints = bool(recipe.get("gap_head"))
+        kinds = ["denoise", f"superres ({factors}{where})", *(["inpaint"] if inpaints else []), "synthesize"]
+        tasks = ", ".join(kinds)
+        return Pack(name, ", ".join(recipe["modality"]), spacing, size, tasks, dims, inpaints)
     except MedldmError as failure:
         return Pack(name, problem=str(failure))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:

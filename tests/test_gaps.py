@@ -174,3 +174,18 @@ def test_a_head_for_gaps_learns_to_fill_them_better_than_the_membrane(tmp_path):
         mine, membrane = (np.square(each - truth)[gap].mean() for each in (filled, fill_harmonic(truth, gap)))
         ratios.append(mine / membrane)
     assert np.mean(ratios) < 0.6, ratios
+
+
+def test_a_small_gap_in_a_large_scan_is_filled_as_in_its_surroundings(model_3d):
+    """What lies beyond the surroundings is not computed: it comes back as it was, at its place."""
+    array = head_like((120, 20, 16), seed=3)
+    scan = Volume(array, Geometry(OBLIQUE, array.shape), "arbitrary", "MR")
+    gap = np.zeros(array.shape, dtype=bool)
+    gap[100:106, 8:12, 6:10] = True
+    result = medldm.inpaint(scan, gap, model=model_3d, value_range=(0, 700))
+    part = medldm.inpaint(
+        scan.crop((52, 0, 0), (120, 20, 16)), gap[52:], model=model_3d, value_range=(0, 700)
+    )
+    np.testing.assert_array_equal(result.array[52:], part.array)
+    np.testing.assert_array_equal(result.array[~gap], array[~gap])
+    assert result.volume.geometry.isclose(scan.geometry) and result.uncertainty.geometry.isclose(scan.geometry)

@@ -1,0 +1,50 @@
+"""Fill a gap: the model sees the scan around it, and nothing outside it is touched."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medldm.geometry import Geometry
+from medldm.model import Model
+from medldm.operators.gap import fill_harmonic
+from medldm.restore.restoration import Restoration
+from medldm.restore.restore import Settings, restore
+from medldm.volume import Volume
+
+AROUND = 48  # voxels of the scan around a gap that the model sees; more tells it nothing
+
+
+def fill_gap(volume: Volume, gap: NDArray[np.bool_], model: Model, settings: Settings) -> Restoration:
+    """Fill `gap` (I, J, K); outside it the scan comes back bit for bit, with an uncertainty of 0.
+
+    Values are scaled as in the whole scan, the gap left out. Raises what `restore` raises.
+    """
+    box = ndimage.find_objects(gap.astype(np.uint8))[0]
+    start = [max(part.start - AROUND, 0) for part in box]
+    stop = [min(part.stop + AROUND, n) for part, n in zip(box, gap.shape, strict=True)]
+    window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    if settings.value_range is None:
+        scaling = model.intensity.fit(dataclasses.replace(volume, array=fill_harmonic(volume.array, gap)))
+        settings = dataclasses.replace(settings, value_range=(scaling.offset, scaling.offset + scaling.scale))
+    if settings.preview is not None:
+        shown = settings.preview
+        settings = dataclasses.replace(
+            settings, preview=lambda part: shown(_pasted(volume, volume.array, part, window))
+        )
+    part = restore(volume.crop(start, stop), model, (1, 1, 1), settings, gap[window])
+    nothing = np.zeros_like(volume.array)
+    result = _pasted(volume, volume.array, part.volume, window)
+    residual, spread = (_pasted(volume, nothing, each, window) for each in (part.residual, part.uncertainty))
+    return dataclasses.replace(part, volume=result, array=result.array, residual=residual, uncertainty=spread)
+
+
+def _pasted(volume: Volume, around: NDArray[np.float32], part: Volume, window: tuple[slice, ...]) -> Volume:
+    """The part within the whole's grid."""
+    whole = around.copy()
+    whole[window] = part.array
+    geometry: Geometry = volume.geometry
+    return dataclasses.replace(part, array=whole, geometry=geometry, source=volume.source)
