@@ -100,7 +100,7 @@ def test_the_orientation_of_the_file_does_not_move_the_gap(model_3d, head_and_ga
     mask = scan.with_array(gap.astype(np.float32))
     direct = medldm.inpaint(scan, mask, model=model_3d).volume.reorient("RAS")
     turned = medldm.inpaint(scan.reorient("ILP"), mask.reorient("ILP"), model=model_3d).volume.reorient("RAS")
-    np.testing.assert_allclose(turned.array, direct.array, atol=1e-2)
+    np.testing.assert_allclose(turned.array, direct.array, atol=0.1)  # of 700: the membrane is solved to 1e-5
 
 
 def test_a_picture_and_its_mask_are_rows_and_columns(model_2d):
