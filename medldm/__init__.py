@@ -15,6 +15,7 @@ _HOMES = {
     "can_read": "medldm.io",
     "read": "medldm.io",
     "write": "medldm.io",
+    "open_lazily": "medldm.io.lazy",
     "Geometry": "medldm.geometry",
     "Volume": "medldm.volume",
     "MedldmError": "medldm.errors",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from medldm.io import can_read as can_read
     from medldm.io import read, write
     from medldm.io.dicom import read_each as read_each
+    from medldm.io.lazy import open_lazily as open_lazily
     from medldm.model import Model as Model
     from medldm.packs import installed_models as installed_models
     from medldm.restore.each import restore_each as restore_each

@@ -5,20 +5,27 @@ Classic and enhanced multi-frame CT, MR and PET; CR, DX and secondary captures t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medldm.errors import InputError, MedldmError, PixelError
 from medldm.io import archive
 from medldm.io.choice import Choice, series_key
 from medldm.io.dicom_files import Damaged, one_series, scan_files, walk_files
 from medldm.io.dicom_header import Header, looks_like_dicom, modality_of
+from medldm.io.dicom_pixels import Decoder
 from medldm.io.dicom_stacks import split_stacks
-from medldm.io.dicom_volume import DicomSource, check_images, is_flat, volume_of
-from medldm.volume import Volume
+from medldm.io.dicom_volume import DicomSource, Slices, assembled, check_images, is_flat, is_made, planned, volume_of
+from medldm.io.lazy import LazyScan
+from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 
 __all__ = ["SUFFIXES", "DicomSource", "Found", "can_read", "read", "read_each"]
 
@@ -81,11 +88,49 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
     path, choice = Path(path), choice or Choice()
     skipped: Counter[str] = Counter()
     headers = one_series(path, choice.series, skipped, choice.max_bytes)
-    try:
+    with _typed(path):
         return volume_of(headers, choice, skipped)
+
+
+def lazily(path: Path, choice: Choice | None = None) -> LazyScan | None:
+    """The same without pixels, which are decoded slice by slice; None where a slice cannot be decoded alone.
+
+    Raises what `read` raises for the headers.
+    """
+    path, choice = Path(path), choice or Choice()
+    skipped: Counter[str] = Counter()
+    headers = one_series(path, choice.series, skipped, choice.max_bytes)
+    with _typed(path):
+        plan = planned(headers, choice)
+        slices = Slices(plan.headers)
+    if plan.places is not None or plan.headers[0].frame is not None:
+        return None
+    columns, rows, _ = plan.geometry.shape
+
+    def plane(k: int) -> NDArray[np.float32]:
+        out = np.empty((rows, columns), dtype=np.float32)
+        with _typed(plan.headers[k].path):
+            slices.decode(k, Decoder(), out)
+        return out.T
+
+    def load() -> Volume:
+        with _typed(path):
+            return assembled(plan, skipped)
+
+    step: dict[str, Any] = {"step": "read", "format": "dicom"}
+    if is_made(plan.headers):
+        step[AI_PROCESSED] = RESEARCH_USE
+    return LazyScan(plan.geometry, slices.unit, modality_of(plan.headers[0]), (step,), plane, load)
+
+
+@contextlib.contextmanager
+def _typed(path: Path) -> Iterator[None]:
+    """pydicom decodes values late, and what it raises may quote them: PixelError in its place."""
+    try:
+        yield
     except MedldmError:
         raise
-    except Exception as failure:  # pydicom decodes values late; what it raises may quote them
+    except Exception as failure:
         raise _damaged(path, failure) from None
 
 

@@ -86,13 +86,34 @@ def is_flat(headers: list[Header], choice: Choice) -> bool:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """One volume of a series before its pixels are looked at.
+
+    headers : in the order of the slices
+    geometry : of the volume
+    places : where the volume's slices lie among the headers, in steps of these; None: each is its own
+    notes : for the history
+    """
+
+    headers: list[Header]
+    geometry: Geometry
+    places: NDArray[np.float64] | None
+    notes: dict[str, Any]
+
+
 def volume_of(headers: list[Header], choice: Choice, skipped: Counter[str]) -> Volume:
     """The one volume among the images of a series that `choice` selects. Raises InputError and its children."""
+    return assembled(planned(headers, choice), skipped)
+
+
+def planned(headers: list[Header], choice: Choice) -> Planned:
+    """Which images make the one volume that `choice` selects, and where it lies. Raises InputError's children."""
     check_images(headers, choice)
     notes: dict[str, Any] = {"affine_assumed": True, "spacing_assumed": True}
     chosen = filter_images(headers, choice.select)
     if is_flat(chosen, choice):
-        return _assemble(chosen, flat_geometry(chosen[0]), None, notes, skipped)
+        return Planned(chosen, flat_geometry(chosen[0]), None, notes)
     headers = select_stack(headers, choice.select)
     _check_belonging(headers)
     headers, positions = sort_slices(headers)
@@ -105,9 +126,9 @@ def volume_of(headers: list[Header], choice: Choice, skipped: Counter[str]) -> V
         geometry, places = even_geometry(headers, positions)
         steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
         notes["resampled_from_mm"] = [round(float(s), 4) for s in steps]
-        return _assemble(headers, geometry, places, notes, skipped)
+        return Planned(headers, geometry, places, notes)
     geometry, notes["step_assumed"] = stack_geometry(headers, positions)
-    return _assemble(headers, geometry, None, notes, skipped)
+    return Planned(headers, geometry, None, notes)
 
 
 def _check_belonging(headers: list[Header]) -> None:
@@ -128,38 +149,47 @@ def _is_uneven(headers: list[Header], positions: NDArray[np.float64]) -> bool:
     return False
 
 
-def _assemble(
-    headers: list[Header],
-    geometry: Geometry,
-    places: NDArray[np.float64] | None,
-    notes: dict[str, Any],
-    skipped: Counter[str],
-) -> Volume:
-    """Decode the slices in their order; with `places`, interpolate between them linearly."""
-    modality = modality_of(headers[0])
-    known: dict[tuple[Any, ...], tuple[Rescale, Layout]] = {}
-    each = []
-    for header in headers:
-        raw = header.raws((*PIXEL_KEYWORDS, *RESCALE_KEYWORDS))
-        if raw not in known:
-            known[raw] = rescale_of(header, modality), layout_of(header)
-        each.append(known[raw])
-    units = sorted({rescale.unit for rescale, _ in each})
-    if len(units) > 1:
-        where, do = f"series of {len(headers)} images", "choose by RescaleType or Units (select)"
-        raise AmbiguousInput(where, f"values in {' and '.join(units)}", "one unit", do)
+class Slices:
+    """The slices of a volume, each to be decoded alone. Raises AmbiguousInput for several units."""
+
+    def __init__(self, headers: list[Header]) -> None:
+        modality = modality_of(headers[0])
+        known: dict[tuple[Any, ...], tuple[Rescale, Layout]] = {}
+        self.headers, self.each = headers, []
+        for header in headers:
+            raw = header.raws((*PIXEL_KEYWORDS, *RESCALE_KEYWORDS))
+            if raw not in known:
+                known[raw] = rescale_of(header, modality), layout_of(header)
+            self.each.append(known[raw])
+        units = sorted({rescale.unit for rescale, _ in self.each})
+        if len(units) > 1:
+            where, do = f"series of {len(headers)} images", "choose by RescaleType or Units (select)"
+            raise AmbiguousInput(where, f"values in {' and '.join(units)}", "one unit", do)
+        self.unit = units[0]
+
+    def decode(self, k: int, decoder: Decoder, out: NDArray[np.float32]) -> int:
+        """Values of slice k into `out` (rows, columns); returns how many voxels are padding."""
+        rescale, layout = self.each[k]
+        stored = decoder.stored(self.headers[k], layout)
+        _rescale(self.headers[k], stored, rescale, out)
+        return layout.count_padding(stored)
+
+
+def is_made(headers: list[Header]) -> bool:
+    """Whether medldm left its mark on an image: a model contributed to it."""
+    return any(_is_made(header) for header in headers)
+
+
+def assembled(plan: Planned, skipped: Counter[str]) -> Volume:
+    """Decode the slices in their order, or interpolate between them linearly. Raises InputError's children."""
+    headers, geometry, places, notes = plan.headers, plan.geometry, plan.places, plan.notes
+    own = Slices(headers)
     columns, rows, _ = geometry.shape
     slices = np.empty((len(headers), rows, columns), dtype=np.float32)  # as stored: one pass over the memory
     decoder = Decoder()
 
     def fill(part: range) -> int:
-        padding = 0
-        for k in part:
-            rescale, layout = each[k]
-            stored = decoder.stored(headers[k], layout)
-            _rescale(headers[k], stored, rescale, slices[k])
-            padding += layout.count_padding(stored)
-        return padding
+        return sum(own.decode(k, decoder, slices[k]) for k in part)
 
     parts = [range(start, min(start + _TOGETHER, len(headers))) for start in range(0, len(headers), _TOGETHER)]
     with ThreadPoolExecutor(_THREADS if are_plain(headers) else 1) as pool:
@@ -171,7 +201,7 @@ def _assemble(
     kinds = {header.raws(_NOTED): header for header in headers}.values()
     notes = notes | {
         "sheared": geometry.is_sheared,
-        "unit_implied": any(rescale.implied for rescale, _ in each),
+        "unit_implied": any(rescale.implied for rescale, _ in own.each),
         "padding_voxels": padding,
         "frames": headers[0].frame is not None,
         "lossy": any(h.text("LossyImageCompression") == "01" for h in kinds),
@@ -180,12 +210,12 @@ def _assemble(
     }
     step = _history(headers, skipped, decoder.sha256)
     step |= {name: value for name, value in notes.items() if value}
-    if any(_is_made(header) for header in headers):
+    if is_made(headers):
         step[AI_PROCESSED] = RESEARCH_USE
-    slopes, intercepts = tuple(r.slope for r, _ in each), tuple(r.intercept for r, _ in each)
+    slopes, intercepts = tuple(r.slope for r, _ in own.each), tuple(r.intercept for r, _ in own.each)
     datasets, frames = tuple(h.dataset for h in headers), tuple(h.frame for h in headers)
     source = DicomSource(datasets, slopes, intercepts, geometry, frames, places is not None)
-    return Volume(slices.transpose(2, 1, 0), geometry, units[0], modality, (step,), source)
+    return Volume(slices.transpose(2, 1, 0), geometry, own.unit, modality_of(headers[0]), (step,), source)
 
 
 def _is_made(header: Header) -> bool:

@@ -12,8 +12,9 @@ import numpy as np
 from medldm.errors import OutputError
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
+from medldm.io.lazy import LazyScan
 from medldm.io.nifti_geometry import nifti_geometry
-from medldm.io.nifti_voxels import read_header, read_voxels, shape_of
+from medldm.io.nifti_voxels import mapped_planes, read_header, read_voxels, shape_of
 from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -67,6 +68,24 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
     unit, modality, marked = _described(header)
     step |= marked
     return Volume(array, geometry, unit, modality, (step,))
+
+
+def lazily(path: Path, choice: Choice | None = None) -> LazyScan | None:
+    """The same without its voxels, which are mapped; None for a compressed file, which can only be read whole.
+
+    Raises what `read` raises for the header.
+    """
+    path, choice = Path(path), choice or Choice()
+    choice.refuse_selection(path.name)
+    header = read_header(path)
+    shape = shape_of(header, path.name, choice)
+    geometry, notes = nifti_geometry(header, shape, path.name, choice)
+    plane = mapped_planes(header, shape, path)
+    if plane is None:
+        return None
+    unit, modality, marked = _described(header)
+    step = {"step": "read", "format": "nifti", **notes, **marked}
+    return LazyScan(geometry, unit, modality, (step,), plane, lambda: read(path, choice))
 
 
 def _described(header: Any) -> tuple[str, str, dict[str, str]]:

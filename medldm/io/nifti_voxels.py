@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,25 @@ def read_voxels(
     return _finite(array, path.name, choice)
 
 
+def mapped_planes(
+    header: Any, shape: tuple[int, int, int], path: Path
+) -> Callable[[int], NDArray[np.float32]] | None:
+    """What gives slice k, (I, J), scaled, of a file that is not compressed; None for one that is.
+
+    Raises UnsupportedInput, PixelError.
+    """
+    if path.name.lower().endswith(".gz"):
+        return None
+    (slope, inter), stored = _scaling(header, path.name), _stored(header, shape, path, mapped=True)
+
+    def plane(k: int) -> NDArray[np.float32]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            exact = stored[..., k] if slope is None else stored[..., k].astype(np.float64) * slope + inter
+            return np.asarray(exact, dtype=np.float32)
+
+    return plane
+
+
 def _finite(array: NDArray[np.float32], where: str, choice: Choice) -> tuple[NDArray[np.float32], dict[str, Any]]:
     good = np.isfinite(array)
     bad = array.size - int(np.count_nonzero(good))
@@ -123,8 +143,8 @@ def _scaling(header: Any, where: str) -> tuple[float | None, float]:
     return (None, 0.0) if (slope, inter) == (1.0, 0.0) else (slope, inter)
 
 
-def _stored(header: Any, shape: tuple[int, int, int], path: Path) -> NDArray[Any]:
-    """Voxels as stored, (I, J, K). Nothing is allocated for a file that is too short for them."""
+def _stored(header: Any, shape: tuple[int, int, int], path: Path, *, mapped: bool = False) -> NDArray[Any]:
+    """Voxels as stored, (I, J, K), read or mapped. Nothing is allocated for a file that is too short for them."""
     import nibabel as nib
 
     dtype, offset = _dtype(header, path.name), float(header["vox_offset"])
@@ -137,7 +157,9 @@ def _stored(header: Any, shape: tuple[int, int, int], path: Path) -> NDArray[Any
         raise PixelError(path.name, f"{size} bytes", f"{needed} unpacked", "the file is cut off")
     try:
         with nib.openers.Opener(str(path)) as file:
-            stored: NDArray[Any] = nib.volumeutils.array_from_file(shape, dtype, file.fobj, start, mmap=False)
+            stored: NDArray[Any] = nib.volumeutils.array_from_file(
+                shape, dtype, file.fobj, start, mmap="r" if mapped else False
+            )
             if packed:
                 _check_end(file)
     except _DAMAGE:
