@@ -8,6 +8,7 @@ from medldm.errors import RecipeError
 from medldm.model import Networks
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batches
+from medldm.training.layout import channels_last
 from medldm.training.scans import Scan
 from medldm.training.stages import AutoencoderStage, DenoiserStage, GapHeadStage, HeadStage, Stage
 
@@ -33,8 +34,11 @@ def stage_batches(
 
 
 def build_stage(name: str, networks: Networks, recipe: Recipe) -> Stage:
-    """The stage with everything else frozen."""
+    """The stage with everything else frozen, laid out in memory for a fast training."""
     networks.requires_grad_(True)
+    for part in (networks.autoencoder, networks.head, networks.super_head, networks.gap_head):
+        if part is not None:
+            channels_last(part, recipe.dims)
     if name == "autoencoder":
         return AutoencoderStage(networks, recipe.reconstruction)
     if name == "denoiser":
