@@ -214,7 +214,7 @@ def lineup(terms: Terms, batch_size: int, crop: int, threads: int) -> list[Conte
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer examples a step, fewer rounds, one thread")
-    parser.add_argument("--batch", type=int, default=None, help="examples a step (default: the tutorial's 13; quick: 2)")
+    parser.add_argument("--batch", type=int, default=None, help="examples a step (the tutorial's 13; quick: 2)")
     parser.add_argument("--rounds", type=int, default=None)
     given = parser.parse_args()
     batch = given.batch or (2 if given.quick else monai_loop.BATCH_SIZE)
