@@ -15,7 +15,10 @@ from medldm.errors import OutputError, RunError
 from medldm.geometry import Geometry
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.io.content import Contents
+from medldm.model import Networks
 from medldm.recipe import parse_recipe
+from medldm.training.kept_latents import KeptLatents
+from medldm.training.plan import build_stage, stage_batches
 from medldm.training.scans import load_scans
 from medldm.volume import Volume
 from tests.tiny import tiny_table
@@ -66,13 +69,13 @@ def test_scans_of_the_cache_are_those_that_were_read(data, tmp_path):
             assert torch.equal(one.organ, other.organ)
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-def test_a_training_ends_alike_with_the_cache_cold_warm_and_without(dims, tmp_path):
+@pytest.mark.parametrize(("dims", "precision"), [(2, "auto"), (3, "auto"), (2, "fp32")])
+def test_a_training_ends_alike_with_the_cache_cold_warm_and_without(dims, precision, tmp_path):
     folder, ending = tmp_path / "data", ".nii.gz"
     folder.mkdir()
     for seed in range(4):
         write_scan(folder / f"{seed}{ending}", seed, (32, 28, 1) if dims == 2 else (28, 26, 24))
-    table = tiny_table(dims)
+    table = tiny_table(dims) | {"precision": precision}
     without = medldm.train(table, data=folder, out=tmp_path / "without")
     cold = medldm.train(table, data=folder, out=tmp_path / "cold", cache=tmp_path / "cache")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.npy")}
@@ -306,3 +309,65 @@ def test_crops_come_from_scans_that_the_memory_could_not_hold(tmp_path):
         [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "cache")], capture_output=True, text=True
     )
     assert done.stdout.split("\n")[:2] == ["20", "no room"], done.stderr[-2000:]
+
+
+def code_of(seed=0, **changes):
+    torch.manual_seed(seed)
+    table = tiny_table(2)
+    code = Networks(parse_recipe(table | {"autoencoder": table["autoencoder"] | changes})).autoencoder
+    for parameter in code.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    return code.eval()
+
+
+@pytest.mark.parametrize("changes", [{}, {"learned_std": True}])
+@pytest.mark.parametrize("half", [False, True])
+@torch.no_grad()
+def test_kept_latents_are_mean_and_deviation_bit_for_bit(changes, half, tmp_path):
+    code, x = code_of(**changes), torch.rand(3, 1, 24, 16)
+    x = torch.cat([x, x.flip(2)])  # mirror images are images of their own
+    kept = KeptLatents(ArrayCache(tmp_path / "cache"), code)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        mean, std = KeptLatents(None, code).encode(x)
+        for _ in ("cold", "warm"):
+            found_mean, found_std = kept.encode(x)
+            assert torch.equal(found_mean, mean)
+            assert torch.equal(found_std, std)
+    if not half:  # and, to round-off, those of a batch
+        batch_mean, batch_std = code.encode(x)
+        torch.testing.assert_close(mean, batch_mean, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(std, batch_std.expand_as(std), rtol=1e-6, atol=1e-6)
+    assert len(entries(tmp_path / "cache")) == 12
+
+
+@torch.no_grad()
+def test_kept_latents_belong_to_weights_and_precision(tmp_path):
+    cache, x = ArrayCache(tmp_path / "cache"), torch.rand(1, 1, 24, 16)
+    for count, (seed, half) in enumerate([(0, False), (1, False), (1, True)], start=1):
+        code = code_of(seed)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            assert torch.equal(KeptLatents(cache, code).encode(x)[0], code.encode(x)[0])
+        assert len(entries(tmp_path / "cache")) == 2 * count
+
+
+def test_a_warm_stage_two_asks_the_autoencoder_of_crops_alone(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for seed in range(3):
+        write_scan(folder / f"{seed}.nii.gz", seed, (32, 28, 1))
+    recipe = parse_recipe(tiny_table(2) | {"validation_fraction": 0.0})
+    cache = ArrayCache(tmp_path / "cache")
+    scans = load_scans(recipe, folder, cache=cache)
+    batches = stage_batches(recipe, scans, "denoiser", recipe.stage_denoiser)
+    torch.manual_seed(0)
+    stage = build_stage("denoiser", Networks(recipe), recipe, cache)
+    steps = [stage.batch(batches, step) for step in range(40)]
+    cold = [float(stage(batch)["loss"].detach()) for batch in steps]
+    asked = []
+    encode = stage.autoencoder.encode
+    stage.autoencoder.encode = lambda x: asked.append(len(asked)) or encode(x)
+    warm = [float(stage(batch)["loss"].detach()) for batch in steps]
+    assert warm == cold
+    assert len(asked) == 2 * sum(batch.measurement is not None for batch in steps)  # the crop and what was measured
+    fresh = {tuple(batch.seeds.tolist()) for batch in steps}
+    assert len(fresh) == len(steps)  # each step draws noise of its own

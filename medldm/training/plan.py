@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medldm.errors import RecipeError
+from medldm.io.array_cache import ArrayCache
 from medldm.model import Networks
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batches
@@ -33,8 +34,8 @@ def stage_batches(
     )
 
 
-def build_stage(name: str, networks: Networks, recipe: Recipe) -> Stage:
-    """The stage with everything else frozen, laid out in memory for a fast training."""
+def build_stage(name: str, networks: Networks, recipe: Recipe, cache: ArrayCache | None = None) -> Stage:
+    """The stage with everything else frozen, laid out in memory for a fast training; `cache` keeps latents."""
     networks.requires_grad_(True)
     for part in (networks.autoencoder, networks.head, networks.super_head, networks.gap_head):
         if part is not None:
@@ -42,7 +43,7 @@ def build_stage(name: str, networks: Networks, recipe: Recipe) -> Stage:
     if name == "autoencoder":
         return AutoencoderStage(networks, recipe.reconstruction)
     if name == "denoiser":
-        return DenoiserStage(networks)
+        return DenoiserStage(networks, cache)
     if name == "gap_head":
         return GapHeadStage(networks)
     head = networks.head if name == "head" else networks.super_head

@@ -135,7 +135,7 @@ class _Training:
             self.recipe.checkpoint_seconds,
             self.note,
         )
-        batches, stage = self.batches(name, table), build_stage(name, self.networks, self.recipe)
+        batches, stage = self.batches(name, table), build_stage(name, self.networks, self.recipe, self.cache)
 
         def from_step(first: int) -> Iterator[tuple[int, Batch]]:
             make = functools.partial(stage.batch, batches)
@@ -188,6 +188,8 @@ class _Training:
 
     def finish(self, command: str) -> None:
         """Write the pack."""
+        if self.cache is not None:
+            self.cache.contents.save()
         if self.writer is not None:
             self.writer.close()
         if self.fabric.is_global_zero:
