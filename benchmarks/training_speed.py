@@ -6,7 +6,8 @@ Both programs train on crops of the same radiographs, as large and as many a ste
 every round, in processes of their own that stand still meanwhile. Medians over rounds; steps to warm up are left
 out. The other side is benchmarks/monai_loop.py. Ours is `medldm.training`'s own loop, with MONAI's network of the
 tutorial and with the default one. "fp32" rows are ours at the tutorial's precision; the bars are for each side as it
-comes, and the rows "bf16" for MONAI's loop, which does not offer it, say what of that is the precision's.
+comes, and the rows "bf16" for MONAI's loop, which does not offer it, say what of that is the precision's. The
+tutorial's batch of 13 takes about 20 GB; `--batch` makes it smaller on both sides.
 """
 
 from __future__ import annotations
@@ -218,13 +219,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=None)
     given = parser.parse_args()
     batch = given.batch or (2 if given.quick else monai_loop.BATCH_SIZE)
-    rounds, crop = given.rounds or (3 if given.quick else 7), monai_loop.CROP
+    rounds, crop = given.rounds or (3 if given.quick else 5), monai_loop.CROP
     console, rows, bars = Console(), [], []
     with tempfile.TemporaryDirectory() as name:
         data = choose_data(Path(name))
         for terms in (Terms(perceptual=False, adversary=False), Terms(perceptual=True, adversary=False)):
             for threads in (1,) if given.quick else (1, 2):
-                found = race(lineup(terms, batch, crop, threads), data, rounds, warm_up=2)
+                found = race(lineup(terms, batch, crop, threads), data, rounds, warm_up=1)
                 rows += found
                 losses = "L1, KL and perceptual" if terms.perceptual else "L1 and KL"
                 table = Table(title=f"{losses}, {threads} thread(s), {batch} crops of {crop} x {crop} a step")

@@ -59,7 +59,8 @@ def test_processes_draw_together_what_one_would_have_drawn(dims):
                 assert torch.equal(part.x, whole.x[rank::2])
                 assert torch.equal(part.seeds, whole.seeds[rank::2])
                 if whole.measurement is not None:
-                    for a, b in zip(part.measurement, whole.measurement, strict=True):
+                    assert part.measurement.gap is None
+                    for a, b in zip(part.measurement[:3], whole.measurement[:3], strict=True):
                         assert torch.equal(a, b[rank::2])
 
 
