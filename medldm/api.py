@@ -324,6 +324,7 @@ def train(
     device: str | None = None,
     workers: int = 0,
     strategy: Literal["ddp", "fsdp"] = "ddp",
+    cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Train a model by a recipe (TOML file or table) on the scans below `data`; the pack is left in `out`.
@@ -331,6 +332,9 @@ def train(
     start : name or folder of a model of the same networks, to go on from its weights (fine-tuning)
     strategy : of several processes (torchrun, SLURM): all weights in each, or divided among them
     workers : processes that draw the batches; the result does not depend on their number
+    cache : folder that keeps the scans as they are trained on, named by hashes of their content and of the recipe's
+        treatment: later starts do not read them again, and they may be larger than the memory. None: all scans are
+        read at each start and held in memory, and no copy of them is written.
     An interrupted training goes on from its last checkpoint. Raises RecipeError, InputError, ModelError,
     RunError, OutputError.
     """
@@ -356,21 +360,29 @@ def train(
         device=device,
         workers=workers,
         strategy=strategy,
+        cache=None if cache is None else Path(cache),
         progress=progress,
         command=command,
     )
 
 
 def estimate_training(
-    recipe: str | Path | Recipe, *, data: str | Path, device: str | None = None
+    recipe: str | Path | Recipe,
+    *,
+    data: str | Path,
+    device: str | None = None,
+    cache: str | Path | None = None,
 ) -> list[StageCost]:
-    """Time and memory that each stage of a training will take, by one batch of each; nothing is written.
+    """Time and memory that each stage of a training will take, by one batch of each.
+
+    Nothing is written, but for the scans into `cache` (see `train`).
 
     Raises RecipeError, InputError, ModelError.
     """
     from medldm.training.cost import estimate
 
-    return estimate(recipe if isinstance(recipe, Recipe) else load_recipe(recipe), data=Path(data), device=device)
+    checked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    return estimate(checked, data=Path(data), device=device, cache=None if cache is None else Path(cache))
 
 
 def write_report(path: str | Path, scan: Volume, restoration: Restoration) -> Path:

@@ -92,7 +92,15 @@ class PlainCodeTable(_Table):
     channels: int = Field(ge=1)
     widths: tuple[int, ...] = (32, 64, 64)
     num_res_blocks: int = 2
+    norm_groups: int = Field(16, ge=1)
+    middle_attention: bool = False
     quantizer: QuantizerTable | None = None
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> PlainCodeTable:
+        if any(width % self.norm_groups for width in self.widths):
+            raise ValueError("widths must be multiples of norm_groups")
+        return self
 
     def factors(self, dims: int) -> tuple[int, ...]:
         return (2 ** (len(self.widths) - 1),) * dims

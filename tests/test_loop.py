@@ -12,8 +12,10 @@ from medldm.model import Networks
 from medldm.nets.conditioning import Measurement
 from medldm.recipe import parse_recipe
 from medldm.training.batches import Batches
+from medldm.training.devices import start_fabric
 from medldm.training.draws import Draws
 from medldm.training.feed import feed
+from medldm.training.layout import rows_last
 from medldm.training.loop import Hooks, PartwiseGradients, run_stage
 from medldm.training.plan import build_stage
 from medldm.training.scans import Scan, load_scans
@@ -57,7 +59,8 @@ def test_processes_draw_together_what_one_would_have_drawn(dims):
                 assert torch.equal(part.x, whole.x[rank::2])
                 assert torch.equal(part.seeds, whole.seeds[rank::2])
                 if whole.measurement is not None:
-                    for a, b in zip(part.measurement, whole.measurement, strict=True):
+                    assert part.measurement.gap is None
+                    for a, b in zip(part.measurement[:3], whole.measurement[:3], strict=True):
                         assert torch.equal(a, b[rank::2])
 
 
@@ -209,3 +212,47 @@ def test_scans_are_named_without_a_word_about_the_patient(tmp_path):
     for scan in load_scans(parse_recipe(table | {"validation_fraction": 0.0}), tmp_path):
         assert "Miller" not in scan.name
         assert "Doe" not in scan.name
+
+
+def test_a_batch_reaches_the_stage_as_it_was_drawn():
+    """Half precision is for what the networks compute, not for the images that they are to reproduce."""
+    fabric, precision = start_fabric("cpu", "bf16")
+    assert precision == "bf16-mixed"
+    recipe = parse_recipe(tiny_table(2))
+    stage = build_stage("head", Networks(recipe), recipe)
+    seen = []
+    inner = stage.forward
+    stage.forward = lambda batch: seen.append((batch, torch.get_autocast_dtype("cpu"))) or inner(batch)
+    batches = batches_of(recipe, scans_of(recipe))
+    drawn = [(step, stage.batch(batches, step)) for step in range(2)]
+    table = batches.stage.model_copy(update={"steps": 2})
+    run_stage("head", fabric, stage, lambda _: drawn, str, table, hooks([]), precision, None)
+    for (batch, half), (_, wanted) in zip(seen, drawn, strict=True):
+        assert half == torch.bfloat16
+        assert torch.equal(batch.x, wanted.x)
+        assert torch.equal(batch.measurement.image, wanted.measurement.image)
+        assert torch.equal(batch.measurement.noise_std, wanted.measurement.noise_std)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", ["autoencoder", "head"])
+def test_weights_with_channels_last_learn_the_same(name, dims):
+    recipe = parse_recipe(tiny_table(dims))
+    scans = scans_of(recipe)
+
+    def gradients(last):
+        torch.manual_seed(0)
+        networks = Networks(recipe)
+        for parameter in networks.parameters():
+            parameter.data += 0.02 * torch.randn(parameter.shape)
+        stage = build_stage(name, networks, recipe)
+        form = torch.channels_last if dims == 2 else torch.channels_last_3d
+        wide = [p for p in stage.trained.parameters() if p.ndim == 2 + dims and min(p.shape[:3]) > 1]
+        assert all(p.is_contiguous(memory_format=form) and not p.is_contiguous() for p in wide)
+        if not last:
+            rows_last(stage)
+        stage(stage.batch(batches_of(recipe, scans), 0))["loss"].backward()
+        return torch.cat([p.grad.flatten() for p in stage.trained.parameters()])
+
+    plain = gradients(False)
+    torch.testing.assert_close(gradients(True), plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))

@@ -31,6 +31,14 @@ Strategy = Annotated[
 Estimate = Annotated[
     bool, typer.Option("--estimate", help="Only say how long each stage will take and what memory it needs.")
 ]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Folder to keep the scans in as they are trained on (hashes for names): they are read once, and may be "
+        "larger than the memory. Without it they are read at each start and no copy of them is written.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")]
 
 
@@ -52,6 +60,7 @@ def train(
     device: o.Device = None,
     workers: Workers = 0,
     strategy: Strategy = "ddp",
+    cache: Cache = None,
     estimate: Estimate = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -70,7 +79,7 @@ def train(
     from medldm import api
 
     if estimate or not quiet:
-        _print_costs(api.estimate_training(recipe, data=data, device=device))
+        _print_costs(api.estimate_training(recipe, data=data, device=device, cache=cache))
     if estimate:
         return
     with Progress(quiet=quiet) as progress:
@@ -83,6 +92,7 @@ def train(
             device=device,
             workers=workers,
             strategy=strategy,
+            cache=cache,
             progress=progress,
         )
     if not quiet:

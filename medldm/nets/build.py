@@ -34,6 +34,8 @@ def build_autoencoder(recipe: CodeRecipe) -> Autoencoder:
         channels=table.channels,
         widths=table.widths,
         num_res_blocks=table.num_res_blocks,
+        norm_groups=table.norm_groups,
+        middle_attention=table.middle_attention,
         quantizer=quantizer,
     )
 

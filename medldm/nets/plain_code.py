@@ -1,7 +1,7 @@
 """MONAI's convolutional autoencoder behind our interface: the option beside the linear start.
 
 It begins from random weights and has group norms, so a tile's latents are not those of the whole; attention is
-off. docs/decisions/0001-autoencoder.md compares both.
+off unless asked for. docs/decisions/0001-autoencoder.md compares both.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from torch import Tensor
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.quantizers import Quantizer
 
-NORM_GROUPS = 16
-
 
 class PlainCode(Autoencoder):
-    """`monai.networks.nets.AutoencoderKL` without attention.
+    """`monai.networks.nets.AutoencoderKL`, with no attention at its levels.
 
-    widths : a level each, multiples of 16; each level but the last halves the resolution
+    widths : a level each, multiples of `norm_groups`; each level but the last halves the resolution
+    middle_attention : at the lowest resolution, over the whole image, as MONAI's tutorials have it
     """
 
     def __init__(
@@ -30,6 +29,8 @@ class PlainCode(Autoencoder):
         channels: int,
         widths: Sequence[int] = (32, 64, 64),
         num_res_blocks: int = 2,
+        norm_groups: int = 16,
+        middle_attention: bool = False,
         quantizer: Quantizer | None = None,
     ) -> None:
         factor = (2 ** (len(widths) - 1),) * dims
@@ -42,9 +43,9 @@ class PlainCode(Autoencoder):
             channels=tuple(widths),
             attention_levels=(False,) * len(widths),
             latent_channels=channels,
-            norm_num_groups=NORM_GROUPS,
-            with_encoder_nonlocal_attn=False,
-            with_decoder_nonlocal_attn=False,
+            norm_num_groups=norm_groups,
+            with_encoder_nonlocal_attn=middle_attention,
+            with_decoder_nonlocal_attn=middle_attention,
         )
 
     @property

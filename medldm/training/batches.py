@@ -7,6 +7,7 @@ loaders to save; and processes that share a batch draw together what one process
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -77,9 +78,10 @@ class Batches:
         self.rank, self.world = rank, world
         self.noise = noise_model(recipe.degradation.noise)
         sources = [scan.source for scan in scans]
-        weights = np.array([s.weight / sources.count(s) for s in sources])
+        counts = Counter(sources)
+        weights = np.array([s.weight / counts[s] for s in sources])
         self.weights = weights / weights.sum()
-        self.synthesis = [number for number, scan in enumerate(scans) if scan.source.synthesis]
+        self.synthesis = [number for number, source in enumerate(sources) if source.synthesis]
         axis = 0 if recipe.dims == 2 else next(a for a, c in enumerate(recipe.axcodes or "RAS") if c in "LR")
         self.left_right = axis
         self.flip_axes = tuple(range(recipe.dims)) if all_flips else (axis,)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medldm.io.array_cache import ArrayCache
 from medldm.model import Networks
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch
@@ -65,13 +66,16 @@ def _cost(name: str, stage: Stage, batch: Batch, table: StageTable) -> StageCost
     return StageCost(name, table.steps, seconds[-1], activations + weights + learning * ADAM_BYTES)
 
 
-def estimate(recipe: Recipe, *, data: Path, device: str | None = None) -> list[StageCost]:
+def estimate(
+    recipe: Recipe, *, data: Path, device: str | None = None, cache: Path | None = None
+) -> list[StageCost]:
     """Time and memory of each stage that has steps, beside the scans themselves.
 
-    One batch of each stage is computed; nothing is written. Raises what reading the scans raises.
+    One batch of each stage is computed; nothing is written but the scans, where a training has a `cache` for them.
+    Raises what reading the scans raises.
     """
     fabric, _ = start_fabric(device, recipe.precision)
-    scans = load_scans(recipe, data)
+    scans = load_scans(recipe, data, cache=None if cache is None else ArrayCache(cache))
     networks = Networks(recipe).to(fabric.device)
     costs = []
     for name in STAGES:

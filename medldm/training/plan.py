@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medldm.errors import RecipeError
+from medldm.io.array_cache import ArrayCache
 from medldm.model import Networks
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batches
+from medldm.training.layout import channels_last
 from medldm.training.scans import Scan
 from medldm.training.stages import AutoencoderStage, DenoiserStage, GapHeadStage, HeadStage, Stage
 
@@ -32,13 +34,16 @@ def stage_batches(
     )
 
 
-def build_stage(name: str, networks: Networks, recipe: Recipe) -> Stage:
-    """The stage with everything else frozen."""
+def build_stage(name: str, networks: Networks, recipe: Recipe, cache: ArrayCache | None = None) -> Stage:
+    """The stage with everything else frozen, laid out in memory for a fast training; `cache` keeps latents."""
     networks.requires_grad_(True)
+    for part in (networks.autoencoder, networks.head, networks.super_head, networks.gap_head):
+        if part is not None:
+            channels_last(part, recipe.dims)
     if name == "autoencoder":
         return AutoencoderStage(networks, recipe.reconstruction)
     if name == "denoiser":
-        return DenoiserStage(networks)
+        return DenoiserStage(networks, cache)
     if name == "gap_head":
         return GapHeadStage(networks)
     head = networks.head if name == "head" else networks.super_head

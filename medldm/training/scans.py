@@ -1,20 +1,26 @@
-"""The scans of a training: read, turned, scaled to the model's range."""
+"""The scans of a training: read, turned, scaled to the model's range; in memory, or mapped from a cache on disk."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medldm.errors import EmptyInput, InputError
+from medldm.errors import EmptyInput, InputError, RunError
 from medldm.intensity import Intensity
 from medldm.io import read
+from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.manifest import Row, load_manifest, rows_of_folder, split_rows
 from medldm.recipe import CodeRecipe, Recipe, Source
 from medldm.volume import Volume
+
+READING = 1  # to be raised when readers or scaling give other voxels from the same file
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
     return train if part == "train" else validation
 
 
-def _load(row: Row, recipe: Recipe, source: Source, name: str) -> Scan:
+def _load(row: Row, recipe: CodeRecipe, source: Source, name: str) -> Scan:
     volume = read(row.path, row.series or None, select=row.select)
     if recipe.dims == 3 and recipe.axcodes:
         volume = volume.reorient(recipe.axcodes)
@@ -73,17 +79,97 @@ def _load(row: Row, recipe: Recipe, source: Source, name: str) -> Scan:
     return Scan(scaled(volume, recipe), organ, source, name)
 
 
-def load_scans(recipe: Recipe, data: Path, *, part: str = "train") -> list[Scan]:
+def load_scans(
+    recipe: Recipe, data: Path, *, part: str = "train", cache: ArrayCache | None = None
+) -> Sequence[Scan]:
     """Read the scans of every source to train on, or (`part`) "validation".
 
     A table with the split "validation" says which those are; else they are drawn from the split "train", by patient.
-    Raises InputError where a table or file is missing, or nothing is left.
+    With a cache they stay on disk, and those that it holds already are not read again; the voxels are the same.
+    Raises InputError where a table or file is missing, or nothing is left; OutputError where the cache cannot grow.
     """
     scans: list[Scan] = []
+    entries: list[Entry] = []
     for source in recipe.sources:
         for number, row in enumerate(_rows(recipe, source, data, part), start=1):
             name = f"scan {number} of {source.folder} (patient {row.patient_hash})"
-            scans.append(_load(row, recipe, source, name))
-    if not scans and part == "train":
+            if cache is None:
+                scans.append(_load(row, recipe, source, name))
+            else:
+                entries.append(_entry(row, recipe, source, name, cache))
+    if not (scans or entries) and part == "train":
         raise EmptyInput(data.name, "no training scans", "scans of the split 'train'", "check the recipe's sources")
-    return scans
+    if cache is None:
+        return scans
+    cache.contents.save()
+    return CachedScans(cache, entries)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a scan lies in a cache: the keys of its arrays."""
+
+    image: str
+    organ: str | None
+    source: Source
+    name: str
+
+
+class CachedScans(Sequence[Scan]):
+    """Scans as memory maps, each opened when it is asked for: of all of them, memory holds what is in use.
+
+    No file stays open, so there may be more scans than a process may open files. Raises RunError where an entry has
+    gone or was cut short meanwhile.
+    """
+
+    def __init__(self, cache: ArrayCache, entries: Sequence[Entry]) -> None:
+        self.cache, self.entries = cache, entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Scan: ...
+    @overload
+    def __getitem__(self, index: slice) -> CachedScans: ...
+    def __getitem__(self, index: int | slice) -> Scan | CachedScans:
+        if isinstance(index, slice):
+            return CachedScans(self.cache, self.entries[index])
+        entry = self.entries[index]
+        organ = None if entry.organ is None else self._map(entry.organ)
+        return Scan(self._map(entry.image), organ, entry.source, entry.name)
+
+    def _map(self, key: str) -> Tensor:
+        array = self.cache.open(key)
+        if array is None:
+            do = "start again: it will be written anew"
+            raise RunError(str(self.cache.folder), "an entry that has gone, or is damaged", "a cache left alone", do)
+        return torch.from_numpy(array)
+
+
+def _entry(row: Row, recipe: CodeRecipe, source: Source, name: str, cache: ArrayCache) -> Entry:
+    """A scan's place in the cache, where it is put if need be. Raises InputError, OutputError."""
+    content = _content(row, cache)
+    made = {
+        "content": content,
+        "reading": [READING, version("medldm"), row.series, row.select],
+        "recipe": recipe.model_dump(mode="json", include={"dims", "axcodes", "intensity"}),
+    }
+    image = cache_key({**made, "part": "image"})
+    organ = cache_key({**made, "part": "organ"}) if row.mask is not None else None
+    if not all(cache.holds(key) for key in (image, organ) if key is not None):
+        scan = _load(row, recipe, source, name)
+        if _content(row, cache) != content:
+            raise InputError(row.path.name, "a scan that was changed while it was read", "a data set left alone")
+        cache.put(image, scan.image.numpy())
+        if organ is not None and scan.organ is not None:
+            cache.put(organ, scan.organ.numpy())
+    return Entry(image, organ, source, name)
+
+
+def _content(row: Row, cache: ArrayCache) -> list[str]:
+    """Hashes of the files that a scan is made of. Raises InputError."""
+    try:
+        return [cache.contents.of(path) for path in (row.path, row.mask) if path is not None]
+    except OSError as failure:
+        raise InputError(row.path.name, failure.strerror or "unreadable", "a file that can be read") from None

@@ -10,9 +10,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from medldm.training.layout import rows_last
+
 
 def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Divide the weights of a stage over the data-parallel processes; they are gathered for each forward."""
+    rows_last(module)
     fully_shard(module, mesh=mesh["data_parallel"])
     return module
 

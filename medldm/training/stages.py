@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from medldm.diffusion.schedule import SIGMA_MAX, SIGMA_MIN, level_of
+from medldm.io.array_cache import ArrayCache
 from medldm.model import Networks
 from medldm.nets.conditioning import Measurement
 from medldm.nets.head import MeasurementHead
 from medldm.recipe import ReconstructionTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.draws import Draws
+from medldm.training.kept_latents import KeptLatents
 from medldm.training.losses import PerceptualDistance, lost_gradient, spectral_distance
 
 MEAN_SHARE = 0.4
@@ -110,11 +112,15 @@ class DenoiserStage(Stage):
     weighted by its deviation in the image.
 
     A share of the examples asks for the posterior mean: nothing of the image in x_t, which is 0.
+
+    cache : keeps the latents of the whole images, which come again and again; a crop of a restoration batch, of
+        random place, size and gain, and with it its measurement, never comes twice, so keeping it would be waste
     """
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, cache: ArrayCache | None = None) -> None:
         super().__init__(networks.denoiser)
         self.autoencoder = networks.autoencoder.requires_grad_(False)
+        self.whole_images = KeptLatents(cache, networks.autoencoder)
 
     def batch(self, batches: Batches, step: int) -> Batch:
         if step % SYNTHESIS_EVERY == SYNTHESIS_EVERY - 1 and batches.synthesis:
@@ -124,7 +130,8 @@ class DenoiserStage(Stage):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         draws = Draws(batch.seeds)
         with torch.no_grad():
-            mean, std = self.autoencoder.encode(batch.x)
+            encoder = self.whole_images if batch.measurement is None else self.autoencoder
+            mean, std = encoder.encode(batch.x)
             z = mean + std * draws.normal(mean.shape[1:])
             cond = None if batch.measurement is None else batch.measurement.to_latent_condition(self.autoencoder)
         sigma = _log_normal_sigmas(draws)

@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from medldm.diffusion.schedule import SIGMA_MAX, level_of
 from medldm.errors import ModelError
+from medldm.io.array_cache import ArrayCache
 from medldm.model import Model, Networks, load_model
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch, Batches
@@ -70,7 +71,7 @@ class _Training:
     """One training: its networks, its data, its folder, and what has been done."""
 
     def __init__(
-        self, recipe: Recipe, fabric: Fabric, precision: str, *, data: Path, out: Path, workers: int
+        self, recipe: Recipe, fabric: Fabric, precision: str, *, data: Path, out: Path, workers: int, cache: Path | None
     ) -> None:
         self.recipe, self.fabric, self.precision = recipe, fabric, precision
         self.out, self.workers = out, workers
@@ -78,8 +79,10 @@ class _Training:
         torch.manual_seed(recipe.seed)
         self.networks = Networks(recipe)
         self.done: dict[str, Any] = {"seconds": {}, "losses": {}}
-        self.scans = load_scans(recipe, data)
-        self.held_out = load_scans(recipe, data, part="validation") or self.scans
+        with contextlib.nullcontext() if cache is None else fabric.rank_zero_first(local=True):  # one fills the cache
+            self.cache = None if cache is None else ArrayCache(cache)
+            self.scans = load_scans(recipe, data, cache=self.cache)
+            self.held_out = load_scans(recipe, data, part="validation", cache=self.cache) or self.scans
         self.writer: SummaryWriter | None = None
         self.state: dict[str, Any] | None = None
 
@@ -132,7 +135,7 @@ class _Training:
             self.recipe.checkpoint_seconds,
             self.note,
         )
-        batches, stage = self.batches(name, table), build_stage(name, self.networks, self.recipe)
+        batches, stage = self.batches(name, table), build_stage(name, self.networks, self.recipe, self.cache)
 
         def from_step(first: int) -> Iterator[tuple[int, Batch]]:
             make = functools.partial(stage.batch, batches)
@@ -185,6 +188,8 @@ class _Training:
 
     def finish(self, command: str) -> None:
         """Write the pack."""
+        if self.cache is not None:
+            self.cache.contents.save()
         if self.writer is not None:
             self.writer.close()
         if self.fabric.is_global_zero:
@@ -207,12 +212,15 @@ def train(
     device: str | None = None,
     workers: int = 0,
     strategy: str = "ddp",
+    cache: Path | None = None,
     progress: Progress | None = None,
     command: str = "",
 ) -> Model:
     """Train every stage of `recipe` on the scans below `data`; the pack is written to `out`.
 
     With `start`, a model of the same networks, its weights are gone on from instead of the linear code.
+
+    With `cache`, a folder, the scans are kept there as they are trained on, and mapped into memory from there.
 
     A checkpoint is kept in `out` and, with `resume`, gone on from; `workers` processes draw the batches. Several
     processes (torchrun, SLURM) share each batch through Lightning Fabric. Raises InputError for data that cannot
@@ -221,7 +229,7 @@ def train(
     with written_to(out):
         fabric, precision = start_fabric(device, recipe.precision, strategy)
         with sole_training(out) if fabric.is_global_zero else contextlib.nullcontext():
-            this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers)
+            this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers, cache=cache)
             this.begin(start, resume=resume)
             this.run_stages(progress)
             this.finish(command)
