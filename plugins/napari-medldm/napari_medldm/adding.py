@@ -1,0 +1,37 @@
+"""Layers added while something is being computed: each in a turn of the event loop of its own, painted in the next.
+
+napari makes a layer's drawing, controls and row in one go, which takes a tenth of a second, and painting the window
+under software OpenGL about as long again. One after the other, with the loop running in between, they are not felt.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QWidget
+
+TURN_MS = 30  # other events come first
+
+
+def add_layer(viewer: Any, widget: QWidget, data: Any, attributes: dict[str, Any]) -> Any:
+    """An image layer of `data`, painted a moment later. What is selected stays selected.
+
+    widget : any in the window of the viewer
+    """
+    window, selection = widget.window(), viewer.layers.selection
+    window.setUpdatesEnabled(False)
+    turn = QTimer(window)  # gone with the window
+    turn.setSingleShot(True)
+    turn.timeout.connect(lambda: window.setUpdatesEnabled(True))
+    turn.timeout.connect(turn.deleteLater)
+    turn.start(TURN_MS)
+    before = selection.active
+    with ExitStack() as stack:
+        if before is not None:  # to select the new layer would lay out and paint its controls
+            stack.enter_context(selection.events.blocker())
+        layer = viewer.add_image(data, **attributes)
+        if before is not None:
+            selection.active = before
+    return layer
