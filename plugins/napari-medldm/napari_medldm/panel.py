@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxL
 import medldm
 from medldm import Volume
 from napari_medldm.adding import add_layer
+from napari_medldm.contexts import guard_canvases
 from napari_medldm.cost import Cost
 from napari_medldm.form import RestoreForm
 from napari_medldm.jobs import Job, Workshop
@@ -35,6 +36,7 @@ class RestorePanel(QWidget):
         self.viewer, self.job, self.workshop = viewer, None, Workshop()
         self.cost, self.live = Cost(), None
         keep_marked(viewer)
+        guard_canvases()
         self.form, self.judge = RestoreForm(), JudgeBox(viewer)
         self.view = ViewBox(viewer, self.source)
         self._build()
