@@ -13,7 +13,7 @@ from napari.qt import QtViewer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
-from napari_medldm.adding import TURN_MS
+from napari_medldm.adding import TURN_MS, without_collecting
 from napari_medldm.compare import PLANES, show_plane
 from napari_medldm.contexts import guard_canvases
 from napari_medldm.mark import keep_marked, update_mark
@@ -145,8 +145,9 @@ class OrthogonalViews(QWidget):
                 layers.move(layers.index(copy), index)
 
     def _copy(self, layer: Layer, model: ViewerModel) -> Layer:
-        copy = Layer.create(*layer.as_layer_data_tuple())
-        model.layers.append(copy)
+        with without_collecting():
+            copy = Layer.create(*layer.as_layer_data_tuple())
+            model.layers.append(copy)
         for name in _FOLLOWED:
             self._listen(getattr(layer.events, name), partial(_follow, layer, copy, name, model))
         return copy
