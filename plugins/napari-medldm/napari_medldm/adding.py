@@ -17,6 +17,21 @@ from qtpy.QtWidgets import QWidget
 TURN_MS = 30  # other events come first
 
 
+class _PaintLater(QTimer):
+    """Nothing of a window is painted for a turn; gone with the window, if that goes first."""
+
+    def __init__(self, window: QWidget) -> None:
+        super().__init__(window)
+        window.setUpdatesEnabled(False)
+        self.setSingleShot(True)
+        self.timeout.connect(self._paint)
+        self.start(TURN_MS)
+
+    def _paint(self) -> None:
+        self.parent().setUpdatesEnabled(True)
+        self.deleteLater()
+
+
 @contextmanager
 def without_collecting() -> Iterator[None]:
     """Keep Python's full garbage collection, of 0.1 s in a process as large as napari's, for another turn."""
@@ -32,13 +47,8 @@ def add_layer(viewer: Any, widget: QWidget, data: Any, attributes: dict[str, Any
 
     widget : any in the window of the viewer
     """
-    window, selection = widget.window(), viewer.layers.selection
-    window.setUpdatesEnabled(False)
-    turn = QTimer(window)  # gone with the window
-    turn.setSingleShot(True)
-    turn.timeout.connect(lambda: window.setUpdatesEnabled(True))
-    turn.timeout.connect(turn.deleteLater)
-    turn.start(TURN_MS)
+    selection = viewer.layers.selection
+    _PaintLater(widget.window())
     before = selection.active
     with ExitStack() as stack:
         if before is not None:  # to select the new layer would lay out and paint its controls
