@@ -70,7 +70,7 @@ def test_a_marker_is_under_the_crosshair_in_every_plane(viewer, views, copied):
             (lines,) = (each for each in model.layers if each.name == CROSSHAIR)
             np.testing.assert_allclose(lines.data[0, 0, PLANES[plane][2]], model.dims.point[PLANES[plane][2]])
             np.testing.assert_allclose(lines.data[1, 0, PLANES[plane][1]], model.dims.point[PLANES[plane][1]])
-        viewer.layers.clear()
+        viewer.layers.clear()  # and the next layer comes at once: without contexts.py the process dies here
         assert not any(images(model) for model in views.models.values())
 
 
