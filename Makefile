@@ -7,7 +7,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 SCAN ?=
 OUT ?= demo-output
 
-.PHONY: install test lint demo bench clean
+.PHONY: install test test-pyside lint demo bench clean
 
 install: $(STAMP)
 
@@ -22,7 +22,12 @@ $(STAMP): pyproject.toml constraints.txt $(PLUGINS)
 test: $(STAMP)
 	@.ci/install-orthanc
 	@.ci/install-display
-	QT_API=pyqt6 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	QT_API=pyqt6 PYTEST_QT_API=pyqt6 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# the window's tests with the other binding; make test runs them with PyQt6
+test-pyside: $(STAMP)
+	@.ci/install-display
+	QT_API=pyside6 PYTEST_QT_API=pyside6 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal plugins/napari-medldm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

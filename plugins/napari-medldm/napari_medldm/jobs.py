@@ -15,6 +15,8 @@ from medldm import Restoration, Volume
 from napari_medldm.request import Request
 from napari_medldm.worker import receive, send
 
+PIPE_BYTES = 1 << 20  # fewer turns for a scan than with the system's 64 KiB
+
 
 class Workshop:
     """The process that computes, started when first needed and kept, with its model, until `close`."""
@@ -25,7 +27,9 @@ class Workshop:
     def process(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             command = [sys.executable, "-m", "napari_medldm.worker"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=PIPE_BYTES
+            )
         return self._process
 
     def close(self) -> None:

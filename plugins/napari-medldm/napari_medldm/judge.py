@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from napari.qt.threading import thread_worker
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QFileDialog,
@@ -21,12 +22,13 @@ from qtpy.QtWidgets import (
 )
 
 import medldm
+from napari_medldm.adding import add_layer
 from napari_medldm.compare import Comparison, residual_style, uncertainty_style
 from napari_medldm.layers import derived_layer, volume_of
 from napari_medldm.request import Request
 
 KEYS = {"side by side": "F5", "wipe": "F6", "blink": "F7", "residual": "F8", "uncertainty": "F9"}
-LAYER_MS = 60
+LAYER_MS = 100  # between two layers, so that the window is painted
 
 
 class Done(NamedTuple):
@@ -91,27 +93,29 @@ class JudgeBox(QGroupBox):
         """
         volume, mask, request, result = run
         report = result.report | {"request": request.to_dict()}
-        plans = (
-            (result.residual, "residual", residual_style),
-            (result.uncertainty, "uncertainty", uncertainty_style),
-        )
         layers = [source, layer]
 
-        def add_next() -> None:
-            """One layer at a time, and the window is drawn in between: each takes about a tenth of a second."""
+        def look() -> tuple[tuple[Any, str, dict[str, Any]], ...]:
+            """In a thread: medians of a large scan take their time."""
+            return (
+                (result.residual, "residual", residual_style(result.residual)),
+                (result.uncertainty, "uncertainty", uncertainty_style(result.uncertainty)),
+            )
+
+        def add_next(plans: Any) -> None:
             if any(each not in self.viewer.layers for each in layers):
                 return
-            each, role, look = plans[len(layers) - 2]
-            data, attributes, _ = derived_layer(each, role, source, report, visible=False, **look(each))
-            layers.append(self.viewer.add_image(data, **attributes))
+            each, role, style = plans[len(layers) - 2]
+            data, attributes, _ = derived_layer(each, role, source, report, visible=False, **style)
+            layers.append(add_layer(self.viewer, self, data, attributes))
             if len(layers) < 2 + len(plans):
-                QTimer.singleShot(LAYER_MS, add_next)
+                QTimer.singleShot(LAYER_MS, partial(add_next, plans))
                 return
             self.close_comparisons()
             self.done.append(Done(Comparison(self.viewer, *layers), volume, mask, request, result))
             then()
 
-        QTimer.singleShot(LAYER_MS, add_next)
+        thread_worker(look, connect={"returned": add_next})()
 
     def last(self) -> Comparison | None:
         """The last restoration whose layers are still there."""

@@ -31,8 +31,8 @@ def keep_marked(viewer: Any) -> None:
     """Update the mark whenever layers come, go, or change their visibility; once a viewer is enough.
 
     The mark is always drawn, and transparent where nothing is to be marked. Its letters become textures when
-    it is drawn first; if that happened while layers come and go, drawing under software OpenGL would take a
-    quarter of a second, and now and then crash.
+    it is drawn first; if that happened when a preview comes, software OpenGL would hold the window for a quarter of
+    a second.
     """
     if KEY in viewer.canvas.overlays:
         return

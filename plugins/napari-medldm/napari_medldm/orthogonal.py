@@ -10,9 +10,12 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Vectors
 from napari.qt import QtViewer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
+from napari_medldm.adding import TURN_MS, without_collecting
 from napari_medldm.compare import PLANES, show_plane
+from napari_medldm.contexts import guard_canvases
 from napari_medldm.mark import keep_marked, update_mark
 
 CROSSHAIR = "crosshair"
@@ -21,7 +24,11 @@ _FOLLOWED += ("scale", "translate", "data")
 
 
 class OrthogonalViews(QWidget):
-    """Three more views of the images in `viewer`. A click moves the crosshair, in the main canvas too."""
+    """Three more views of the images in `viewer`. A click moves the crosshair, in the main canvas too.
+
+    They follow the viewer between `link` and `unlink`; one set serves for as long as the window is open, as
+    drivers keep some of the memory of a canvas that is gone.
+    """
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -30,6 +37,9 @@ class OrthogonalViews(QWidget):
         self._copies: dict[str, list[tuple[Layer, Layer]]] = {plane: [] for plane in PLANES}
         self._connections: list[tuple[Any, Callable[..., None]]] = []
         self._moving = False
+        self._adding = QTimer(self)
+        self._adding.setInterval(TURN_MS)
+        self._adding.timeout.connect(self._add_next)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
@@ -42,13 +52,8 @@ class OrthogonalViews(QWidget):
             canvas.dims.hide()
             layout.addWidget(canvas)
             self.canvases.append(canvas)
-            self._listen(model.dims.events.point, partial(self._moved, model))
             model.mouse_drag_callbacks.append(self._clicked)
-        viewer.mouse_drag_callbacks.append(self._clicked)
-        self._listen(viewer.dims.events.point, partial(self._moved, viewer))
-        for event in (viewer.layers.events.inserted, viewer.layers.events.removed, viewer.layers.events.reordered):
-            self._listen(event, self._update_layers)
-        self._update_layers()
+        guard_canvases()
 
     def point(self) -> tuple[float, ...]:
         """The crosshair, mm in napari's world (inferior, posterior, left)."""
@@ -59,49 +64,90 @@ class OrthogonalViews(QWidget):
         for model in (self.viewer, *(self.models.values() if self.canvases else ())):
             model.reset_view()
 
-    def close_views(self) -> None:
-        """Cut all links and free the canvases; safe to call again."""
+    def link(self) -> None:
+        """Show the viewer's images and follow them; safe to call again."""
+        if self._connections:
+            return
+        for origin in (self.viewer, *self.models.values()):
+            self._listen(origin.dims.events.point, partial(self._moved, origin))
+        events = self.viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            self._listen(event, self._update_layers)
+        self.viewer.mouse_drag_callbacks.append(self._clicked)
+        self._update_layers()
+
+    def unlink(self) -> None:
+        """Cut all links and let go of the voxels; safe to call again."""
+        self._adding.stop()
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         self._connections.clear()
         if self._clicked in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
+        for plane, model in self.models.items():
+            self._copies[plane].clear()
+            model.layers.clear()
+
+    def close_views(self) -> None:
+        """Free the canvases for good; safe to call again."""
+        self.unlink()
         for canvas in self.canvases:
             canvas.close()
             canvas.setParent(None)  # PySide6 would keep it for as long as its parent
             canvas.deleteLater()
         self.canvases.clear()
-        for plane, model in self.models.items():
-            self._copies[plane].clear()
-            model.layers.clear()
 
     def _listen(self, emitter: Any, callback: Callable[..., None]) -> None:
         emitter.connect(callback)
         self._connections.append((emitter, callback))
 
+    def _forget(self, layer: Layer) -> None:
+        """Hold nothing of a layer that is gone."""
+        for emitter, callback in [each for each in self._connections if each[0].source is layer]:
+            emitter.disconnect(callback)
+        self._connections = [each for each in self._connections if each[0].source is not layer]
+
     # --- layers ---
 
     def _update_layers(self, event: Any = None) -> None:
-        wanted = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+        """Drop the copies of what is gone; those of what is new come in turns of the event loop, one by one."""
         for plane, model in self.models.items():
-            first = not self._copies[plane]
-            kept = {id(layer): copy for layer, copy in self._copies[plane] if layer in wanted}
-            pairs = [(layer, kept.get(id(layer)) or self._copy(layer, model)) for layer in wanted]
-            for _, copy in self._copies[plane]:
-                if all(copy is not each for _, each in pairs):
+            kept = []
+            for layer, copy in self._copies[plane]:
+                if layer in self.viewer.layers:
+                    kept.append((layer, copy))
+                else:
+                    self._forget(layer)
                     model.layers.remove(copy)
-            for index, (_, copy) in enumerate(pairs):
-                now = model.layers.index(copy)
-                if now != index:
-                    model.layers.move(now, index)
-            self._copies[plane] = pairs
-            if first and pairs:
-                show_plane(model, plane)
+            self._copies[plane] = kept
+            self._sort(plane)
+        self._adding.start()
         self._moved(self.viewer)
 
+    def _add_next(self) -> None:
+        for layer in [each for each in self.viewer.layers if isinstance(each, Image)]:
+            for plane, model in self.models.items():
+                if all(layer is not each for each, _ in self._copies[plane]):
+                    self._copies[plane].append((layer, self._copy(layer, model)))
+                    self._sort(plane)
+                    if len(self._copies[plane]) == 1:
+                        show_plane(model, plane)
+                    self._moved(self.viewer)
+                    return
+        self._adding.stop()
+
+    def _sort(self, plane: str) -> None:
+        """The order of the viewer, in the copies, too."""
+        layers = self.models[plane].layers
+        self._copies[plane].sort(key=lambda pair: self.viewer.layers.index(pair[0]))
+        for index, (_, copy) in enumerate(self._copies[plane]):
+            if layers.index(copy) != index:
+                layers.move(layers.index(copy), index)
+
     def _copy(self, layer: Layer, model: ViewerModel) -> Layer:
-        copy = Layer.create(*layer.as_layer_data_tuple())
-        model.layers.append(copy)
+        with without_collecting():
+            copy = Layer.create(*layer.as_layer_data_tuple())
+            model.layers.append(copy)
         for name in _FOLLOWED:
             self._listen(getattr(layer.events, name), partial(_follow, layer, copy, name, model))
         return copy

@@ -6,10 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 import medldm
 from medldm import Volume
+from napari_medldm.adding import add_layer
+from napari_medldm.contexts import guard_canvases
 from napari_medldm.cost import Cost
 from napari_medldm.form import RestoreForm
 from napari_medldm.jobs import Job, Workshop
@@ -18,6 +20,7 @@ from napari_medldm.layers import Entry, entry_of, layer_data, volume_of
 from napari_medldm.live import Live
 from napari_medldm.mark import keep_marked
 from napari_medldm.orientation import display_of
+from napari_medldm.progress import Progress
 from napari_medldm.request import CONTEXT, Request, region_of_slice
 from napari_medldm.viewing import ViewBox
 
@@ -33,6 +36,7 @@ class RestorePanel(QWidget):
         self.viewer, self.job, self.workshop = viewer, None, Workshop()
         self.cost, self.live = Cost(), None
         keep_marked(viewer)
+        guard_canvases()
         self.form, self.judge = RestoreForm(), JudgeBox(viewer)
         self.view = ViewBox(viewer, self.source)
         self._build()
@@ -47,7 +51,7 @@ class RestorePanel(QWidget):
         self.stop.setEnabled(False)
         self.undo.setToolTip("Remove the layers of the last restoration.")
         self.again.setToolTip("Repeat the last restoration with its own settings, region and seed.")
-        self.progress, self.advice, self.message = QProgressBar(), QLabel(), QLabel()
+        self.progress, self.advice, self.message = Progress(), QLabel(), QLabel()
         for label in (self.advice, self.message):
             label.setWordWrap(True)
         buttons = QHBoxLayout()
@@ -144,7 +148,7 @@ class RestorePanel(QWidget):
         except medldm.MedldmError as failure:
             self.message.setText(str(failure))
             return
-        self.live = Live(self.viewer, source, volume, request.scale, self)
+        self.live = Live(self.viewer, source, self)
         self._start(volume, mask, request)
         self.job.previewed.connect(self.live.preview)
         self.job.finished.connect(partial(self._finished, source, volume, mask, request))
@@ -159,7 +163,7 @@ class RestorePanel(QWidget):
         self.job.ended.connect(self._ended)
         self.start.setEnabled(False)
         self.stop.setEnabled(True)
-        self.progress.setRange(0, 0)
+        self.progress.show_step("", 0, 0)
         self.cost.begin(self._voxels(volume), request)
 
     def cancel(self) -> None:
@@ -172,18 +176,16 @@ class RestorePanel(QWidget):
         if text.startswith("warning: "):
             self.message.setText(text)
             return
-        self.progress.setRange(0, total if text != "load" else 0)
-        self.progress.setValue(done)
-        self.progress.setFormat(f"{text} %v of %m")
+        self.progress.show_step(text, done, total if text != "load" else 0)
 
     def _ended(self) -> None:
         if self.live is not None:
             self.live.discard()
             self.live = None
-        self.progress.setRange(0, 1)
-        self.progress.setValue(0)
-        self.progress.setFormat("")
+        self.progress.clear()
         self.stop.setEnabled(False)
+        self.job.wait(1)
+        self.job.deleteLater()
         self.job = None
         self._look()
 
@@ -192,7 +194,7 @@ class RestorePanel(QWidget):
         entry = Entry(volume, display_of(volume.geometry), "synthetic", report={"request": request.to_dict()})
         name = f"synthetic {number} of {request.model}, seed {request.seed}"
         data, attributes, _ = layer_data(volume, name, entry)
-        self.viewer.add_image(data, **attributes)
+        add_layer(self.viewer, self, data, attributes)
 
     def _finished(
         self, source: Any, volume: Volume, mask: Any, request: Request, result: medldm.Restoration

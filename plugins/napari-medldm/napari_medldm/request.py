@@ -22,7 +22,7 @@ TASKS = {"denoise": "denoise", "super-resolve": "super_resolve", "inpaint": "inp
 
 def tasks() -> list[str]:
     """What the installed medldm can do."""
-    return [task for task, function in TASKS.items() if hasattr(medldm, function)]
+    return [task for task, function in TASKS.items() if function in medldm.__all__]  # hasattr would import PyTorch
 
 
 @dataclass(frozen=True)

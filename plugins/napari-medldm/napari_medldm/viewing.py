@@ -78,23 +78,32 @@ class ViewBox(QGroupBox):
     # --- three planes ---
 
     def _orthogonal(self, on: bool) -> None:
-        self.close_views()
-        if on:
+        if self.views is not None and self.views.parent() is None:  # the dock was closed by its own button
+            self.close_views()
+        if not on:
+            if self.views is not None:
+                self.views.unlink()
+                self._dock.hide()
+                QTimer.singleShot(0, self.viewer.reset_view)
+            return
+        if self.views is None:
             from napari_medldm.orthogonal import OrthogonalViews
 
             self.views = OrthogonalViews(self.viewer)
             self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="bottom")
-            QTimer.singleShot(0, self.views.fit)  # their sizes are known now
+        self._dock.show()
+        self.views.link()
+        QTimer.singleShot(0, self.views.fit)  # their sizes are known now
 
     def close_views(self) -> None:
-        """Take the three views away."""
+        """Take the three views away for good."""
         views, self.views = self.views, None
         if views is not None:
             views.close_views()
-            self.viewer.window.remove_dock_widget(self._dock)
+            if views.parent() is not None:
+                self.viewer.window.remove_dock_widget(self._dock)
             views.deleteLater()
             self._dock = None
-            QTimer.singleShot(0, self.viewer.reset_view)
 
     # --- oblique scans ---
 

@@ -12,25 +12,42 @@ import sys
 import threading
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 import medldm
 from medldm import Cancelled, MedldmError
 from napari_medldm.request import new_scans, run
 
 
 def send(stream: BinaryIO, message: Any) -> None:
-    """One message, its length in front."""
-    content = pickle.dumps(message, protocol=5)
-    stream.write(len(content).to_bytes(8, "little") + content)
+    """One message: how many pieces, the size of each, the pieces.
+
+    Arrays are pieces of their own, written from where they lie: to copy them would hold the interpreter's lock,
+    and with it the window, for longer the larger the scan.
+    """
+    arrays: list[pickle.PickleBuffer] = []
+    content = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
+    pieces = [memoryview(content), *(array.raw() for array in arrays)]
+    stream.write(np.array([len(pieces), *(piece.nbytes for piece in pieces)], "<u8").tobytes())
+    for piece in pieces:
+        stream.write(piece)
     stream.flush()
 
 
 def receive(stream: BinaryIO) -> Any:
     """The next message. Raises EOFError where the other side has gone."""
-    size = stream.read(8)
-    if len(size) < 8:
+    count = int.from_bytes(_read(stream, 8), "little")
+    sizes = np.frombuffer(_read(stream, 8 * count), "<u8")
+    content, *arrays = [_read(stream, int(size)) for size in sizes]
+    return pickle.loads(content, buffers=arrays)
+
+
+def _read(stream: BinaryIO, size: int) -> NDArray[np.uint8]:
+    content = np.empty(size, np.uint8)
+    if stream.readinto(content) < size:  # type: ignore[attr-defined]
         raise EOFError
-    content = stream.read(int.from_bytes(size, "little"))
-    return pickle.loads(content)
+    return content
 
 
 def _model(name: str, models: dict[str, Any], progress: Any) -> Any:

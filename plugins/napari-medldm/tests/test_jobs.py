@@ -1,5 +1,6 @@
 """The process beside the window: progress, previews, cancelling, errors; nothing is left behind."""
 
+import io
 import os
 import sys
 import threading
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from napari_medldm.jobs import Job, Workshop
 from napari_medldm.request import Request
+from napari_medldm.worker import receive, send
 from qtpy.QtCore import QCoreApplication
 
 import medldm
@@ -28,6 +30,28 @@ def application(request):
         yield QCoreApplication.instance() or QCoreApplication([])
     else:
         yield request.getfixturevalue("qapp")
+
+
+def test_messages_arrive_as_they_were_sent_or_not_at_all():
+    rng = np.random.default_rng(0)
+    whole = rng.random((7, 8, 9)).astype(np.float32)
+    sent = ("finished", {"c": whole, "f": np.asfortranarray(whole), "part": whole[::2, 1:], "mask": whole > 0.5})
+    stream = io.BytesIO()
+    send(stream, sent)
+    send(stream, ("cancel",))
+    stream.seek(0)
+    kind, arrays = receive(stream)
+    assert kind == "finished" and receive(stream) == ("cancel",)
+    for name, array in sent[1].items():
+        np.testing.assert_array_equal(arrays[name], array)
+        arrays[name][...] = 0  # one's own, to be written to
+    assert whole.any()
+    with pytest.raises(EOFError):
+        receive(stream)
+    cut = io.BytesIO(stream.getvalue()[:-1])
+    receive(cut)
+    with pytest.raises(EOFError):
+        receive(cut)
 
 
 def finished(job, seconds=120):

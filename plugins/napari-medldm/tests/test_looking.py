@@ -23,9 +23,10 @@ def test_previews_carry_the_mark(viewer, panel, phantom, until):
     panel.form.dial.setValue(100)
     panel.form.steps.setValue(200)
     panel.start.click()
-    layer = panel.live.layer
-    assert not layer.visible and not is_marked(viewer)
-    until(lambda: layer.visible)
+    assert list(viewer.layers) == [phantom] and not is_marked(viewer)
+    until(lambda: len(viewer.layers) == 2)
+    layer = viewer.layers[-1]
+    assert layer.visible and viewer.layers.selection == {phantom}
     assert is_marked(viewer) and orange(viewer) > 200
     with pytest.raises(MedldmError, match="preview"):
         volume_of(layer)
@@ -41,7 +42,8 @@ def test_the_layer_of_the_previews_becomes_the_result(viewer, panel, phantom, un
     panel.form.dial.setValue(100)
     panel.form.steps.setValue(3)
     panel.start.click()
-    layer = panel.live.layer
+    until(lambda: len(viewer.layers) == 2)
+    layer = viewer.layers[-1]
     until(lambda: bool(panel.judge.done))
     assert panel.judge.done[-1].comparison.result is layer and layer.name == "MR phantom · result"
     np.testing.assert_array_equal(volume_of(layer).array, panel.judge.done[-1].result.array)

@@ -1,0 +1,60 @@
+"""Layers added while something is being computed: each in a turn of the event loop of its own, painted in the next.
+
+napari makes a layer's drawing, controls and row in one go, which takes a tenth of a second, and painting the window
+under software OpenGL about as long again. One after the other, with the loop running in between, they are not felt.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QWidget
+
+TURN_MS = 30  # other events come first
+
+
+class _PaintLater(QTimer):
+    """Nothing of a window is painted for a turn; gone with the window, if that goes first."""
+
+    def __init__(self, window: QWidget) -> None:
+        super().__init__(window)
+        window.setUpdatesEnabled(False)
+        self.setSingleShot(True)
+        self.timeout.connect(self._paint)
+        self.start(TURN_MS)
+
+    def _paint(self) -> None:
+        self.parent().setUpdatesEnabled(True)
+        self.deleteLater()
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """Keep Python's full garbage collection, of 0.1 s in a process as large as napari's, for another turn."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def add_layer(viewer: Any, widget: QWidget, data: Any, attributes: dict[str, Any]) -> Any:
+    """An image layer of `data`, painted a moment later. What is selected stays selected.
+
+    widget : any in the window of the viewer
+    """
+    selection = viewer.layers.selection
+    _PaintLater(widget.window())
+    before = selection.active
+    with ExitStack() as stack:
+        if before is not None:  # to select the new layer would lay out and paint its controls
+            stack.enter_context(selection.events.blocker())
+        stack.enter_context(without_collecting())
+        layer = viewer.add_image(data, **attributes)
+        if before is not None:
+            selection.active = before
+    return layer

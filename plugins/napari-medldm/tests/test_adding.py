@@ -1,0 +1,58 @@
+"""Layers are added beside what the user does: the selection stays, and the window is painted a turn later."""
+
+import gc
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from napari_medldm.adding import add_layer
+from qtpy.QtWidgets import QWidget
+
+pytestmark = pytest.mark.usefixtures("display")
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # importing it fails
+import napari
+from napari_medldm.panel import RestorePanel
+viewer = napari.Viewer(show=False)
+viewer.open_sample("napari-medldm", "mr")
+panel = RestorePanel(viewer)
+print(panel.advice.text())
+panel.workshop.close()
+viewer.close()
+"""
+
+
+def test_what_is_selected_stays_and_the_window_is_painted_a_turn_later(viewer, panel, until):
+    data = np.zeros((4, 4, 4), np.float32)
+    first = add_layer(viewer, panel, data, {})
+    assert viewer.layers.selection == {first}  # nothing was
+    until(panel.window().updatesEnabled)
+    second = add_layer(viewer, panel, data, {})
+    assert not panel.window().updatesEnabled()
+    assert viewer.layers.selection == {first} and viewer.layers.selection.active is first
+    until(panel.window().updatesEnabled)
+    viewer.layers.selection.active = second  # its controls are there and can be shown
+    assert viewer.layers.selection == {second}
+    assert gc.get_freeze_count() == 0
+
+
+def test_updates_come_back_after_a_layer_that_cannot_be_added(viewer, panel, until):
+    with pytest.raises(TypeError):
+        add_layer(viewer, panel, np.zeros((4, 4, 4), np.float32), {"no_such": 1})
+    until(panel.window().updatesEnabled)
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_widget_that_is_no_part_of_the_window_will_do(viewer, qtbot):
+    alone = QWidget()
+    qtbot.addWidget(alone)
+    assert add_layer(viewer, alone, np.zeros((4, 4, 4), np.float32), {}) in viewer.layers
+
+
+def test_the_panel_opens_without_pytorch_and_says_so():
+    ran = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, timeout=180)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert "PyTorch" in ran.stdout
