@@ -235,7 +235,8 @@ def main() -> None:
                 rows += found
                 losses = "L1, KL and perceptual" if terms.perceptual else "L1 and KL"
                 table = Table(title=f"{losses}, {threads} thread(s), {batch} crops of {crop} x {crop} a step")
-                for title in ("program", "precision", "s a step [range]", "images/s", "times MONAI's loop (of the fastest)", "peak MB"):
+                titles = ("program", "precision", "s a step [range]", "images/s", "times MONAI's loop (of the fastest)")
+                for title in (*titles, "peak MB"):
                     table.add_column(title)
                 for one in found:
                     span = f"{one['step_seconds']:.2f} [{one['fastest']:.2f}, {one['slowest']:.2f}]"
