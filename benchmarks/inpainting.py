@@ -30,7 +30,7 @@ from benchmarks.uncertainty import QUANTILE
 from medldm.evaluate.intervals import interval, paired_difference
 from medldm.evaluate.metrics import psnr
 from medldm.model import Model
-from medldm.operators.gap import fill_harmonic
+from medldm.operators.gap import fill_harmonic, fill_smooth
 
 Mask = NDArray[np.bool_]
 KINDS = {"chest": ("disc 8", "disc 16", "disc 24"), "brain": ("balls 3", "balls 6", "2 slices")}
@@ -49,7 +49,7 @@ def gap_of(case: Case, kind: str) -> Mask:
         return gap
     radius = int(size)
     rng = np.random.default_rng([2000 + case.index, radius])
-    allowed = np.ones(case.truth.shape, dtype=bool) if case.mask is None else case.mask
+    allowed = (case.truth > 0) & (case.truth < 1) if case.mask is None else case.mask  # not beside the picture
     edge = tuple(slice(radius + 2, n - radius - 2) for n in case.truth.shape)
     inner = np.zeros_like(allowed)
     inner[edge] = allowed[edge]
@@ -72,7 +72,7 @@ def _harmonic(image: Image, gap: Mask) -> Image:
 
 
 def _both(image: Image, gap: Mask) -> Image:
-    return (_harmonic(image, gap) + _biharmonic(image, gap)) / 2
+    return fill_smooth(image, gap).astype(np.float64)
 
 
 def _through(image: Image, gap: Mask) -> Image:
@@ -83,7 +83,7 @@ def _through(image: Image, gap: Mask) -> Image:
 
 def classical(kind: str) -> dict[str, Callable[[Image, Mask], Image]]:
     if kind.endswith("slices"):
-        return {"membrane": _harmonic, "cubic": _through}
+        return {"membrane": _harmonic, "cubic": _through, "mean of both": _both}
     return {"membrane": _harmonic, "thin plate": _biharmonic, "mean of both": _both}
 
 

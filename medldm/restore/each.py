@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from medldm.errors import EmptyInput, MedldmError, OutputError
+from medldm.errors import Cancelled, EmptyInput, MedldmError, OutputError
 from medldm.io import read_choice, write
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
@@ -118,6 +118,8 @@ def _restored(
         if uncertainty and result.uncertainty is not None:
             write(named(result.uncertainty, "uncertainty"), _beside(path), overwrite=True)
         write(result.volume, path, format, overwrite=True)  # last: a result says that all of it is there
+    except Cancelled:
+        raise
     except MedldmError as failure:
         return replace(row, state="failed", reason=_without(str(failure), folder))
     except MemoryError:

@@ -21,7 +21,7 @@ from medldm.model import Model
 from medldm.nets.conditioning import Measurement
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.block_average import BlockAverage
-from medldm.operators.gap import fill_harmonic
+from medldm.operators.gap import fill_smooth
 from medldm.operators.noise import MOST_NOISE_AROUND_GAPS
 from medldm.restore.checks import residual_checks
 from medldm.restore.estimate import OnStep, posterior_mean, posterior_sample, sample_generator
@@ -180,7 +180,7 @@ def restore(
     measured = turned.array
     if gap is not None:
         gap = np.flip(gap.transpose(order), flips)
-        turned = dataclasses.replace(turned, array=fill_harmonic(measured, gap))
+        turned = dataclasses.replace(turned, array=fill_smooth(measured, gap))
     turned_factor: tuple[int, int, int] = tuple(factor[a] for a in order)  # type: ignore[assignment]
 
     given = settings.noise_std is not None or task == "super_resolve"

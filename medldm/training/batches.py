@@ -19,7 +19,7 @@ from torch import Tensor
 from medldm.nets.conditioning import Measurement
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.block_average import BlockAverage
-from medldm.operators.gap import fill_harmonic, random_gap
+from medldm.operators.gap import fill_smooth, random_gap
 from medldm.operators.noise import MOST_NOISE_AROUND_GAPS, noise_model
 from medldm.recipe import Recipe, StageTable
 from medldm.training.scans import Scan
@@ -214,7 +214,7 @@ class Batches:
             y = self.noise.sample(x, torch.tensor(noise_std), torch.Generator().manual_seed(noise_seed))
             gap = random_gap(tuple(x.shape), table.gap_radius, rng)
             images.append(x[None])
-            measured.append(torch.from_numpy(fill_harmonic(y.numpy(), gap))[None])
+            measured.append(torch.from_numpy(fill_smooth(y.numpy(), gap))[None])
             gaps.append(torch.from_numpy(gap.astype(np.float32))[None])
             levels.append(noise_std)
             seeds.append(seed)

@@ -220,7 +220,7 @@ class GapHeadStage(HeadStage):
         return (inside * values.flatten(1)).sum(1) / inside.sum(1).clamp_min(1)
 
     def fidelity(self, error: Tensor, batch: Batch) -> Tensor:
-        """Relative, as large gaps would drown the small ones; the floor is 30 dB."""
+        """Relative, as large gaps would drown the small ones; the floor is 40 dB."""
         assert batch.measurement is not None
         interpolated = self.mean((batch.measurement.image - batch.x).square(), batch.measurement)
-        return (self.mean(error, batch.measurement) / (interpolated + 1e-3)).mean()
+        return (self.mean(error, batch.measurement) / (interpolated + 1e-4)).mean()

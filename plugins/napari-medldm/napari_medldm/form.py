@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -14,6 +13,7 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QLabel,
+    QPushButton,
     QSlider,
     QSpinBox,
     QWidget,
@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 
 from medldm import Volume
 from napari_medldm.models import ModelBox
-from napari_medldm.request import Request, tasks
+from napari_medldm.request import Request, refined, tasks
 
 PLACES = ("whole scan", "current slice", "drawn region")
 NO_TORCH = "Restoring needs PyTorch: pip install torch. Opening, comparing and saving work without it."
@@ -38,22 +38,37 @@ _TIPS = {
     "steps": "Steps of the sampler; the posterior mean needs none.",
     "seed": "The same seed gives the same result.",
     "count": "How many new scans; each a layer of its own.",
+    "draw": "A layer to paint the region in. Shapes that you draw count as well.",
     "place": "A slice comes in seconds. A region is restored with a soft edge; outside it nothing changes.",
 }
 
 
+_RESTORING = {"Scan", "Result", "Samples"}
+_ROWS = {  # beside those of every task
+    "denoise": _RESTORING | {"Noise", "Where"},
+    "super-resolve": _RESTORING | {"Noise", "Refine by"},
+    "inpaint": _RESTORING | {"Region"},
+    "synthesize": {"How many"},
+}
+
+
 class RestoreForm(QWidget):
-    """What the user wants; `changed` is emitted when any of it does."""
+    """What the user wants; `changed` is emitted when any of it does.
+
+    many : of all scans of a folder, without those tasks and places that one scan is needed for
+    """
 
     changed = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, *, many: bool = False) -> None:
         super().__init__()
+        self.many, self._without = many, {"Scan", "Where"} if many else set()
         self.scan, self.task, self.place, self.scale = (QComboBox() for _ in range(4))
         self.model = ModelBox()
-        self.task.addItems(tasks())
+        self.task.addItems([task for task in tasks() if not many or task in ("denoise", "super-resolve")])
         self.place.addItems(PLACES)
         self.scale.addItems(["× 2", "× 3", "× 4"])
+        self.draw = QPushButton("Draw a region")
         self.estimated = QCheckBox("estimate")
         self.estimated.setChecked(True)
         self.noise_std = QDoubleSpinBox()
@@ -77,7 +92,7 @@ class RestoreForm(QWidget):
         self._layout.setContentsMargins(0, 0, 0, 0)
         rows: dict[str, Any] = {"Task": self.task, "Scan": self.scan, "Model": self.model, "Refine by": self.scale}
         rows |= {"Noise": noise, "Result": dial, "Samples": self.samples, "Steps": self.steps}
-        rows |= {"Seed": self.seed, "How many": self.count, "Where": self.place}
+        rows |= {"Seed": self.seed, "How many": self.count, "Where": self.place, "Region": self.draw}
         for text, widget in rows.items():
             self._layout.addRow(text, widget)
         self._rows = rows
@@ -90,14 +105,11 @@ class RestoreForm(QWidget):
 
     def _on_change(self, *_: Any) -> None:
         task = self.task.currentText()
-        hidden = {"How many", "Refine by", "Where"}
-        hidden -= {"synthesize": {"How many"}, "super-resolve": {"Refine by"}, "denoise": {"Where"}}.get(task, set())
-        if task == "synthesize":
-            hidden |= {"Scan", "Noise", "Result", "Samples"}
-        if task == "inpaint":
-            hidden |= {"Noise"}
+        shown = {"Task", "Model", "Steps", "Seed"} | _ROWS[task]
+        if task == "denoise" and self.place.currentText() == "drawn region":
+            shown.add("Region")
         for text, widget in self._rows.items():
-            self._layout.setRowVisible(widget, text not in hidden)
+            self._layout.setRowVisible(widget, text in shown - self._without)
         self.noise_std.setEnabled(not self.estimated.isChecked())
         self.changed.emit()
 
@@ -114,25 +126,27 @@ class RestoreForm(QWidget):
 
     def obstacle(self, volume: Volume | None) -> str:
         """Why nothing can be started now, in one sentence; "" if it can."""
-        self.model.mark(None if self.task.currentText() == "synthesize" else volume)
+        task = self.task.currentText()
+        self.model.mark(None if task == "synthesize" else volume, task)
         if self.model.count() == 0:
             return NO_MODEL
         if importlib.util.find_spec("torch") is None:
             return NO_TORCH
-        if volume is None and self.task.currentText() != "synthesize":
+        if volume is None and task != "synthesize" and not self.many:
             return NO_SCAN
         if volume is not None:
             self.noise_std.setSuffix("" if volume.unit == "arbitrary" else f" {volume.unit}")
-        return "" if self.model.fits() else "No installed model fits this scan; the list says why."
+        return "" if self.model.fits() else f"No installed model can {task} this scan; the list says why."
+
+    def factor(self) -> int:
+        """How much finer, for super-resolution."""
+        return int(self.scale.currentText().split()[-1])
 
     def request(self, volume: Volume | None) -> Request:
         """The form as plain data, for the scan that it is about."""
-        scale = [1, 1, 1]
+        scale = (1, 1, 1)
         if self.task.currentText() == "super-resolve" and volume is not None:
-            factor = int(self.scale.currentText().split()[-1])
-            thickest = 2 - int(np.argmax(volume.geometry.spacing[::-1]))
-            for axis in (0, 1) if volume.array.shape[2] == 1 else (thickest,):
-                scale[axis] = factor
+            scale = refined(volume, self.factor())
         return Request(
             task=self.task.currentText(),
             model=self.model.currentText(),
@@ -141,7 +155,7 @@ class RestoreForm(QWidget):
             samples=self.samples.value(),
             steps=self.steps.value(),
             seed=self.seed.value(),
-            scale=(scale[0], scale[1], scale[2]),
+            scale=scale,
             count=self.count.value(),
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from medldm import Restoration, Volume
-from napari_medldm.request import Request
+from napari_medldm.request import Order, Request
 from napari_medldm.worker import receive, send
 
 PIPE_BYTES = 1 << 20  # fewer turns for a scan than with the system's 64 KiB
@@ -49,11 +49,11 @@ class Workshop:
 
 
 class Job(QObject):
-    """One restoration of `volume`, within `mask` if that is not None; or, without a volume, new scans.
+    """One restoration of `volume`, within `mask` if that is not None; or, without a volume, new scans or a folder's.
 
     Signals, delivered in the thread of the window: `progressed(text, done, total)`, `previewed(Volume)`,
-    `made(Volume)` (a new scan), then one of `finished(Restoration or None)`, `failed(text)`, `cancelled()`; at
-    the very end `ended()`.
+    `made(object)` (a new scan, or a folder's row), then one of `finished(Restoration or None)`, `failed(text)`,
+    `cancelled()`; at the very end `ended()`.
     """
 
     progressed = Signal(str, int, int)
@@ -65,13 +65,18 @@ class Job(QObject):
     ended = Signal()
 
     def __init__(
-        self, workshop: Workshop, volume: Volume | None, mask: Any, request: Request, parent: QObject | None = None
+        self,
+        workshop: Workshop,
+        volume: Volume | None,
+        mask: Any,
+        work: Request | Order,
+        parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
         self._workshop, self._source = workshop, None if volume is None else volume.source
         # the headers of the source stay here: whoever computes need not know who it is
         bare = None if volume is None else replace(volume, source=None)
-        self._message: Any = ("restore", bare, mask, request)
+        self._message: Any = ("restore", bare, mask, work)
         self._lock, self._stopped = threading.Lock(), False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="medldm-job", daemon=True)

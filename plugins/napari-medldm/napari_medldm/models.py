@@ -10,10 +10,14 @@ import medldm
 from medldm import Volume
 
 
-def reason_against(pack: Any, volume: Volume | None) -> str:
-    """Why a model cannot take a scan, "" if it can; what else it doubts it says before it runs."""
-    if pack.problem or volume is None:
+def reason_against(pack: Any, volume: Volume | None, task: str) -> str:
+    """Why a model cannot do `task` on a scan, "" if it can; what else it doubts it says before it runs."""
+    if pack.problem:
         return str(pack.problem)
+    if task == "inpaint" and not pack.inpaints:
+        return "a model that was not trained to fill gaps"
+    if volume is None:
+        return ""
     slices = volume.array.shape[2]
     if pack.dims == 2 and slices != 1:
         return f"a model of single images; this scan has {slices} slices"
@@ -30,11 +34,11 @@ class ModelBox(QComboBox):
         self.packs = medldm.installed_models()
         self.addItems([pack.name for pack in self.packs])
 
-    def mark(self, volume: Volume | None) -> None:
-        """Leave those to choose from that can take `volume` (all that work, for None)."""
+    def mark(self, volume: Volume | None, task: str) -> None:
+        """Leave those to choose from that can do `task` on `volume` (on any scan, for None)."""
         first = None
         for index, pack in enumerate(self.packs):
-            item, reason = self.model().item(index), reason_against(pack, volume)
+            item, reason = self.model().item(index), reason_against(pack, volume, task)
             item.setEnabled(not reason)
             item.setToolTip(reason)
             first = index if first is None and not reason else first

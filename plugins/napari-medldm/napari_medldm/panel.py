@@ -43,6 +43,7 @@ class RestorePanel(QWidget):
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed, viewer.layers.events.reordered):
             event.connect(self._list_scans)
         self.form.changed.connect(self._look)
+        self.form.draw.clicked.connect(self.draw)
         self._list_scans()
 
     def _build(self) -> None:
@@ -100,7 +101,8 @@ class RestorePanel(QWidget):
         obstacle = self.form.obstacle(volume)
         idle = self.job is None or not self.job.running()
         self.start.setEnabled(bool(idle and not obstacle))
-        self.advice.setText(obstacle or self.cost.describe(self._voxels(volume), self.form.request(volume)))
+        most = "at most " if self.form.draw.isVisibleTo(self.form) else ""  # what is drawn may be small
+        self.advice.setText(obstacle or most + self.cost.describe(self._voxels(volume), self.form.request(volume)))
         self.view.follow()
 
     def _voxels(self, volume: Volume | None) -> int:
@@ -122,9 +124,18 @@ class RestorePanel(QWidget):
             index = round(float(source.world_to_data(self.viewer.dims.point)[shown]))
             index = int(np.clip(index, 0, source.data.shape[shown] - 1))
             return region_of_slice(volume, entry.display.axes[shown], index)
-        from napari_medldm.regions import mask_of_shapes
+        from napari_medldm.regions import drawn_mask
 
-        return entry.display.backward(mask_of_shapes(self.viewer, source))
+        return entry.display.backward(drawn_mask(self.viewer, source))
+
+    def draw(self) -> None:
+        """A layer to paint the region in."""
+        from napari_medldm.regions import start_painting
+
+        source = self.source()
+        if source is not None:
+            start_painting(self.viewer, source)
+            self.message.setText("Paint the region, in as many slices as it has; keys 1 to 4 change the tool.")
 
     # --- running ---
 
@@ -217,6 +228,9 @@ class RestorePanel(QWidget):
         if "noise_std" in report:
             said.append(f"noise {report['noise_std']:.4g}" + (" (estimated)" if report["noise_std_estimated"] else ""))
         structure = report.get("checks", {}).get("residual_has_structure")
+        filled = report.get("checks", {}).get("voxels_filled")
+        if filled is not None:
+            said.append(f"{filled} voxels filled with what the model holds likely, not with what was there")
         if structure is not None:
             said.append("the residual holds structure: look at it" if structure else "the residual looks like noise")
         warned = "".join(f"\nwarning: {text}" for text in report.get("warnings", ()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,15 @@ class Request:
         return cls(**(table | {"scale": tuple(table["scale"])}))
 
 
+def refined(volume: Volume, factor: int) -> tuple[int, int, int]:
+    """`factor` an axis: along the thickest of a volume, both of an image."""
+    scale = [1, 1, 1]
+    thickest = 2 - int(np.argmax(volume.geometry.spacing[::-1]))
+    for axis in (0, 1) if volume.array.shape[2] == 1 else (thickest,):
+        scale[axis] = factor
+    return scale[0], scale[1], scale[2]
+
+
 Progress = Callable[[str, int, int], None]
 Preview = Callable[[Volume], None]
 
@@ -93,6 +102,41 @@ def new_scans(request: Request, model: Any, progress: Progress) -> Iterator[Volu
     """`count` scans that were never measured. Raises MedldmError, and whatever `progress` raises to cancel."""
     return medldm.synthesize(
         model=model, n=request.count, seed=request.seed, steps=request.steps, progress=progress
+    )
+
+
+@dataclass(frozen=True)
+class Order:
+    """One restoration of every scan below a folder.
+
+    factor : of super-resolution; the request's own scale is not used, as scans differ
+    format : "nifti" for all, None: each as its scan
+    """
+
+    folder: str
+    out: str
+    request: Request
+    factor: int = 2
+    format: str | None = None
+    uncertainty: bool = True
+
+
+def run_each(order: Order, model: Any, progress: Progress) -> Iterator[Any]:
+    """A `medldm.restore_each` row a scan. Raises MedldmError, and whatever `progress` raises to cancel."""
+
+    def restore(scan: Volume) -> Restoration:
+        scale = refined(scan, order.factor) if order.request.task == "super-resolve" else (1, 1, 1)
+        return run(scan, replace(order.request, scale=scale), model, lambda *_: progress("", 0, 0), None)
+
+    settings = {**order.request.to_dict(), "factor": order.factor, "weights_sha256": model.weights_sha256}
+    return medldm.restore_each(
+        order.folder,
+        order.out,
+        restore,
+        settings=settings,
+        format=order.format,
+        uncertainty=order.uncertainty,
+        progress=progress,
     )
 
 

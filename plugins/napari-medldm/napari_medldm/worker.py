@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import medldm
 from medldm import Cancelled, MedldmError
-from napari_medldm.request import new_scans, run
+from napari_medldm.request import Order, Request, new_scans, run, run_each
 
 
 def send(stream: BinaryIO, message: Any) -> None:
@@ -58,7 +58,7 @@ def _model(name: str, models: dict[str, Any], progress: Any) -> Any:
     return models[name]
 
 
-def _restore(volume: Any, mask: Any, request: Any, model: Any, progress: Any, preview: Any) -> Any:
+def _restore(volume: Any, mask: Any, request: Request, model: Any, progress: Any, preview: Any) -> Any:
     for warning in model.fits(volume, request.scale):
         progress(f"warning: {warning}", 0, 1)
     return run(volume, request, model, progress, preview, mask)
@@ -91,19 +91,25 @@ def main() -> None:
     def progress(text: str, done: int, total: int) -> None:
         if stop.is_set():
             raise Cancelled("restoration", "a request to stop")
-        send(out, ("progress", text, done, total))
+        if text:
+            send(out, ("progress", text, done, total))
+
+    def do(work: Request | Order, volume: Any, mask: Any) -> Any:
+        request = work.request if isinstance(work, Order) else work
+        model = _model(request.model, models, progress)
+        if isinstance(work, Order) or request.task == "synthesize":
+            made = run_each(work, model, progress) if isinstance(work, Order) else new_scans(request, model, progress)
+            for one in made:
+                send(out, ("made", one))
+            return None
+        return _restore(volume, mask, request, model, progress, lambda shown: send(out, ("preview", shown)))
 
     while True:
         ready.acquire()
-        _, volume, mask, request = waiting.pop(0)
+        _, volume, mask, work = waiting.pop(0)
         result = None
         try:
-            model = _model(request.model, models, progress)
-            if request.task == "synthesize":
-                for scan in new_scans(request, model, progress):
-                    send(out, ("made", scan))
-            else:
-                result = _restore(volume, mask, request, model, progress, lambda shown: send(out, ("preview", shown)))
+            result = do(work, volume, mask)
         except Cancelled:
             send(out, ("cancelled",))
         except MedldmError as failure:

@@ -55,6 +55,16 @@ def pack(tmp_path_factory):
     return str(folder / "tiny-3d")
 
 
+@pytest.fixture(scope="session")
+def gap_pack(tmp_path_factory):
+    """The same with a head for gaps."""
+    from tests.tiny import gap_model
+
+    folder = tmp_path_factory.mktemp("packs")
+    gap_model(folder, 3)
+    return str(folder / "gaps-3d")
+
+
 @pytest.fixture
 def viewer(display, make_napari_viewer):
     return make_napari_viewer(show=True)

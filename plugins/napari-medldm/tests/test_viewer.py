@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from napari_medldm.chooser import Chooser
 from napari_medldm.compare import show_plane
+from napari_medldm.folder import FolderPanel
 from napari_medldm.layers import entry_of
 from napari_medldm.mark import is_marked
 from napari_medldm.panel import RestorePanel
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("display")
 def test_every_contribution_opens(viewer, tmp_path):
     for key in ("mr", "ct"):
         viewer.open_sample("napari-medldm", key)
-    for name in ("Restore and judge", "Measure regions"):
+    for name in ("Restore and judge", "Restore a folder", "Measure regions"):
         _, widget = viewer.window.add_plugin_dock_widget("napari-medldm", name)
         assert list(widget.viewer.layers) == list(viewer.layers)
     for name in ("scan.nii.gz", "series.zip"):
@@ -31,7 +32,7 @@ def test_every_contribution_opens(viewer, tmp_path):
             atol=1e-3,
         )
     for widget in list(viewer.window.dock_widgets.values()):
-        if isinstance(widget, RestorePanel):
+        if isinstance(widget, RestorePanel | FolderPanel):
             widget.workshop.close()
 
 
