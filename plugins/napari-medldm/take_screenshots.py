@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from medldm import Geometry, Volume
 def main(out: Path) -> None:
     import napari
     from napari_medldm.compare import show_plane
+    from napari_medldm.folder import FolderPanel
     from napari_medldm.layers import layer_data
     from napari_medldm.panel import RestorePanel
     from qtpy.QtWidgets import QApplication
@@ -83,8 +85,52 @@ def main(out: Path) -> None:
     panel.form.place.setCurrentText("drawn region")
     panel.start.click()
     take("error")
+
+    viewer.layers.clear()
+    show(head, "head")
+    panel.form.task.setCurrentText("inpaint")
+    panel.form.draw.click()
+    source, region = viewer.layers
+    place = np.ogrid[tuple(slice(n) for n in region.data.shape)]
+    centre = source.world_to_data((20, 20, 30))
+    region.data[sum((a - c) ** 2 for a, c in zip(place, centre, strict=True)) <= 6**2] = 1
+    region.refresh()
+    viewer.dims.point = (20, 20, 30)
+    take("region")
+    region.visible = False
+    panel.start.click()
+    wait(120, lambda: bool(panel.judge.done))
+    panel.judge.toggle("side by side")
+    take("inpaint")
+    panel.judge.toggle("side by side")
     panel.workshop.close()
+
+    viewer.layers.clear()
+    viewer.window.remove_dock_widget("all")
+    with tempfile.TemporaryDirectory() as name:
+        _folder(Path(name), scan)
+        batch = FolderPanel(viewer)
+        viewer.window.add_dock_widget(batch, name="medldm", area="right")
+        batch.scans.setText(f"{name}/scans")
+        batch.out.setText(f"{name}/restored")
+        batch.form.model.setCurrentText("brain-t1-2mm")
+        batch.start.click()
+        wait(120, lambda: batch.job is None)
+        batch.show_row(1)
+        wait(30, lambda: len(viewer.layers) == 2)
+        show_plane(viewer, "axial")
+        take("folder")
+        batch.workshop.close()
     viewer.close()
+
+
+def _folder(root: Path, scan: Volume) -> None:
+    """Two scans, one of them of another part of the head, and a file that is cut off."""
+    (root / "scans" / "follow-up").mkdir(parents=True)
+    medldm.write(scan, root / "scans" / "baseline.nii.gz")
+    medldm.write(scan.crop([0, 0, 10], [*scan.array.shape[:2], 70]), root / "scans" / "follow-up" / "head.nii.gz")
+    whole = (root / "scans" / "baseline.nii.gz").read_bytes()
+    (root / "scans" / "copied-in-part.nii.gz").write_bytes(whole[: len(whole) // 2])
 
 
 def _scan() -> tuple[Volume, Volume]:
