@@ -124,6 +124,7 @@ class Comparison:
         self.viewer.add_image(
             part,
             name=name,
+            rgb=False,
             scale=scale,
             translate=translate,
             units="mm",

@@ -87,6 +87,7 @@ def layer_data(volume: Volume, name: str, entry: Entry | None = None, **style: A
     entry = entry or Entry(volume, display)
     attributes: dict[str, Any] = {
         "name": name,
+        "rgb": False,  # napari takes three or four sagittal slices for colours
         "scale": display.scale,
         "translate": display.translate,
         "units": "mm",

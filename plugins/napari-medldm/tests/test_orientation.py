@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
+from napari_medldm._writer import write_nifti
 from napari_medldm.layers import layer_data, volume_of
 from napari_medldm.orientation import display_of
 
+import medldm
 from medldm import Geometry, Volume
 
 ORDERS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
@@ -46,6 +48,43 @@ def test_a_marker_is_shown_at_its_place_and_the_affine_comes_back(order, signs):
     assert layer.get_value((-superior, -anterior, -right), world=True) == 1
     np.testing.assert_allclose(volume_of(layer).geometry.affine, geometry.affine, rtol=1e-6)
     assert np.shares_memory(layer.data, attributes["metadata"]["medldm"].volume.array)
+
+
+def real_scans(data_dir):
+    """Every accepted volume of the DICOM folders, and a head and a radiograph."""
+    for folder in sorted(path for path in (data_dir / "dicom").iterdir() if path.is_dir()):
+        for found in medldm.read_each(folder):
+            if found.volume is not None:
+                yield f"{folder.name} {found.series} {found.select}", found.volume
+    head = next((data_dir / "brain-t1-2mm").rglob("*.nii.gz"))
+    yield head.name, medldm.read(head)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_real_scans_are_shown_at_their_place_and_saved_with_their_affine(data_dir, tmp_path):
+    count = 0
+    for name, volume in real_scans(data_dir):
+        data, attributes, _ = layer_data(volume, name)
+        layer, display = Image(data, **attributes), attributes["metadata"]["medldm"].display
+        last = np.array(data.shape) - 1
+        for axis in range(3):
+            far = last * (np.arange(3) == axis)
+            marked = np.zeros(volume.array.shape, np.float32)
+            display.forward(marked)[tuple(far)] = 1  # at the end of a shown axis
+            way = volume.geometry.to_world(np.argwhere(marked)[0]) - volume.geometry.to_world((0, 0, 0))
+            way = -way[::-1]  # from (right, anterior, superior) to napari's (inferior, posterior, left)
+            shown = np.array(layer.data_to_world(far)) - layer.data_to_world((0, 0, 0))
+            assert np.linalg.norm(shown) == pytest.approx(np.linalg.norm(way), rel=1e-6), name
+            if last[axis]:
+                assert np.argmax(np.abs(way)) == axis and way[axis] * shown[axis] > 0, name
+        path = tmp_path / f"{count}.nii.gz"
+        write_nifti(str(path), layer.data, {"name": name, "metadata": layer.metadata})
+        again = medldm.read(path)
+        scale = np.abs(volume.geometry.affine).max()
+        np.testing.assert_allclose(again.geometry.affine, volume.geometry.affine, atol=1e-6 * scale, err_msg=name)
+        np.testing.assert_allclose(again.array, volume.array, rtol=1e-6, err_msg=name)
+        count += 1
+    assert count > 15
 
 
 def test_planes_are_radiological():
