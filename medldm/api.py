@@ -213,7 +213,8 @@ def inpaint(
 
     mask : path, Volume or array on the scan's grid; what is > 0 is filled, without a look at its values
     Outside the mask the scan comes back bit for bit, and the uncertainty is 0. What is filled in is what the model
-    holds likely, not what was there. Other arguments as in `denoise`. Raises InputError, ModelError, RunError.
+    holds likely, not what was there: the posterior mean; samples are refused. Other arguments as in `denoise`.
+    Raises InputError, ModelError, RunError.
     """
     volume = as_volume(scan, spacing=spacing, affine=affine, series=series)
     gap = _gap(scan, mask, volume)

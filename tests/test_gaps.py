@@ -77,10 +77,9 @@ def head_and_gap():
     return scan, gap
 
 
-@pytest.mark.parametrize("mode", ["fidelity", "perceptual"])
-def test_outside_the_gap_nothing_changes_by_a_bit(model_3d, head_and_gap, mode):
+def test_outside_the_gap_nothing_changes_by_a_bit(model_3d, head_and_gap):
     scan, gap = head_and_gap
-    result = medldm.inpaint(scan, gap, model=model_3d, mode=mode, steps=3)
+    result = medldm.inpaint(scan, gap, model=model_3d)
     np.testing.assert_array_equal(result.array[~gap], scan.array[~gap])
     assert (result.uncertainty.array[~gap] == 0).all() and (result.uncertainty.array[gap] > 0).all()
     assert (result.array[gap] != scan.array[gap]).any()
@@ -133,6 +132,12 @@ def test_the_head_changes_nothing_but_the_gap(model_2d):
 def test_masks_without_sense_are_refused(model_3d, head_and_gap, mask, said):
     with pytest.raises(InputError, match=said):
         medldm.inpaint(head_and_gap[0], mask, model=model_3d)
+
+
+@pytest.mark.parametrize("asked", [{"mode": "perceptual"}, {"mode": 0.2}, {"samples": 2}])
+def test_no_samples_of_a_gap_are_drawn(model_3d, head_and_gap, asked):
+    with pytest.raises(medldm.MedldmError, match="to fill a gap"):
+        medldm.inpaint(*head_and_gap, model=model_3d, **asked)
 
 
 def test_a_mask_of_another_place_is_refused(model_3d, head_and_gap):

@@ -22,7 +22,7 @@ Mask = Annotated[
 
 @restoring
 def inpaint(call: Call, mask: Mask) -> None:
-    """Fill a region that was not measured, or not well; outside it nothing changes by a bit."""
+    """Fill a region that was not measured, or not well; outside it nothing changes by a bit. (Fidelity alone.)"""
 
     def restore(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
         from medldm import api

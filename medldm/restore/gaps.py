@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.model import Model
 from medldm.operators.gap import fill_harmonic
@@ -21,8 +22,13 @@ AROUND = 48  # voxels of the scan around a gap that the model sees; more tells i
 def fill_gap(volume: Volume, gap: NDArray[np.bool_], model: Model, settings: Settings) -> Restoration:
     """Fill `gap` (I, J, K); outside it the scan comes back bit for bit, with an uncertainty of 0.
 
-    Values are scaled as in the whole scan, the gap left out. Raises what `restore` raises.
+    Values are scaled as in the whole scan, the gap left out. Raises what `restore` raises, and InputError for
+    samples: no denoiser has been trained on gaps yet (docs/decisions/0007).
     """
+    for name, asked in (("mode", settings.depth() > 0), ("samples", settings.samples > 1)):
+        if asked:
+            got, do = f"{getattr(settings, name)} to fill a gap", "the uncertainty says what else it could be"
+            raise InputError(name, got, "fidelity and one sample: what is likely, not one draw of it", do)
     box = ndimage.find_objects(gap.astype(np.uint8))[0]
     start = [max(part.start - AROUND, 0) for part in box]
     stop = [min(part.stop + AROUND, n) for part, n in zip(box, gap.shape, strict=True)]

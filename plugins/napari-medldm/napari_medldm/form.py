@@ -43,12 +43,12 @@ _TIPS = {
 }
 
 
-_RESTORING = {"Scan", "Result", "Samples"}
-_ROWS = {  # beside those of every task
-    "denoise": _RESTORING | {"Noise", "Where"},
-    "super-resolve": _RESTORING | {"Noise", "Refine by"},
-    "inpaint": _RESTORING | {"Region"},
-    "synthesize": {"How many"},
+_SAMPLED = {"Scan", "Noise", "Result", "Samples", "Steps", "Seed"}
+_ROWS = {  # beside task and model
+    "denoise": _SAMPLED | {"Where"},
+    "super-resolve": _SAMPLED | {"Refine by"},
+    "inpaint": {"Scan", "Region"},
+    "synthesize": {"How many", "Steps", "Seed"},
 }
 
 
@@ -105,7 +105,7 @@ class RestoreForm(QWidget):
 
     def _on_change(self, *_: Any) -> None:
         task = self.task.currentText()
-        shown = {"Task", "Model", "Steps", "Seed"} | _ROWS[task]
+        shown = {"Task", "Model"} | _ROWS[task]
         if task == "denoise" and self.place.currentText() == "drawn region":
             shown.add("Region")
         for text, widget in self._rows.items():
@@ -151,8 +151,8 @@ class RestoreForm(QWidget):
             task=self.task.currentText(),
             model=self.model.currentText(),
             noise_std=None if self.estimated.isChecked() else self.noise_std.value(),
-            mode=self.dial.value() / 100,
-            samples=self.samples.value(),
+            mode=0.0 if self.task.currentText() == "inpaint" else self.dial.value() / 100,
+            samples=1 if self.task.currentText() == "inpaint" else self.samples.value(),
             steps=self.steps.value(),
             seed=self.seed.value(),
             scale=scale,
