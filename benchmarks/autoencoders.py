@@ -19,7 +19,7 @@ from rich.table import Table
 import medldm
 from benchmarks import protocol, record
 from benchmarks.protocol import Case, Image
-from medldm.evaluate.intervals import interval, paired_difference
+from medldm.metrics.intervals import interval, paired_difference
 from medldm.model import Model
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.linear_code import LinearCode

@@ -27,8 +27,8 @@ from benchmarks import protocol, record
 from benchmarks.methods import BRAIN_MODEL, CHEST_MODEL
 from benchmarks.protocol import BRAIN_SUPERIOR_AXIS, Case, Image
 from benchmarks.uncertainty import QUANTILE
-from medldm.evaluate.intervals import interval, paired_difference
-from medldm.evaluate.metrics import psnr
+from medldm.metrics.intervals import interval, paired_difference
+from medldm.metrics.similarity import psnr
 from medldm.model import Model
 from medldm.operators.gap import fill_harmonic, fill_smooth
 

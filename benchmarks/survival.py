@@ -64,8 +64,8 @@ def make_data(folder: Path) -> Path:
     return folder
 
 
-def make_recipe(path: Path, *, seconds: float, width: int = 8, steps: int = STEPS) -> Path:
-    path.write_text(RECIPE.format(seconds=seconds, width=width, steps=steps))
+def make_recipe(path: Path, *, seconds: float, width: int = 8, steps: int = STEPS, more: str = "") -> Path:
+    path.write_text(RECIPE.format(seconds=seconds, width=width, steps=steps) + more)
     return path
 
 
@@ -165,12 +165,12 @@ def in_two(arguments: list[str]) -> list[str]:
     return [torchrun, "--standalone", "--nproc-per-node", "2", *arguments]
 
 
-def two_processes(root: Path, data: Path, strategy: str) -> float:
+def two_processes(root: Path, data: Path, strategy: str, more: str = "") -> float:
     """Largest relative difference of the loss curves of one process and two (gloo).
 
-    With "fsdp" the two are killed after their first checkpoint and go on.
+    With "fsdp" the two are killed after their first checkpoint and go on. `more` is added to the recipe.
     """
-    recipe = make_recipe(root / f"{strategy}.toml", seconds=0.05 if strategy == "fsdp" else 1e9)
+    recipe = make_recipe(root / f"{strategy}.toml", seconds=0.05 if strategy == "fsdp" else 1e9, more=more)
     one, two = root / f"one-{strategy}", root / f"two-{strategy}"
     run(command(recipe, data, one, "--quiet"))
     both = in_two(command(recipe, data, two, "--quiet", "--strategy", strategy))

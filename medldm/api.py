@@ -391,8 +391,8 @@ def write_report(path: str | Path, scan: Volume, restoration: Restoration) -> Pa
 
     Raises OutputError where it cannot be written.
     """
-    from medldm.evaluate.report import TASKS, Section
-    from medldm.evaluate.report import write_report as write_sections
+    from medldm.report.page import TASKS, Section
+    from medldm.report.page import write_report as write_sections
 
     title = TASKS[restoration.report["task"]]
     write_sections(Path(path), [Section.of_restoration(title, scan, restoration)])

@@ -214,6 +214,22 @@ class CodeRecipe(_Table):
         return self.autoencoder.factors(self.dims)
 
 
+class AdversaryTable(_Table):
+    """A patch discriminator beside the autoencoder, `medldm.nets.discriminator.PatchAdversary`.
+
+    weight : of its gradient at the decoder's last layer, as a share of the other terms' (0: off)
+    start, ramp : when it sets in and how long its weight rises, as shares of the stage's steps
+    width : channels of its first layer
+    lr : its learning rate, as a share of the stage's
+    """
+
+    weight: Annotated[float, Field(ge=0)]
+    start: Annotated[float, Field(ge=0, le=1)] = 0.3
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.1
+    width: Annotated[int, Field(ge=1)] = 32
+    lr: Annotated[float, Field(gt=0)] = 1.0
+
+
 class ReconstructionTable(_Table):
     """What the autoencoder minimises: the weight of each term (0: not computed), a mean over examples.
 
@@ -222,6 +238,7 @@ class ReconstructionTable(_Table):
     gradient, spectral : lost gradient, distance of the spectra; both punish blur
     kl : of the latents' Gaussians to the standard normal one; else only a drift of their size beyond 1 is held
     slices : a volume is cut so many times across each axis for the perceptual distance
+    adversary : none unless there is a table of it
     """
 
     l2: Annotated[float, Field(ge=0)] = 1000.0
@@ -231,6 +248,7 @@ class ReconstructionTable(_Table):
     spectral: Annotated[float, Field(ge=0)] = 0.0
     kl: Annotated[float, Field(ge=0)] = 0.0
     slices: Annotated[int, Field(ge=1)] = 2
+    adversary: AdversaryTable | None = None
 
 
 class Recipe(CodeRecipe):

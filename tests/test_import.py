@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from medldm.cli import app
 from medldm.code_pack import load_code, save_code
 from medldm.errors import AmbiguousInput, EmptyInput, InputError, ModelError, UnsafeInput
-from medldm.evaluate.code_quality import measure_code
+from medldm.metrics.code_quality import measure_code
 from medldm.model import Model, Networks, load_model
 from medldm.nets.imported.weights import open_weights
 from medldm.packs import describe

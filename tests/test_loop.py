@@ -110,6 +110,20 @@ def test_gradients_in_parts_are_those_of_the_whole(name):
     torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4 * float(whole.abs().max()))
 
 
+def test_an_adversary_learns_from_parts_what_it_learns_from_the_whole():
+    """Of the autoencoder only the weight of its term is a part's own."""
+    recipe = parse_recipe(tiny_table(2) | {"reconstruction": {"adversary": {"weight": 0.5, "start": 0.0, "width": 4}}})
+    batch = batches_of(recipe, scans_of(recipe)).images(0)
+    found = []
+    for size in (4, 1):
+        torch.manual_seed(0)
+        stage = build_stage("autoencoder", Networks(recipe), recipe)
+        for part in batch.split(size):
+            (stage(part)["loss"] * len(part.x) / len(batch.x)).backward()
+        found.append(torch.cat([p.grad.flatten() for p in stage.learners()[1].module.parameters()]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4 * float(found[0].abs().max()))
+
+
 def test_one_example_that_does_not_fit_is_the_end():
     recipe = parse_recipe(tiny_table(2))
     stage = build_stage("autoencoder", Networks(recipe), recipe)
@@ -134,8 +148,9 @@ def test_one_example_that_does_not_fit_is_the_end():
         )
 
 
-def test_the_scan_that_spoils_a_loss_is_named_before_the_step():
-    recipe = parse_recipe(tiny_table(2))
+@pytest.mark.parametrize("terms", [{}, {"adversary": {"weight": 0.5, "start": 0.0, "width": 4}}])
+def test_the_scan_that_spoils_a_loss_is_named_before_the_step(terms):
+    recipe = parse_recipe(tiny_table(2) | {"reconstruction": terms})
     scans = scans_of(recipe)
     scans[3].image[:] = float("nan")
     stage = build_stage("autoencoder", Networks(recipe), recipe)

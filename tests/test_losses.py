@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from medldm.nets.efficientnet import EfficientNetLite0
+from medldm.nets.planes import wide_planes
 from medldm.training.losses import (
     PerceptualDistance,
     lost_gradient,
     slice_places,
     spectral_distance,
-    wide_planes,
 )
 
 TERMS = {"gradient": lost_gradient, "spectral": spectral_distance}

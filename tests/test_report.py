@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from medldm.errors import InputError
-from medldm.evaluate.pictures import DIVERGING, Window, detail, montage, planes
-from medldm.evaluate.report import Section, Table, provenance, render, write_report
 from medldm.geometry import Geometry
+from medldm.report.page import Section, Table, provenance, render, write_report
+from medldm.report.pictures import DIVERGING, Window, detail, montage, planes
 from medldm.volume import Volume
 
 SHAPE = (20, 24, 16)

@@ -58,6 +58,61 @@ def test_an_interrupted_training_ends_with_the_same_weights(data, tmp_path):
     assert parts.weights_sha256 == whole.weights_sha256
 
 
+def with_adversary(table, **more):
+    return table | {"reconstruction": {"adversary": {"weight": 1.0, "start": 0.0, "ramp": 0.0, "width": 4} | more}}
+
+
+def idle_but(table, *names):
+    """The same without the steps of the other stages."""
+    stages = {f"stage_{name}": table["stage_head"] | {"steps": 0} for name in ("autoencoder", "denoiser", "head")}
+    return table | {stage: rest for stage, rest in stages.items() if stage.removeprefix("stage_") not in names}
+
+
+def test_an_interrupted_game_of_two_ends_with_the_same_weights(data, tmp_path):
+    folder, table = data
+    table = with_adversary(idle_but(table, "autoencoder"), start=0.4) | {"checkpoint_seconds": 1e-6}
+    whole = medldm.train(table, data=folder, out=tmp_path / "whole")
+    for stop_at in (2, 4):  # before the adversary sets in, and after
+
+        def stop(stage, done, total, stop_at=stop_at):
+            if done == stop_at:
+                raise Stop
+
+        with pytest.raises(Stop):
+            medldm.train(table, data=folder, out=tmp_path / "parts", progress=stop)
+    parts = medldm.train(table, data=folder, out=tmp_path / "parts")
+    assert parts.weights_sha256 == whole.weights_sha256
+    judges = [load_checkpoint(tmp_path / name, whole.recipe.model_dump(mode="json")) for name in ("whole", "parts")]
+    assert all(state["done"]["losses"]["autoencoder"]["discriminator"] > 0 for state in judges)
+
+
+def test_an_adversary_learns_and_moves_the_reconstructions(data, tmp_path):
+    folder, table = data
+    table = idle_but(table, "autoencoder") | {"checkpoint_seconds": 1e-6, "stage_head": table["stage_head"]}
+    judges = []
+
+    def watch(stage, done, total):
+        path = tmp_path / "on" / CHECKPOINT
+        if stage == "autoencoder" and path.exists():
+            judges.append(torch.load(path, weights_only=True)["inside"]["weights"][1])
+
+    alone = medldm.train(table, data=folder, out=tmp_path / "off")
+    opposed = medldm.train(with_adversary(table), data=folder, out=tmp_path / "on", progress=watch)
+    assert all(not torch.equal(judges[0][name], judges[-1][name]) for name in judges[0] if name.endswith("weight"))
+    x = load_scans(alone.recipe, folder)[0].image[None, None]
+    one, two = (model.networks.autoencoder.reconstruct(x) for model in (alone, opposed))
+    assert (one - two).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("off", [{"weight": 0.0}, {"start": 1.0}])
+def test_an_adversary_that_is_off_changes_nothing(data, tmp_path, off):
+    folder, table = data
+    table = idle_but(table, "autoencoder")
+    alone = medldm.train(table, data=folder, out=tmp_path / "alone")
+    opposed = medldm.train(with_adversary(table, **off), data=folder, out=tmp_path / "opposed")
+    assert alone.weights_sha256 == opposed.weights_sha256
+
+
 def test_a_finished_training_leaves_a_pack_that_restores(data, tmp_path):
     folder, table = data
     model = medldm.train(table, data=folder, out=tmp_path / "pack")

@@ -45,7 +45,7 @@ def demo(
         raise ModelError("demo", "; ".join(unusable), "an installed model", "see medldm doctor")
     from medldm import api
     from medldm.cli.demo_parts import Head, Radiograph, Run, own_scan
-    from medldm.evaluate.report import write_report
+    from medldm.report.page import write_report
 
     start = time.perf_counter()
     out.mkdir(exist_ok=True)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from medldm.errors import InputError
 from medldm.evaluate import baselines
-from medldm.evaluate.metrics import psnr, ssim
-from medldm.evaluate.report import Section, Table
 from medldm.geometry import Geometry
+from medldm.metrics.similarity import psnr, ssim
+from medldm.report.page import Section, Table
 from medldm.volume import Volume
 
 if TYPE_CHECKING:

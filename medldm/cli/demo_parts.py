@@ -14,8 +14,8 @@ from medldm.cli import demo_cases as cases
 from medldm.cli.progress import Progress
 from medldm.errors import MedldmError, ModelError
 from medldm.evaluate import baselines
-from medldm.evaluate.report import Section
 from medldm.model import Model
+from medldm.report.page import Section
 from medldm.volume import Volume
 
 TEMPLATE = (

@@ -81,11 +81,11 @@ def import_(
     table, size = _intensity(intensity), _crop(crop)
     steps = o.parse_spacing(spacing)
     from medldm.code_pack import save_code
-    from medldm.evaluate.code_quality import measure_code
-    from medldm.evaluate.code_report import code_card, code_report, doubts
     from medldm.io.atomic import write_folder_whole
+    from medldm.metrics.code_quality import measure_code
     from medldm.model import default_device
     from medldm.training.adopt import Wishes, adopt, fitting_scans
+    from medldm.training.code_report import code_card, code_report, doubts
 
     wishes = Wishes(
         modality=tuple(modality) if modality else None,

@@ -170,7 +170,7 @@ def finish(scan: Volume, result: Restoration, call: Call) -> None:
         spread = named(result.uncertainty, "uncertainty")
         write(spread, call.uncertainty, call.uncertainty_format, overwrite=call.overwrite)
     if call.report is not None:
-        from medldm.evaluate.report import TASKS, Section, write_report
+        from medldm.report.page import TASKS, Section, write_report
 
         write_report(call.report, [Section.of_restoration(TASKS[result.report["task"]], scan, result)])
     if call.json:

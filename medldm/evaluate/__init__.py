@@ -1,1 +1,1 @@
-"""How good a result is: metrics, classical baselines, intervals over patients, one-file HTML reports."""
+"""What a restoration is compared with: classical baselines."""

@@ -1,7 +1,8 @@
 """What every autoencoder of medldm is: images to white latents and back.
 
-A kind of autoencoder fills in four things: `raw_encode`, `raw_decode`, `halo`, and, where data can set it before
-any training, `begin`. Everything else (white latents, quantisation, sizes that do not divide) is here, once.
+A kind of autoencoder fills in five things: `raw_encode`, `raw_decode`, `last_weight`, `halo`, and, where data can
+set it before any training, `begin`. Everything else (white latents, quantisation, sizes that do not divide) is
+here, once.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class Autoencoder(nn.Module, ABC):
     @abstractmethod
     def raw_decode(self, z: Tensor) -> Tensor:
         """Latents in the code's own units -> image."""
+
+    @property
+    @abstractmethod
+    def last_weight(self) -> Tensor:
+        """Weights of the convolution that decoding ends with: where an adversary's gradient is measured."""
 
     def begin(self, patches: Tensor) -> float | None:
         """Set what data can set before any training, from blocks (N, prod(factor)); the variance kept, or None."""

@@ -25,3 +25,9 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.second(torch.relu(self.first(torch.relu(x))))
         return out
+
+
+def last_convolution(network: nn.Module) -> Tensor:
+    """Weights of the convolution that a network ends with, one that names its layers in the order of their use."""
+    *_, last = (module.weight for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d)))
+    return last

@@ -17,7 +17,7 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from medldm.nets.autoencoder import Autoencoder
-from medldm.nets.blocks import ResidualBlock
+from medldm.nets.blocks import ResidualBlock, last_convolution
 from medldm.nets.patches import depth_to_space, space_to_depth
 from medldm.nets.quantizers import Quantizer
 
@@ -81,6 +81,10 @@ class LinearCode(Autoencoder):
         self.analysis.copy_((top / kept.sqrt()).T)
         self.synthesis.copy_(top * kept.sqrt())
         return float(kept.sum() / values.sum())
+
+    @property
+    def last_weight(self) -> Tensor:
+        return last_convolution(self.decoder)
 
     def raw_channel_deviation(self) -> Tensor:
         norm: Tensor = self.synthesis.norm(dim=0)

@@ -12,6 +12,7 @@ from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor
 
 from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.blocks import last_convolution
 from medldm.nets.quantizers import Quantizer
 
 
@@ -52,6 +53,10 @@ class PlainCode(Autoencoder):
     def multiple(self) -> tuple[int, ...]:
         """Two cells along each axis: a group norm has no deviation over one."""
         return tuple(2 * f for f in self.factor)
+
+    @property
+    def last_weight(self) -> Tensor:
+        return last_convolution(self.network.decoder)
 
     def raw_encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = self.network.encode(x - 0.5)

@@ -1,12 +1,47 @@
-"""How much an adversarial loss counts beside the reconstruction's (Esser et al. 2021, section 3.2)."""
+"""An adversary in training, and how much its loss counts beside the reconstruction's (Esser et al. 2021, 3.2)."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from medldm.nets.discriminator import PatchAdversary
+from medldm.recipe import AdversaryTable
 
 STABILISER = 1e-4
 LARGEST = 1e4
+
+
+class Opponent(nn.Module):
+    """The discriminator of a training of `steps` steps, as its table says: both sides learn in one step of one loop.
+
+    Before its start neither does; from then on the loss for the autoencoder rises over the ramp.
+    """
+
+    def __init__(self, dims: int, table: AdversaryTable, steps: int) -> None:
+        super().__init__()
+        self.adversary, self.table = PatchAdversary(dims, width=table.width), table
+        self.start, self.ramp = round(table.start * steps), round(table.ramp * steps)
+
+    def forward(
+        self, step: int, others: Tensor, fake: Tensor, real: Tensor, last_weight: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is added to the other terms' sum `others`, and what of it is worth a line in the log.
+
+        fake, real : reconstructions and images (B, 1, *S); last_weight : of the decoder
+        Without gradients (a search for a spoilt example) the weight is 1. A batch in parts has a weight a part.
+        """
+        idle = 0 * torch.stack([weight.sum() for weight in self.parameters()]).sum()  # every process expects a gradient
+        share = self.table.weight * warm_up(step, self.start, self.ramp)
+        nothing = others.new_zeros(())
+        if share == 0:
+            return idle, {"adversarial": nothing, "discriminator": nothing, "adaptive_weight": nothing}
+        adversarial = self.adversary.generator_loss(fake)
+        balance = adaptive_weight(others, adversarial, last_weight) if torch.is_grad_enabled() else nothing + 1
+        discriminator = self.adversary.discriminator_loss(real, fake)
+        shown = {"adversarial": adversarial, "discriminator": discriminator, "adaptive_weight": balance}
+        loss = share * balance * adversarial + discriminator + idle
+        return loss, {name: value.detach() for name, value in shown.items()}
 
 
 def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_parameter: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ def _activation_bytes(stage: Stage, batch: Batch) -> int:
 
 def _cost(name: str, stage: Stage, batch: Batch, table: StageTable) -> StageCost:
     stage.eval()  # nothing is learned here: a codebook would
+    stage.step = table.steps - 1  # by then every term has set in
     activations = _activation_bytes(stage, batch)
     seconds = []
     for _ in range(2):  # the first pays for what is set up once
@@ -62,7 +63,7 @@ def _cost(name: str, stage: Stage, batch: Batch, table: StageTable) -> StageCost
         seconds.append(time.perf_counter() - start)
     stage.zero_grad(set_to_none=True)
     weights = sum(p.numel() * p.element_size() for p in stage.parameters())
-    learning = sum(p.numel() for module, _ in stage.learners() for p in module.parameters())
+    learning = sum(p.numel() for learner in stage.learners() for p in learner.module.parameters())
     return StageCost(name, table.steps, seconds[-1], activations + weights + learning * ADAM_BYTES)
 
 

@@ -117,13 +117,16 @@ def run_stage(
     tail: dict[str, list[Tensor]] = {}
     window: dict[str, list[Tensor]] = {}
     if resume is not None:
-        for (module, _), weights in zip(stage.learners(), resume["weights"], strict=True):
-            module.load_state_dict(weights)
+        for learner, weights in zip(stage.learners(), resume["weights"], strict=True):
+            learner.module.load_state_dict(weights)
     wrapped = fabric.setup_module(stage)  # may divide the weights: what follows is made of the divided ones
-    groups = [{"params": list(module.parameters()), "lr_scale": scale} for module, scale in stage.learners()]
+    groups = [
+        {"params": list(module.parameters()), "lr_scale": scale, "betas": betas}
+        for module, scale, betas in stage.learners()
+    ]
     # one pass over each weight in place of ten; not where the loss scale is inside the step, or weights are divided
     fused = precision != "16-mixed" and not is_divided(stage)
-    bare = torch.optim.AdamW(groups, lr=table.lr, weight_decay=1e-3, betas=(0.9, 0.99), fused=fused)
+    bare = torch.optim.AdamW(groups, lr=table.lr, weight_decay=1e-3, fused=fused)
     average = WeightAverage(stage.trained, table.ema)
     if resume is not None:
         average.load_state_dict(resume["average"])
@@ -144,8 +147,8 @@ def run_stage(
         batch = fabric.to_device(drawn)
         losses = partwise.of(batch, lambda: optimizer.zero_grad(set_to_none=True))
         norms = [
-            fabric.clip_gradients(module, optimizer, max_norm=table.clip, error_if_nonfinite=False)
-            for module, _ in stage.learners()
+            fabric.clip_gradients(learner.module, optimizer, max_norm=table.clip, error_if_nonfinite=False)
+            for learner in stage.learners()
         ]
         finite_loss = bool(torch.isfinite(losses["loss"]))
         finite = finite_loss and all(bool(torch.isfinite(cast(Tensor, norm))) for norm in norms)
@@ -172,7 +175,7 @@ def run_stage(
         if step + 1 == table.steps or _any_process(fabric, time.monotonic() - saved > hooks.checkpoint_seconds):
             state = {
                 "step": step + 1,
-                "weights": [module.state_dict() for module, _ in stage.learners()],
+                "weights": [learner.module.state_dict() for learner in stage.learners()],
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "window": _over_processes(fabric, window),

@@ -5,16 +5,14 @@ Images are (B, 1, *S) in [0, 1], two or three dimensional; gradients flow to the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medldm.nets.efficientnet import EfficientNetLite0
+from medldm.nets.planes import wide_planes
 
 FEATURE_EPS = 1e-10
-NARROWEST_PLANE = 16
 AMPLITUDE_FLOOR = 1e-3
 
 
@@ -63,12 +61,6 @@ class PerceptualDistance(nn.Module):
 def slice_places(count: int, slices: int, generator: torch.Generator) -> Tensor:
     """Where `count` volumes are cut, `slices` times across each axis: (count, 3, slices), uniform from 0 to 1."""
     return torch.rand(count, 3, slices, generator=generator)
-
-
-def wide_planes(size: Sequence[int]) -> list[int]:
-    """The axes of a volume (I, J, K) that planes at least 16 voxels wide lie across; the shortest, if none does."""
-    wide = [axis for axis in range(3) if min(n for a, n in enumerate(size) if a != axis) >= NARROWEST_PLANE]
-    return wide or [min(range(3), key=lambda axis: size[axis])]
 
 
 def _slices(x: Tensor, axis: int, index: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def build_stage(name: str, networks: Networks, recipe: Recipe, cache: ArrayCache
         if part is not None:
             channels_last(part, recipe.dims)
     if name == "autoencoder":
-        return AutoencoderStage(networks, recipe.reconstruction)
+        return AutoencoderStage(networks, recipe.reconstruction, recipe.stage_autoencoder.steps)
     if name == "denoiser":
         return DenoiserStage(networks, cache)
     if name == "gap_head":

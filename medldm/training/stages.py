@@ -6,6 +6,7 @@ Each loss is a mean over examples, so that a batch may be divided among processe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from medldm.model import Networks
 from medldm.nets.conditioning import Measurement
 from medldm.nets.head import MeasurementHead
 from medldm.recipe import ReconstructionTable
+from medldm.training.adversarial import Opponent
 from medldm.training.batches import Batch, Batches
 from medldm.training.draws import Draws
 from medldm.training.kept_latents import KeptLatents
@@ -26,6 +28,7 @@ HEAD_MEAN_SHARE = 0.8
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = 0.0, 1.5
 SYNTHESIS_EVERY = 2
 DRIFT_WEIGHT = 0.1
+ADVERSARIAL_BETAS = (0.5, 0.99)  # a game has no use for a long memory of gradients (Radford et al. 2016)
 
 
 def _per_example(values: Tensor, like: Tensor) -> Tensor:
@@ -35,6 +38,14 @@ def _per_example(values: Tensor, like: Tensor) -> Tensor:
 
 def _log_normal_sigmas(draws: Draws) -> Tensor:
     return torch.exp(LOG_SIGMA_MEAN + LOG_SIGMA_STD * draws.normal()).clamp(SIGMA_MIN, SIGMA_MAX)
+
+
+class Learner(NamedTuple):
+    """A module that learns: its share of the stage's learning rate, and AdamW's betas for it."""
+
+    module: nn.Module
+    lr_scale: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.99)
 
 
 class Stage(nn.Module, ABC):
@@ -49,9 +60,9 @@ class Stage(nn.Module, ABC):
         self.trained = trained
         self.step = 0
 
-    def learners(self) -> list[tuple[nn.Module, float]]:
-        """The modules that learn, each with its share of the learning rate."""
-        return [(self.trained, 1.0)]
+    def learners(self) -> list[Learner]:
+        """The modules that learn."""
+        return [Learner(self.trained)]
 
     @abstractmethod
     def batch(self, batches: Batches, step: int) -> Batch:
@@ -65,10 +76,19 @@ class Stage(nn.Module, ABC):
 class AutoencoderStage(Stage):
     """The reconstruction's error, with the latents' noise, in the terms that `table` weighs."""
 
-    def __init__(self, networks: Networks, table: ReconstructionTable) -> None:
+    def __init__(self, networks: Networks, table: ReconstructionTable, steps: int) -> None:
         super().__init__(networks.autoencoder)
         self.code, self.table = networks.autoencoder, table
         self.perceptual = PerceptualDistance().requires_grad_(False) if table.perceptual else None
+        rival = table.adversary
+        self.opponent = (
+            Opponent(networks.autoencoder.dims, rival, steps) if rival is not None and rival.weight else None
+        )
+
+    def learners(self) -> list[Learner]:
+        if self.opponent is None:
+            return super().learners()
+        return [*super().learners(), Learner(self.opponent, self.opponent.table.lr, ADVERSARIAL_BETAS)]
 
     def batch(self, batches: Batches, step: int) -> Batch:
         return batches.images(step)
@@ -85,6 +105,9 @@ class AutoencoderStage(Stage):
         weights = {"drift": DRIFT_WEIGHT} | self.table.model_dump()
         loss = torch.stack([weights[name] * term.mean() for name, term in terms.items()]).sum() + commitment
         shown = {name: term.detach().mean() for name, term in terms.items() if name not in ("l2", "drift")}
+        if self.opponent is not None:
+            against, more = self.opponent(self.step, loss, image, batch.x, self.code.last_weight)
+            loss, shown = loss + against, shown | more
         return {"loss": loss, "psnr": -10 * torch.log10(error.detach().mean()), **shown}
 
     def _further_terms(self, image: Tensor, x: Tensor, mean: Tensor, std: Tensor, draws: Draws) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medldm.errors import ModelError
 from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.blocks import last_convolution
 
 
 class ForeignTable(BaseModel):
@@ -73,6 +74,10 @@ class ForeignCode(Autoencoder):
 
     def _turned(self, x: Tensor) -> Tensor:
         return x.transpose(-1, -2) if self.table.rows_first else x
+
+    @property
+    def last_weight(self) -> Tensor:
+        return last_convolution(self.network.decoder)
 
     def raw_encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.table.input_range

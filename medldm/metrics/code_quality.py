@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medldm.errors import InputError
-from medldm.evaluate.metrics import psnr, ssim
+from medldm.metrics.similarity import psnr, ssim
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.linear_code import LinearCode
 from medldm.nets.patches import pad_to_multiple, space_to_depth

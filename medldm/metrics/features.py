@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medldm.errors import InputError
 from medldm.nets.efficientnet import EfficientNetLite0
-from medldm.training.losses import wide_planes
+from medldm.nets.planes import wide_planes
 
 Features = NDArray[np.float64]
 

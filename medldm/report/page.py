@@ -10,17 +10,27 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from medldm.evaluate.pictures import CENTRE, Window, detail, montage
 from medldm.io.atomic import write_whole
+from medldm.report.pictures import CENTRE, Window, detail, montage
 from medldm.volume import Volume
-
-if TYPE_CHECKING:
-    from medldm.restore.restoration import Restoration
 
 TASKS = {"denoise": "Denoised", "super_resolve": "Super-resolved", "inpaint": "Filled"}
 UNITS = {"arbitrary": "", "grey8": "grey levels", "grey16": "grey levels"}
+
+
+class Restored(Protocol):
+    """What a report shows of a restoration; `medldm.restore.restoration.Restoration` is one."""
+
+    @property
+    def volume(self) -> Volume: ...
+    @property
+    def residual(self) -> Volume: ...
+    @property
+    def uncertainty(self) -> Volume | None: ...
+    @property
+    def report(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class Section:
         cls,
         title: str,
         scan: Volume,
-        result: Restoration,
+        result: Restored,
         *,
         text: str = "",
         truth: Volume | None = None,
@@ -213,7 +223,7 @@ def _section(section: Section) -> str:
 def render(sections: Sequence[Section], *, title: str = "medldm report", text: str = "") -> str:
     """The report as HTML text; needs nothing but itself to be shown."""
     template = Template(
-        resources.files("medldm.evaluate").joinpath("report.html").read_text(encoding="utf-8")
+        resources.files("medldm.report").joinpath("page.html").read_text(encoding="utf-8")
     )
     return template.substitute(
         title=_text(title), text=_text(text), sections="\n".join(map(_section, sections))

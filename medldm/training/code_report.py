@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from medldm.evaluate.code_quality import CodeQuality, reconstructed
-from medldm.evaluate.pictures import Window, montage
-from medldm.evaluate.report import Picture, Section, Table, render
+from medldm.metrics.code_quality import CodeQuality, reconstructed
+from medldm.report.page import Picture, Section, Table, render
+from medldm.report.pictures import Window, montage
 from medldm.training.adopt import Adopted
 from medldm.volume import Volume
 
