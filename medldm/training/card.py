@@ -1,4 +1,4 @@
-"""The model card that a training writes; measured results are added by `medldm evaluate` or by hand."""
+"""The model card that a training writes; measured results are added by hand."""
 
 from __future__ import annotations
 
