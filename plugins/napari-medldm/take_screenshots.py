@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -17,6 +18,9 @@ import medldm
 from medldm import Geometry, Volume
 
 
+PATIENCE = 600.0  # seconds: each picture waits for what it shows
+
+
 def main(out: Path) -> None:
     import napari
     from napari_medldm.compare import show_plane
@@ -25,6 +29,7 @@ def main(out: Path) -> None:
     from napari_medldm.panel import RestorePanel
     from qtpy.QtWidgets import QApplication
 
+    out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1280, 800)
@@ -57,13 +62,13 @@ def main(out: Path) -> None:
     panel.form.dial.setValue(100)
     panel.form.steps.setValue(12)
     panel.start.click()
-    wait(120, lambda: panel.progress.maximum() == 12 and panel.progress.value() >= 6)
+    wait(PATIENCE, lambda: panel.progress.maximum() == 12 and panel.progress.value() >= 6)
     take("running")
     panel.stop.click()
-    wait(60, lambda: panel.job is None)
+    wait(PATIENCE, lambda: panel.job is None)
     panel.form.dial.setValue(0)
     panel.start.click()
-    wait(120, lambda: bool(panel.judge.done))
+    wait(PATIENCE, lambda: bool(panel.judge.done))
     for mode in ("side by side", "wipe", "residual", "uncertainty"):
         panel.judge.toggle(mode)
         take(mode.replace(" ", "-"))
@@ -79,7 +84,7 @@ def main(out: Path) -> None:
     affine[:2, :3] = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ affine[:2, :3]
     show(Volume(scan.array, Geometry(affine, scan.geometry.shape), "arbitrary", "MR"), "oblique head")
     panel.view.straighten.click()
-    wait(30, lambda: len(viewer.layers) == 2)
+    wait(PATIENCE, lambda: len(viewer.layers) == 2)
     viewer.reset_view()
     take("oblique")
     panel.form.place.setCurrentText("drawn region")
@@ -99,7 +104,7 @@ def main(out: Path) -> None:
     take("region")
     region.visible = False
     panel.start.click()
-    wait(120, lambda: bool(panel.judge.done))
+    wait(PATIENCE, lambda: bool(panel.judge.done))
     panel.judge.toggle("side by side")
     take("inpaint")
     panel.judge.toggle("side by side")
@@ -107,17 +112,17 @@ def main(out: Path) -> None:
 
     viewer.layers.clear()
     viewer.window.remove_dock_widget("all")
-    with tempfile.TemporaryDirectory() as name:
-        _folder(Path(name), scan)
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):  # so that the panel shows short paths
+        _folder(Path(), scan)
         batch = FolderPanel(viewer)
         viewer.window.add_dock_widget(batch, name="medldm", area="right")
-        batch.scans.setText(f"{name}/scans")
-        batch.out.setText(f"{name}/restored")
+        batch.scans.setText("scans")
+        batch.out.setText("restored")
         batch.form.model.setCurrentText("brain-t1-2mm")
         batch.start.click()
-        wait(120, lambda: batch.job is None)
-        batch.show_row(1)
-        wait(30, lambda: len(viewer.layers) == 2)
+        wait(PATIENCE, lambda: batch.job is None)
+        batch.show_row(next(index for index, row in enumerate(batch.rows) if row.output))
+        wait(PATIENCE, lambda: len(viewer.layers) == 2)
         show_plane(viewer, "axial")
         take("folder")
         batch.workshop.close()
