@@ -17,7 +17,6 @@ from imageio.v3 import imwrite
 import medldm
 from medldm import Geometry, Volume
 
-
 PATIENCE = 600.0  # seconds: each picture waits for what it shows
 
 
