@@ -79,6 +79,7 @@ class LinearCodeTable(_Table):
     decoder_depth: int = 4
     noise_std: float = 0.01
     learned_std: bool = False
+    white_branches: bool = True
     quantizer: QuantizerTable | None = None
 
     def factors(self, dims: int) -> tuple[int, ...]:

@@ -67,6 +67,20 @@ def test_linear_start_is_white():
     torch.testing.assert_close(torch.cov(z), torch.eye(4), atol=0.1, rtol=0)
 
 
+def test_the_branches_see_and_say_white_numbers():
+    """What the encoder's branch sees is white; of it, the decoder's branch can say all that the code leaves out."""
+    code = LinearCode(2, factor=(4, 4), channels=5, width=8)
+    patches = (randn(20000, 16, seed=1) @ randn(16, 16, seed=2)).double()
+    code.begin(patches)
+    centred = patches - patches.mean(0)
+    seen = centred @ code.whitening.double().T
+    torch.testing.assert_close(torch.cov(seen.T), torch.eye(16).double(), atol=1e-4, rtol=0)
+    _, _, basis = torch.linalg.svd(centred, full_matrices=False)
+    left_out = centred - centred @ basis[:5].T @ basis[:5]
+    said = torch.cat([torch.zeros(20000, 5).double(), seen[:, 5:]], dim=1) @ code.colouring.double().T
+    torch.testing.assert_close(said, left_out, atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_tile_has_the_latents_of_the_whole(dims):
     code = fresh(LinearCode(dims, factor=(4,) * dims, channels=4, width=8, encoder_depth=1, decoder_depth=1))

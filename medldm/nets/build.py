@@ -27,6 +27,7 @@ def build_autoencoder(recipe: CodeRecipe) -> Autoencoder:
             decoder_depth=table.decoder_depth,
             noise_std=table.noise_std,
             learned_std=table.learned_std,
+            white_branches=table.white_branches,
             quantizer=quantizer,
         )
     return PlainCode(

@@ -3,8 +3,9 @@
 Decision: the code begins as block PCA, which is exact and instant, and residual blocks at the latent
 resolution, whose last convolution is zero, learn what is not linear (residual autoencoding: Chen et al.
 2024, DC-AE). Because: on these images the linear start is decibels ahead of a convolutional autoencoder
-of the same training time (docs/decisions/0001-autoencoder.md). There is no norm over space and no
-attention, so a tile's latents are the whole's latents.
+of the same training time (docs/decisions/0001-autoencoder.md). The branches see and say
+white numbers: in units of pixels a block's brightness would hide its detail, and what is left out is a hundredth of
+that. There is no norm over space and no attention, so a tile's latents are the whole's latents.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from medldm.nets.patches import depth_to_space, space_to_depth
 from medldm.nets.quantizers import Quantizer
 
 LOG_STD_RANGE = 4.0
+LEAST_DEVIATION = 1e-3  # of a component brought to deviation 1: what is below is the rounding of stored images
 
 
 def _residual_branch(dims: int, c_in: int, c_out: int, width: int, depth: int) -> nn.Sequential:
@@ -38,6 +40,8 @@ class LinearCode(Autoencoder):
 
     factor : downsampling along each axis
     width, encoder_depth, decoder_depth : of the residual branches
+    white_branches : the encoder's branch sees all principal components at deviation 1, and the decoder's speaks in
+        deviations of those that the code leaves out; else both are in the units of pixels (packs of before)
     noise_std : standard deviation of the latent's Gaussian, in units of the latent's own
     learned_std : let the encoder say the deviation of each latent, from `noise_std` on; else it is fixed
     """
@@ -45,6 +49,8 @@ class LinearCode(Autoencoder):
     mean: Tensor
     analysis: Tensor
     synthesis: Tensor
+    whitening: Tensor
+    colouring: Tensor
 
     def __init__(
         self,
@@ -57,6 +63,7 @@ class LinearCode(Autoencoder):
         decoder_depth: int = 4,
         noise_std: float = 0.01,
         learned_std: bool = False,
+        white_branches: bool = True,
         quantizer: Quantizer | None = None,
     ) -> None:
         halo = 2 + 2 * max(encoder_depth, decoder_depth)
@@ -66,6 +73,10 @@ class LinearCode(Autoencoder):
         self.register_buffer("mean", torch.zeros(patch))
         self.register_buffer("analysis", torch.eye(patch)[:channels].clone())
         self.register_buffer("synthesis", torch.eye(patch)[:, :channels].clone())
+        self.white_branches = white_branches
+        if white_branches:
+            self.register_buffer("whitening", torch.eye(patch))
+            self.register_buffer("colouring", torch.eye(patch))
         outputs = channels * (2 if learned_std else 1)
         self.encoder = _residual_branch(dims, patch, outputs, width, encoder_depth)
         self.decoder = _residual_branch(dims, channels, patch, width, decoder_depth)
@@ -80,6 +91,10 @@ class LinearCode(Autoencoder):
         self.mean.copy_(mean)
         self.analysis.copy_((top / kept.sqrt()).T)
         self.synthesis.copy_(top * kept.sqrt())
+        if self.white_branches:
+            self.whitening.copy_((vectors / values.sqrt().clamp_min(LEAST_DEVIATION)).T)
+            left_out = values[min(self.channels, len(values) - 1)]
+            self.colouring.copy_(vectors * values.clamp_max(left_out).sqrt())
         return float(kept.sum() / values.sum())
 
     @property
@@ -94,13 +109,16 @@ class LinearCode(Autoencoder):
         patches = space_to_depth(x, self.factor) - self.per_channel(self.mean)
         with torch.autocast(x.device.type, enabled=False):  # half precision would cap the code at 48 dB
             linear = torch.einsum("cp,bp...->bc...", self.analysis, patches)
-        learned = self.encoder(patches).to(linear.dtype)
+            seen = torch.einsum("qp,bp...->bq...", self.whitening, patches) if self.white_branches else patches
+        learned = self.encoder(seen).to(linear.dtype)
         if not self.learned_std:
             return linear + learned, linear.new_full((1,) * linear.ndim, self.noise_std)
         shift, log_std = learned.chunk(2, dim=1)
         return linear + shift, self.noise_std * torch.exp(log_std.clamp(-LOG_STD_RANGE, LOG_STD_RANGE))
 
     def raw_decode(self, z: Tensor) -> Tensor:
+        said = self.decoder(z).to(z.dtype)
         with torch.autocast(z.device.type, enabled=False):
             linear = torch.einsum("pc,bc...->bp...", self.synthesis, z) + self.per_channel(self.mean)
-        return depth_to_space(linear + self.decoder(z).to(linear.dtype), self.factor)
+            learned = torch.einsum("pq,bq...->bp...", self.colouring, said) if self.white_branches else said
+        return depth_to_space(linear + learned, self.factor)
