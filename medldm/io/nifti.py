@@ -14,7 +14,7 @@ from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
 from medldm.io.lazy import LazyScan
 from medldm.io.nifti_geometry import nifti_geometry
-from medldm.io.nifti_voxels import mapped_planes, read_header, read_voxels, shape_of
+from medldm.io.nifti_voxels import plane_reader, read_header, read_voxels, shape_of
 from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -71,16 +71,18 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
 
 
 def lazily(path: Path, choice: Choice | None = None) -> LazyScan | None:
-    """The same without its voxels, which are mapped; None for a compressed file, which can only be read whole.
+    """The same without its voxels; None where they can only be read whole: of a compressed file, or to be filled.
 
     Raises what `read` raises for the header.
     """
     path, choice = Path(path), choice or Choice()
     choice.refuse_selection(path.name)
+    if choice.nan != "refuse":  # what is filled in is the smallest value of all
+        return None
     header = read_header(path)
     shape = shape_of(header, path.name, choice)
     geometry, notes = nifti_geometry(header, shape, path.name, choice)
-    plane = mapped_planes(header, shape, path)
+    plane = plane_reader(header, shape, path)
     if plane is None:
         return None
     unit, modality, marked = _described(header)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,43 +70,110 @@ def read_voxels(
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Scaled voxels (I, J, K), float32, finite, and notes for the history.
 
+    They are read and scaled slice by slice: the whole is held once, as it is given back.
     Raises UnsupportedInput, PixelError.
     """
-    slope, inter = _scaling(header, path.name)
     stored = _stored(header, shape, path)
-    if stored.dtype.kind in "iu" and stored.dtype.itemsize == 8:
-        largest = max(int(stored.max()), -int(stored.min()))
-        if largest > _LARGEST_INTEGER:
-            raise PixelError(path.name, "integers beyond 2^53", "values that a float can hold")
     array = np.empty(shape, dtype=np.float32, order="F")
     beyond = 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for k in range(shape[2]):  # slice by slice: in double precision, the whole would be held twice over
-            exact = stored[..., k] if slope is None else stored[..., k].astype(np.float64) * slope + inter
-            array[..., k] = exact
-            beyond += int(np.count_nonzero(np.isinf(array[..., k]) & np.isfinite(exact)))
-    if beyond:
-        raise PixelError(path.name, f"{beyond} voxels beyond single precision", "values below 3e38", "scale them first")
+    with _opened(path) as file:
+        stored.go_to(file, 0)
+        for k in range(shape[2]):
+            beyond += stored.scale(stored.next_slice(file), array[..., k])
+        stored.check_end(file)
+    _refuse_beyond(beyond, path.name)
     return _finite(array, path.name, choice)
 
 
-def mapped_planes(
+def plane_reader(
     header: Any, shape: tuple[int, int, int], path: Path
 ) -> Callable[[int], NDArray[np.float32]] | None:
-    """What gives slice k, (I, J), scaled, of a file that is not compressed; None for one that is.
+    """What gives slice k, (I, J), scaled and finite, of a file that is not compressed; None for one that is.
 
     Raises UnsupportedInput, PixelError.
     """
     if path.name.lower().endswith(".gz"):
         return None
-    (slope, inter), stored = _scaling(header, path.name), _stored(header, shape, path, mapped=True)
+    stored = _stored(header, shape, path)
 
     def plane(k: int) -> NDArray[np.float32]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            exact = stored[..., k] if slope is None else stored[..., k].astype(np.float64) * slope + inter
-            return np.asarray(exact, dtype=np.float32)
+        out = np.empty(shape[:2], dtype=np.float32, order="F")
+        with _opened(path) as file:
+            stored.go_to(file, range(shape[2])[k])
+            _refuse_beyond(stored.scale(stored.next_slice(file), out), path.name)
+        return _finite(out, path.name, Choice())[0]
 
     return plane
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Where the voxels of a file begin, what kind they are, and how they are scaled."""
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    start: int
+    slope: float | None
+    inter: float
+
+    @property
+    def slice_bytes(self) -> int:
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    def go_to(self, file: Any, k: int) -> None:
+        with _undamaged(self.path):
+            file.seek(self.start + k * self.slice_bytes)
+
+    def next_slice(self, file: Any) -> NDArray[Any]:
+        """The slice (I, J) at the place that the file is read at, as stored. Raises PixelError."""
+        with _undamaged(self.path):
+            data = file.read(self.slice_bytes)
+            if len(data) < self.slice_bytes:
+                raise EOFError
+        stored: NDArray[Any] = np.frombuffer(data, self.dtype).reshape(self.shape[:2], order="F")
+        return stored
+
+    def scale(self, stored: NDArray[Any], out: NDArray[np.float32]) -> int:
+        """Scaled values of a slice into `out`; how many single precision cannot hold. Raises PixelError."""
+        if stored.dtype.kind in "iu" and stored.dtype.itemsize == 8:
+            largest = max(int(stored.max()), -int(stored.min()))
+            if largest > _LARGEST_INTEGER:
+                raise PixelError(self.path.name, "integers beyond 2^53", "values that a float can hold")
+        with np.errstate(over="ignore", invalid="ignore"):
+            exact = stored if self.slope is None else stored.astype(np.float64) * self.slope + self.inter
+            out[...] = exact
+            return int(np.count_nonzero(np.isinf(out) & np.isfinite(exact)))
+
+    def check_end(self, file: Any) -> None:
+        """Read on to the end of a compressed file: its checksum comes last. Raises PixelError."""
+        left = _TAIL if self.path.name.lower().endswith(".gz") else 0
+        with _undamaged(self.path):
+            while left > 0 and (chunk := file.read(_CHUNK)):
+                left -= len(chunk)
+
+
+@contextlib.contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """PixelError for whatever a file that is cut off or damaged raises."""
+    try:
+        yield
+    except _DAMAGE:
+        got = "voxels that end early or are damaged"
+        raise PixelError(path.name, got, "a whole file", "copy it again") from None
+
+
+def _opened(path: Path) -> Any:
+    """The file, unpacked if it is packed, to be used in a `with`. Raises PixelError."""
+    import nibabel as nib
+
+    with _undamaged(path):
+        return nib.openers.Opener(str(path))
+
+
+def _refuse_beyond(count: int, where: str) -> None:
+    if count:
+        raise PixelError(where, f"{count} voxels beyond single precision", "values below 3e38", "scale them first")
 
 
 def _finite(array: NDArray[np.float32], where: str, choice: Choice) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -143,33 +212,13 @@ def _scaling(header: Any, where: str) -> tuple[float | None, float]:
     return (None, 0.0) if (slope, inter) == (1.0, 0.0) else (slope, inter)
 
 
-def _stored(header: Any, shape: tuple[int, int, int], path: Path, *, mapped: bool = False) -> NDArray[Any]:
-    """Voxels as stored, (I, J, K), read or mapped. Nothing is allocated for a file that is too short for them."""
-    import nibabel as nib
-
-    dtype, offset = _dtype(header, path.name), float(header["vox_offset"])
+def _stored(header: Any, shape: tuple[int, int, int], path: Path) -> _Stored:
+    """Raises UnsupportedInput, and PixelError for a file that is too short for its voxels."""
+    (slope, inter), dtype, offset = _scaling(header, path.name), _dtype(header, path.name), float(header["vox_offset"])
     if not header.single_vox_offset <= offset < 2**62:
         raise PixelError(path.name, f"vox_offset {offset:g}", f"{header.single_vox_offset} or more")
     start, size = int(offset), path.stat().st_size
     needed = start + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    packed = path.name.lower().endswith(".gz")
-    if size * (_MOST_RATIO if packed else 1) < needed:
+    if size * (_MOST_RATIO if path.name.lower().endswith(".gz") else 1) < needed:
         raise PixelError(path.name, f"{size} bytes", f"{needed} unpacked", "the file is cut off")
-    try:
-        with nib.openers.Opener(str(path)) as file:
-            stored: NDArray[Any] = nib.volumeutils.array_from_file(
-                shape, dtype, file.fobj, start, mmap="r" if mapped else False
-            )
-            if packed:
-                _check_end(file)
-    except _DAMAGE:
-        got = "voxels that end early or are damaged"
-        raise PixelError(path.name, got, "a whole file", "copy it again") from None
-    return stored
-
-
-def _check_end(file: Any) -> None:
-    """Read on to the end of a compressed file: its checksum comes last. Raises OSError, EOFError, zlib.error."""
-    left = _TAIL
-    while left > 0 and (chunk := file.read(_CHUNK)):
-        left -= len(chunk)
+    return _Stored(path, shape, dtype, start, slope, inter)
