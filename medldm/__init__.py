@@ -16,6 +16,7 @@ _HOMES = {
     "read": "medldm.io",
     "write": "medldm.io",
     "open_lazily": "medldm.io.lazy",
+    "LazyScan": "medldm.io.lazy",
     "Geometry": "medldm.geometry",
     "Volume": "medldm.volume",
     "MedldmError": "medldm.errors",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from medldm.io import can_read as can_read
     from medldm.io import read, write
     from medldm.io.dicom import read_each as read_each
+    from medldm.io.lazy import LazyScan as LazyScan
     from medldm.io.lazy import open_lazily as open_lazily
     from medldm.model import Model as Model
     from medldm.packs import installed_models as installed_models

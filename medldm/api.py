@@ -52,12 +52,14 @@ def as_volume(
     """A scan in any of its forms as a Volume; a 2D array is rows x columns as displayed.
 
     Raises InputError for an array of the wrong shape, with values that are not finite, or, in 3D, without
-    spacing and affine.
+    spacing and affine; and for a map that was saved beside a result.
     """
-    if isinstance(scan, Volume):
-        return scan
     if isinstance(scan, str | Path):
-        return read(scan, series)
+        scan = read(scan, series)
+    if isinstance(scan, Volume):
+        if scan.quantity:
+            raise InputError("scan", f"the {scan.quantity} of a result", "a scan", "take what it was made of")
+        return scan
     array = np.asarray(scan)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uifb" or not array.size:
         raise InputError("array", f"shape {array.shape}, {array.dtype}", "a 2D or 3D array of real numbers")
@@ -229,7 +231,7 @@ def _gap(scan: Scan, mask: Scan, volume: Volume) -> NDArray[np.bool_]:
         flat = isinstance(scan, np.ndarray) and scan.ndim == 2
         values = mask.T[..., None] if flat and mask.ndim == 2 else mask
     else:
-        drawn = as_volume(mask)
+        drawn = mask if isinstance(mask, Volume) else read(mask)
         values = drawn.array
         if values.shape == volume.array.shape and not np.allclose(
             drawn.geometry.affine, volume.geometry.affine, atol=1e-3 * min(volume.geometry.spacing)

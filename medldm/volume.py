@@ -15,10 +15,28 @@ from medldm.geometry import Geometry
 PadMode = Literal["reflect", "edge", "constant"]
 AI_PROCESSED = "ai_processed"  # key of a step of the history: a model had a hand in it
 RESEARCH_USE = "research use only"
+QUANTITY = "quantity"  # key of a step of the history: what a map is that was made beside a result
+MAPS = ("residual", "uncertainty")  # what it may be
+
+
+class WithHistory:
+    """What can be told of a scan by its history."""
+
+    history: tuple[dict[str, Any], ...]
+
+    @property
+    def ai_processed(self) -> bool:
+        """Whether a model had a hand in it, by its history or by the mark in the file that it was read from."""
+        return any(AI_PROCESSED in step for step in self.history)
+
+    @property
+    def quantity(self) -> str:
+        """What a map beside a result holds, one of `MAPS`; "" for a scan."""
+        return str(next((step[QUANTITY] for step in reversed(self.history) if QUANTITY in step), ""))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Volume:
+class Volume(WithHistory):
     """Voxels in the world; immutable, every change returns a new one.
 
     array : (I, J, K) float32, read-only; a picture or radiograph has K = 1
@@ -50,11 +68,6 @@ class Volume:
         spacing = " x ".join(f"{s:.3g}" for s in self.geometry.spacing)
         codes = "".join(self.geometry.axcodes)
         return f"Volume({size}, {spacing} mm, {codes}, {self.unit}, {self.modality or 'modality unknown'})"
-
-    @property
-    def ai_processed(self) -> bool:
-        """Whether a model had a hand in it, by its history or by the mark in the file that it was read from."""
-        return any(AI_PROCESSED in step for step in self.history)
 
     def with_array(self, array: NDArray[Any], step: dict[str, Any] | None = None) -> Volume:
         """Other values on the same grid."""

@@ -67,14 +67,12 @@ class Call:
 
     def formats(self) -> list[tuple[Path, str | None]]:
         """Files that hold a scan, with the name of their writer where the file's name is not enough."""
-        every = [(self.output, self.format), (self.residual, None), (self.uncertainty, self.uncertainty_format)]
-        return [(path, format) for path, format in every if path is not None]
+        maps = [path for path in (self.residual, self.uncertainty) if path is not None]
+        return [(self.output, self.format), *((path, self.map_format(path)) for path in maps)]
 
-    @property
-    def uncertainty_format(self) -> str | None:
-        """An uncertainty in DICOM is a parametric map: no image has room for its values."""
-        is_dicom = self.uncertainty is not None and self.uncertainty.name.lower().endswith(DICOM)
-        return "parametric_map" if is_dicom else None
+    def map_format(self, path: Path) -> str | None:
+        """A map in one DICOM file is a parametric map: no image has room for its values."""
+        return "parametric_map" if path.name.lower().endswith(DICOM) else None
 
 
 def restoring(command: Callable[..., None]) -> Callable[..., None]:

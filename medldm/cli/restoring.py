@@ -161,14 +161,12 @@ def _check_dicom(path: Path, format: str | None, scan: Volume) -> None:
 def finish(scan: Volume, result: Restoration, call: Call) -> None:
     """Write what was asked for, then say what was done."""
     from medldm.io import write
-    from medldm.restore.restoration import named
 
     write(result.volume, call.output, call.format, overwrite=call.overwrite)
     if call.residual is not None:
-        write(named(result.residual, "residual"), call.residual, overwrite=call.overwrite)
-    if call.uncertainty is not None and result.uncertainty is not None:
-        spread = named(result.uncertainty, "uncertainty")
-        write(spread, call.uncertainty, call.uncertainty_format, overwrite=call.overwrite)
+        write(result.residual, call.residual, call.map_format(call.residual), overwrite=call.overwrite)
+    if call.uncertainty is not None:
+        write(result.uncertainty, call.uncertainty, call.map_format(call.uncertainty), overwrite=call.overwrite)
     if call.report is not None:
         from medldm.report.page import TASKS, Section, write_report
 

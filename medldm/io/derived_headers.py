@@ -10,7 +10,7 @@ from typing import Any
 
 from medldm.io.derived_classic import as_classic, complete
 from medldm.io.dicom import DicomSource
-from medldm.io.dicom_volume import AI_CONTRIBUTION
+from medldm.io.dicom_volume import AI_CONTRIBUTION, OTHER_CONTRIBUTION
 from medldm.io.quantise import ds_text
 from medldm.volume import Volume
 
@@ -135,7 +135,8 @@ def equipment(volume: Volume, moment: datetime.datetime) -> Any:
     item.Manufacturer, item.ManufacturerModelName = "medldm", "medldm"
     item.SoftwareVersions = str(provenance(volume).get("version", version()))
     item.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S")
-    item.ContributionDescription = AI_CONTRIBUTION if volume.ai_processed else "conversion"
+    kind = AI_CONTRIBUTION if volume.ai_processed else OTHER_CONTRIBUTION
+    item.ContributionDescription = "; ".join(filter(None, (kind, volume.quantity)))
     return item
 
 

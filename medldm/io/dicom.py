@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +22,9 @@ from medldm.io.dicom_files import Damaged, one_series, scan_files, walk_files
 from medldm.io.dicom_header import Header, looks_like_dicom, modality_of
 from medldm.io.dicom_pixels import Decoder
 from medldm.io.dicom_stacks import split_stacks
-from medldm.io.dicom_volume import DicomSource, Slices, assembled, check_images, is_flat, is_made, planned, volume_of
+from medldm.io.dicom_volume import DicomSource, Slices, assembled, check_images, is_flat, marks, planned, volume_of
 from medldm.io.lazy import LazyScan
-from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
+from medldm.volume import Volume
 
 __all__ = ["SUFFIXES", "DicomSource", "Found", "can_read", "read", "read_each"]
 
@@ -117,9 +116,7 @@ def lazily(path: Path, choice: Choice | None = None) -> LazyScan | None:
         with _typed(path):
             return assembled(plan, skipped)
 
-    step: dict[str, Any] = {"step": "read", "format": "dicom"}
-    if is_made(plan.headers):
-        step[AI_PROCESSED] = RESEARCH_USE
+    step = {"step": "read", "format": "dicom", **marks(plan.headers)}
     return LazyScan(plan.geometry, slices.unit, modality_of(plan.headers[0]), (step,), plane, load)
 
 

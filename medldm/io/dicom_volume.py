@@ -27,7 +27,7 @@ from medldm.io.dicom_pixels import (
 )
 from medldm.io.dicom_rescale import RESCALE_KEYWORDS, Rescale, rescale_of
 from medldm.io.dicom_stacks import filter_images, select_stack
-from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
+from medldm.volume import AI_PROCESSED, MAPS, QUANTITY, RESEARCH_USE, Volume
 
 _THREADS, _TOGETHER = 3, 16  # slices that a thread takes at a time
 _OF_ONE = {
@@ -35,7 +35,8 @@ _OF_ONE = {
     "StudyInstanceUID": "studies",
     "FrameOfReferenceUID": "frames of reference",
 }
-AI_CONTRIBUTION = f"latent diffusion, {RESEARCH_USE}"  # of ContributingEquipmentSequence
+# ContributionDescription (ContributingEquipmentSequence) of what medldm writes, followed by what a map holds
+AI_CONTRIBUTION, OTHER_CONTRIBUTION = f"latent diffusion, {RESEARCH_USE}", "conversion"
 _NOTED = ("LossyImageCompression", "PhotometricInterpretation", "PixelPresentation")
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -175,9 +176,17 @@ class Slices:
         return layout.count_padding(stored)
 
 
-def is_made(headers: list[Header]) -> bool:
-    """Whether medldm left its mark on an image: a model contributed to it."""
-    return any(_is_made(header) for header in headers)
+def marks(headers: list[Header]) -> dict[str, str]:
+    """What medldm left on images that it wrote: that a model contributed to them, and what a map holds."""
+    found: dict[str, str] = {}
+    for header in headers:
+        for item in header.dataset.get("ContributingEquipmentSequence") or ():
+            kind, _, what = str(item.get("ContributionDescription") or "").partition("; ")
+            if kind == AI_CONTRIBUTION:
+                found[AI_PROCESSED] = RESEARCH_USE
+            if kind in (AI_CONTRIBUTION, OTHER_CONTRIBUTION) and what in MAPS:
+                found[QUANTITY] = what
+    return found
 
 
 def assembled(plan: Planned, skipped: Counter[str]) -> Volume:
@@ -209,19 +218,11 @@ def assembled(plan: Planned, skipped: Counter[str]) -> Volume:
         "shown_in_colour": any(h.text("PixelPresentation") not in ("", "MONOCHROME") for h in kinds),
     }
     step = _history(headers, skipped, decoder.sha256)
-    step |= {name: value for name, value in notes.items() if value}
-    if is_made(headers):
-        step[AI_PROCESSED] = RESEARCH_USE
+    step |= {name: value for name, value in notes.items() if value} | marks(headers)
     slopes, intercepts = tuple(r.slope for r, _ in own.each), tuple(r.intercept for r, _ in own.each)
     datasets, frames = tuple(h.dataset for h in headers), tuple(h.frame for h in headers)
     source = DicomSource(datasets, slopes, intercepts, geometry, frames, places is not None)
     return Volume(slices.transpose(2, 1, 0), geometry, own.unit, modality_of(headers[0]), (step,), source)
-
-
-def _is_made(header: Header) -> bool:
-    """Whether medldm left its mark: a model contributed to the image."""
-    items = header.dataset.get("ContributingEquipmentSequence") or ()
-    return any(str(item.get("ContributionDescription") or "") == AI_CONTRIBUTION for item in items)
 
 
 def _rescale(header: Header, stored: NDArray[Any], rescale: Rescale, out: NDArray[np.float32]) -> None:

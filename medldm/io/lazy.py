@@ -14,11 +14,11 @@ from medldm import registry
 from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.io.choice import Choice
-from medldm.volume import Volume
+from medldm.volume import Volume, WithHistory
 
 
 @dataclass(frozen=True, eq=False)
-class LazyScan:
+class LazyScan(WithHistory):
     """What is known of a scan from its headers.
 
     plane : slice k as (I, J), float32, in the scan's unit; raises InputError for a damaged one

@@ -15,7 +15,7 @@ from medldm.io.choice import Choice
 from medldm.io.lazy import LazyScan
 from medldm.io.nifti_geometry import nifti_geometry
 from medldm.io.nifti_voxels import plane_reader, read_header, read_voxels, shape_of
-from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
+from medldm.volume import AI_PROCESSED, MAPS, QUANTITY, RESEARCH_USE, Volume
 
 SUFFIXES = (".nii.gz", ".nii")
 _MARK = "medldm"
@@ -91,12 +91,15 @@ def lazily(path: Path, choice: Choice | None = None) -> LazyScan | None:
 
 
 def _described(header: Any) -> tuple[str, str, dict[str, str]]:
-    """Unit, modality and mark from the description that `write` leaves; no other text of a header is looked at."""
+    """Unit, modality and marks from the description that `write` leaves; no other text of a header is looked at."""
     text = bytes(header["descrip"].tobytes()).split(b"\0")[0].decode("ascii", "replace")
     parts = text.split("; ") if text.startswith(_MARK + "; ") else []
     fields = dict(part.split("=", 1) for part in parts if "=" in part)
     unit, modality = fields.get("unit", ""), fields.get("modality", "")
     marked = {AI_PROCESSED: RESEARCH_USE} if AI_PROCESSED in fields else {}
+    intent = bytes(header["intent_name"].tobytes()).rstrip(b"\0").decode("ascii", "replace")
+    if parts and intent in MAPS:
+        marked[QUANTITY] = intent
     return (
         unit if _UNIT.fullmatch(unit) else "arbitrary",
         modality if _MODALITY.fullmatch(modality) else "",
@@ -137,9 +140,14 @@ def write(volume: Volume, path: Path) -> Path:
     image.header.set_xyzt_units("mm")
     mark = f"; {AI_PROCESSED}={RESEARCH_USE}" if volume.ai_processed else ""
     described = f"{_MARK}{mark}; unit={volume.unit}; modality={volume.modality}"
+    if volume.quantity:
+        image.header.set_intent("estimate", name=volume.quantity)
     image.header["descrip"] = described.encode("ascii", "replace")[:79]
+    about = {"unit": volume.unit, "modality": volume.modality, "history": list(volume.history)}
+    if volume.quantity:
+        about[QUANTITY] = volume.quantity
     table = {
-        _MARK: {"unit": volume.unit, "modality": volume.modality, "history": list(volume.history)},
+        _MARK: about,
         "geometry": volume.geometry.to_dict(),
     }
     text = json.dumps(table, indent=2, default=str) + "\n"

@@ -1,4 +1,4 @@
-"""Uncertainty out: a DICOM Parametric Map of the deviation of the error, in float32 and in the scan's unit.
+"""Maps out: a DICOM Parametric Map of the deviation of the error or of the residual, float32, in the scan's unit.
 
 highdicom builds the object from stand-ins without a patient, since it checks and logs what it is given;
 patient, study and references to the source are put in afterwards.
@@ -64,17 +64,22 @@ _STUDY = (
     "BodyPartExamined", "Laterality", "InstitutionName", "InstitutionAddress", "StationName",
     "ContributingEquipmentSequence", "SyntheticData",
 )  # fmt: skip
+# What a map holds -> label and explanation
+_LABELS = {
+    "uncertainty": ("UNCERTAINTY", "standard deviation of the error"),
+    "residual": ("RESIDUAL", "measurement minus result"),
+}
 _EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions")
 
 
 def write(volume: Volume, path: Path) -> Path:
-    """Write an uncertainty (standard deviation of the error, >= 0) to one file; it is reread before it appears.
+    """Write an uncertainty (standard deviation of the error, >= 0) or a residual to one file, reread before it appears.
 
     Parameters
     ----------
     volume : Volume
         Made of a scan that came from DICOM (`volume.source`), on its grid or a finer one. "HU", "arbitrary"
-        or the unit of a PET.
+        or the unit of a PET. What it holds is its `quantity`; one without is taken for an uncertainty.
     path : Path
         A name ending in .dcm.
 
@@ -90,8 +95,8 @@ def write(volume: Volume, path: Path) -> Path:
         raise OutputError(path.name, "another name", "a file whose name ends in .dcm")
     aligned = volume.reorient("".join(source.geometry.axcodes))
     array = aligned.array
-    if not np.isfinite(array).all() or float(array.min()) < 0:
-        raise OutputError(path.name, "values below 0 or not finite", "an uncertainty", "write .nii.gz")
+    if not np.isfinite(array).all() or (_what(volume) == "uncertainty" and float(array.min()) < 0):
+        raise OutputError(path.name, "values below 0 or not finite", f"a map of the {_what(volume)}", "write .nii.gz")
     if array.nbytes > _LARGEST_BYTES:
         raise OutputError(path.name, f"{array.nbytes / 2**30:.3g} GiB", "less than 4 GiB", "write .nii.gz")
     dataset = _map(aligned, source, path.name)
@@ -120,6 +125,10 @@ def _source(volume: Volume, where: str) -> dicom.DicomSource:
     raise OutputError(where, got, "a DICOM series as input", "name it .nii.gz")
 
 
+def _what(volume: Volume) -> str:
+    return volume.quantity or "uncertainty"
+
+
 def _unit(volume: Volume, where: str) -> Any:
     from pydicom.sr.coding import Code
 
@@ -135,17 +144,18 @@ def _map(aligned: Volume, source: dicom.DicomSource, where: str) -> Any:
     from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
 
-    uids, largest = new_uids(), float(aligned.array.max())
+    uids, lowest, largest = new_uids(), float(aligned.array.min()), float(aligned.array.max())
+    label, explanation = _LABELS[_what(aligned)]
     header = from_source(source, 0, aligned.modality, uids)
     mapping = highdicom.pm.RealWorldValueMapping(
-        lut_label="UNCERTAINTY",
-        lut_explanation="standard deviation of the error",
+        lut_label=label,
+        lut_explanation=explanation,
         unit=_unit(aligned, where),
-        value_range=(float(aligned.array.min()), largest),
-        quantity_definition=codes.SCT.StandardDeviation,
+        value_range=(lowest, largest),
+        quantity_definition=codes.SCT.StandardDeviation if _what(aligned) == "uncertainty" else None,
     )
-    width = ds_text(float(f"{largest:.6g}")) if largest > 0 else "1"
-    window = highdicom.VOILUTTransformation(float(width) / 2, float(width), voi_lut_function="LINEAR_EXACT")
+    centre, width = _window(lowest, largest)
+    window = highdicom.VOILUTTransformation(centre, width, voi_lut_function="LINEAR_EXACT")
     maker = {name: str(_first(header.get(name)) or "unknown")[:64] for name in _EQUIPMENT}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -163,8 +173,8 @@ def _map(aligned: Volume, source: dicom.DicomSource, where: str) -> Any:
             contains_recognizable_visual_features=True,
             real_world_value_mappings=[mapping],
             voi_lut_transformations=[window],
-            content_label="UNCERTAINTY",
-            content_description="standard deviation of the error",
+            content_label=label,
+            content_description=explanation,
             content_creator_name="medldm^",
         )
     text = description(aligned)
@@ -172,8 +182,14 @@ def _map(aligned: Volume, source: dicom.DicomSource, where: str) -> Any:
     _link(dataset, aligned, source, text)
     moment = now(source.datasets[0])
     common(dataset, aligned, text, uids, moment)
-    dataset.SeriesDescription = f"medldm uncertainty {provenance(aligned).get('model', '')}".strip()[:64]
+    dataset.SeriesDescription = f"medldm {_what(aligned)} {provenance(aligned).get('model', '')}".strip()[:64]
     return dataset
+
+
+def _window(lowest: float, largest: float) -> tuple[float, float]:
+    """Centre and width: from 0 to the largest value, or, where some are below 0, as far on both sides of it."""
+    reach = float(ds_text(float(f"{max(largest, -lowest):.6g}"))) or 1.0
+    return (0.0, 2 * reach) if lowest < 0 else (reach / 2, reach)
 
 
 def _first(value: Any) -> Any:

@@ -22,7 +22,7 @@ from medldm.io import read_choice, write
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
 from medldm.io.survey import Item, survey
-from medldm.restore.restoration import Restoration, named
+from medldm.restore.restoration import Restoration
 from medldm.volume import Volume
 
 Restore = Callable[[Volume], Restoration]
@@ -115,8 +115,8 @@ def _restored(
         scan = read_choice(folder / item.file, one)
         result = restore(scan)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if uncertainty and result.uncertainty is not None:
-            write(named(result.uncertainty, "uncertainty"), _beside(path), overwrite=True)
+        if uncertainty:
+            write(result.uncertainty, _beside(path), overwrite=True)
         write(result.volume, path, format, overwrite=True)  # last: a result says that all of it is there
     except Cancelled:
         raise

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medldm.volume import Volume
+from medldm.volume import MAPS, QUANTITY, Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,8 @@ class Restoration:
     residual : measurement minus (degraded) result, on the scan's grid
     uncertainty : standard deviation of the result's error, in the scan's unit, on the result's grid
     report : plain data: model, settings, noise level, checks, warnings, timings, versions
+
+    The two maps say in their history what they are (`Volume.quantity`), and so in every file that is written of them.
     """
 
     volume: Volume
@@ -28,8 +30,14 @@ class Restoration:
     uncertainty: Volume
     report: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        for what in MAPS:
+            object.__setattr__(self, what, _named(getattr(self, what), what))
 
-def named(volume: Volume, what: str) -> Volume:
+
+def _named(volume: Volume, what: str) -> Volume:
     """The same volume, whose last step says what it is: a map beside a result must not pass for the result."""
-    last = volume.history[-1]
-    return volume.with_step({**last, "step": f"{last['step']} {what}"})
+    if volume.quantity == what:
+        return volume
+    last = volume.history[-1] if volume.history else {"step": "restore"}
+    return volume.with_step({**last, "step": f"{last['step']} {what}", QUANTITY: what})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import medldm
+from napari_medldm import saving
 from napari_medldm.layers import volume_from_meta
 
 
@@ -18,11 +19,17 @@ def write_nifti(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
 
 def write_dicom(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
-    """A derived DICOM series in a zip file. Raises MedldmError; nothing half-written is left."""
+    """A derived DICOM series, of a map a parametric map, in a zip file; nothing half-written is left.
+
+    Raises MedldmError.
+    """
     target = Path(path)
     with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".medldm-") as hidden:
         folder = Path(hidden) / target.stem
-        medldm.write(volume_from_meta(data, meta), folder, "dicom")
+        volume = volume_from_meta(data, meta)
+        if volume.quantity:
+            folder.mkdir()
+        saving.write_dicom(volume, folder / volume.quantity if volume.quantity else folder)
         packed = shutil.make_archive(str(Path(hidden) / "packed"), "zip", hidden, folder.name)
         Path(packed).replace(target)
     return [path]

@@ -8,9 +8,12 @@ import numpy as np
 from napari.utils.colormaps import Colormap
 from qtpy.QtCore import QTimer
 
+from medldm import LazyScan
+from napari_medldm.orientation import PLANES
+from napari_medldm.windows import values_of
+
 BLINK_MS = 600
 MODES = ("single", "side by side", "wipe", "blink", "residual", "uncertainty")
-PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 AMBER = Colormap([[1, 0.65, 0, 0], [1, 0, 0, 1]], name="medldm uncertainty")
 _LINKED = ("contrast_limits", "colormap", "gamma")
 _WIPE = "wipe"
@@ -151,8 +154,7 @@ def show_plane(viewer: Any, plane: str) -> None:
 
 def residual_style(volume: Any) -> dict[str, Any]:
     """Diverging colours, the same range on both sides of zero."""
-    values = np.abs(volume.array.ravel()[:: max(1, volume.array.size // 2_000_000)])
-    top = max(float(np.percentile(values, 99.5)), 1e-6)
+    top = max(float(np.percentile(np.abs(values_of(volume)), 99.5)), 1e-6)
     return {"colormap": "RdBu_r" if _has_colormap("RdBu_r") else "coolwarm", "contrast_limits": (-top, top)}
 
 
@@ -168,6 +170,7 @@ def _has_colormap(name: str) -> bool:
 
 def uncertainty_style(volume: Any) -> dict[str, Any]:
     """Amber to red over the result; transparent below the median."""
-    top = max(float(np.max(volume.array)), 1e-6)
-    low = min(float(np.median(volume.array)), 0.99 * top)
+    values = values_of(volume) if isinstance(volume, LazyScan) else volume.array
+    top = max(float(np.max(values)), 1e-6)
+    low = min(float(np.median(values)), 0.99 * top)
     return {"colormap": AMBER, "blending": "translucent_no_depth", "contrast_limits": (low, top)}

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medldm import Volume
+from medldm import LazyScan, Volume
 from napari_medldm.models import ModelBox
 from napari_medldm.request import Request, refined, tasks
 
@@ -124,7 +124,7 @@ class RestoreForm(QWidget):
         self.scan.blockSignals(False)
         self._on_change()
 
-    def obstacle(self, volume: Volume | None) -> str:
+    def obstacle(self, volume: Volume | LazyScan | None) -> str:
         """Why nothing can be started now, in one sentence; "" if it can."""
         task = self.task.currentText()
         self.model.mark(None if task == "synthesize" else volume, task)
@@ -142,7 +142,7 @@ class RestoreForm(QWidget):
         """How much finer, for super-resolution."""
         return int(self.scale.currentText().split()[-1])
 
-    def request(self, volume: Volume | None) -> Request:
+    def request(self, volume: Volume | LazyScan | None) -> Request:
         """The form as plain data, for the scan that it is about."""
         scale = (1, 1, 1)
         if self.task.currentText() == "super-resolve" and volume is not None:

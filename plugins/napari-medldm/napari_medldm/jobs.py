@@ -11,7 +11,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from medldm import Restoration, Volume
+from medldm import LazyScan, MedldmError, Restoration, Volume
 from napari_medldm.request import Order, Request
 from napari_medldm.worker import receive, send
 
@@ -49,7 +49,9 @@ class Workshop:
 
 
 class Job(QObject):
-    """One restoration of `volume`, within `mask` if that is not None; or, without a volume, new scans or a folder's.
+    """One restoration of `scan`, within `mask` if that is not None; or, without a scan, new scans or a folder's.
+
+    A large scan is read whole first; `volume` is what was restored.
 
     Signals, delivered in the thread of the window: `progressed(text, done, total)`, `previewed(Volume)`,
     `made(object)` (a new scan, or a folder's row), then one of `finished(Restoration or None)`, `failed(text)`,
@@ -67,16 +69,14 @@ class Job(QObject):
     def __init__(
         self,
         workshop: Workshop,
-        volume: Volume | None,
+        scan: Volume | LazyScan | None,
         mask: Any,
         work: Request | Order,
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
-        self._workshop, self._source = workshop, None if volume is None else volume.source
-        # the headers of the source stay here: whoever computes need not know who it is
-        bare = None if volume is None else replace(volume, source=None)
-        self._message: Any = ("restore", bare, mask, work)
+        self._workshop, self._scan, self._mask, self._work = workshop, scan, mask, work
+        self.volume: Volume | None = None
         self._lock, self._stopped = threading.Lock(), False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="medldm-job", daemon=True)
@@ -99,24 +99,44 @@ class Job(QObject):
     def running(self) -> bool:
         return self._thread.is_alive()
 
+    def _order(self) -> tuple[Any, ...]:
+        """What the process is told. Raises MedldmError where the scan cannot be read."""
+        if isinstance(self._scan, LazyScan):
+            self.progressed.emit("read", 0, 0)
+            self.volume = self._scan.load()
+        else:
+            self.volume = self._scan
+        # the headers of the source stay here: whoever computes need not know who it is
+        bare = None if self.volume is None else replace(self.volume, source=None)
+        return "restore", bare, self._mask, self._work
+
     def _run(self) -> None:
         try:
+            order = self._order()
+            if self._stopped:
+                self.cancelled.emit()
+                return
             process = self._workshop.process()
             assert process.stdin is not None and process.stdout is not None
             with self._lock:
-                send(process.stdin, self._message)
-                self._process, self._message = process, None
+                send(process.stdin, order)
+                self._process = process
+            del order
             if self._stopped:
                 self.cancel()
             while self._pass_on(receive(process.stdout)):
                 pass
+        except MedldmError as failure:
+            self.failed.emit(str(failure))
+        except MemoryError:
+            self.failed.emit("not enough memory for the whole scan")
         except (EOFError, OSError, ValueError):
             if self._stopped:
                 self.cancelled.emit()
             else:
                 self.failed.emit("the computing process ended, most likely for want of memory: restore a region")
         finally:
-            self._message = self._source = None
+            self._scan = self._mask = None
             self.ended.emit()
 
     def _pass_on(self, message: tuple[Any, ...]) -> bool:
@@ -140,5 +160,6 @@ class Job(QObject):
         if result is None:
             return None
         names = ("volume", "residual", "uncertainty")
-        parts = {name: replace(getattr(result, name), source=self._source) for name in names}
+        source = None if self.volume is None else self.volume.source
+        parts = {name: replace(getattr(result, name), source=source) for name in names}
         return replace(result, array=parts["volume"].array, **parts)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from napari.qt.threading import thread_worker
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
+    QComboBox,
     QFileDialog,
     QGridLayout,
     QGroupBox,
@@ -26,8 +27,10 @@ from napari_medldm.adding import add_layer
 from napari_medldm.compare import Comparison, residual_style, uncertainty_style
 from napari_medldm.layers import derived_layer, volume_of
 from napari_medldm.request import Request
+from napari_medldm.saving import write_dicom
 
 KEYS = {"side by side": "F5", "wipe": "F6", "blink": "F7", "residual": "F8", "uncertainty": "F9"}
+SAVED = ("result", "residual", "uncertainty")
 LAYER_MS = 100  # between two layers, so that the window is painted
 
 
@@ -69,15 +72,14 @@ class JudgeBox(QGroupBox):
         self.wipe.valueChanged.connect(lambda value: self._with_last(lambda c: c.wipe(value / 100)))
         self.threshold.valueChanged.connect(self._threshold)
         saves = QGridLayout()
-        actions = {
-            "Save as NIfTI …": partial(self._ask, "nifti"),
-            "Save as DICOM …": partial(self._ask, "dicom"),
-            "Report …": partial(self._ask, "report"),
-            "Uncertainty …": partial(self._ask, "uncertainty"),
-        }
-        for index, (text, action) in enumerate(actions.items()):
+        self.what = QComboBox()
+        self.what.addItems(SAVED)
+        self.what.setToolTip("What is saved: the restored scan, what was taken away, or how unsure the result is.")
+        saves.addWidget(self.what, 0, 0)
+        actions = {"Save as NIfTI …": "nifti", "Save as DICOM …": "dicom", "Report …": "report"}
+        for index, (text, kind) in enumerate(actions.items(), start=1):
             button = QPushButton(text)
-            button.clicked.connect(action)
+            button.clicked.connect(partial(self._ask, kind))
             saves.addWidget(button, index // 2, index % 2)
         layout.addLayout(saves)
         self.message = QLabel()
@@ -174,11 +176,12 @@ class JudgeBox(QGroupBox):
     # --- saving ---
 
     def _ask(self, kind: str, *_: Any) -> None:
+        what = self.what.currentText()
+        series = ("A new folder for the DICOM series", "")
         titles = {
-            "nifti": ("Save the result as NIfTI", "NIfTI (*.nii.gz *.nii)"),
-            "dicom": ("A new folder for the DICOM series", ""),
+            "nifti": (f"Save the {what} as NIfTI", "NIfTI (*.nii.gz *.nii)"),
+            "dicom": series if what == "result" else (f"Save the {what} as a parametric map", "DICOM (*.dcm)"),
             "report": ("Save a report", "HTML (*.html)"),
-            "uncertainty": ("Save the uncertainty as NIfTI", "NIfTI (*.nii.gz *.nii)"),
         }
         title, pattern = titles[kind]
         path, _kind = QFileDialog.getSaveFileName(self, title, "", pattern)
@@ -186,7 +189,7 @@ class JudgeBox(QGroupBox):
             self.save(kind, Path(path))
 
     def save(self, kind: str, path: Path) -> bool:
-        """Write what `kind` says of the last result; whether it could be done stands in the message."""
+        """Write what is chosen of the last result as `kind` says; whether it could be done stands in the message."""
         comparison = self.last()
         if comparison is None:
             self.message.setText("Restore a scan first.")
@@ -197,8 +200,8 @@ class JudgeBox(QGroupBox):
                 medldm.write_report(path, volume, result)
                 path.with_suffix(".json").write_text(json.dumps(result.report, indent=2) + "\n", encoding="utf-8")
             else:
-                layer = comparison.uncertainty if kind == "uncertainty" else comparison.result
-                medldm.write(volume_of(layer), path, "dicom" if kind == "dicom" else "nifti")
+                chosen = volume_of(getattr(comparison, self.what.currentText()))
+                path = write_dicom(chosen, path) if kind == "dicom" else medldm.write(chosen, path, "nifti")
         except medldm.MedldmError as failure:
             self.message.setText(str(failure))
             return False

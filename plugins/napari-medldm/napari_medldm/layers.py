@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medldm import MedldmError, Volume
+from medldm import LazyScan, MedldmError, Volume
 from napari_medldm.orientation import AXIS_LABELS, Display, display_of
+from napari_medldm.slices import SlicedArray
 from napari_medldm.windows import limits
 
 KEY = "medldm"
@@ -22,13 +23,14 @@ _UNSAVED = {"preview": "a preview of what is being computed", "display": "a copy
 class Entry:
     """What a layer shows.
 
+    volume : a large scan is a `LazyScan` until it is read whole
     role : "scan", "result", "residual", "uncertainty", "synthetic", or, never saved, "preview" and "display"
     of : name of the layer that it was made of
     report : the restoration's, for what a model made
     window : name of the window last chosen for it, "" for none
     """
 
-    volume: Volume
+    volume: Volume | LazyScan
     display: Display
     role: str = "scan"
     of: str = ""
@@ -55,19 +57,40 @@ def family(viewer: Any, layer: Any) -> list[Any]:
     return [each for each, e in found if e and e.role in SHOWN_ALIKE and root in (each.name, e.of)]
 
 
+def scan_of(layer: Any) -> Volume | LazyScan:
+    """The scan that a layer shows, with what the user changed in it; a large one is not read for that.
+
+    Raises MedldmError for foreign layers.
+    """
+    return _scan_from_meta(layer.data, {"metadata": layer.metadata, "name": layer.name})
+
+
 def volume_of(layer: Any) -> Volume:
-    """The scan that a layer shows, with what the user changed in it. Raises MedldmError for foreign layers."""
+    """The same with all of its voxels. Raises MedldmError."""
     return volume_from_meta(layer.data, {"metadata": layer.metadata, "name": layer.name})
 
 
 def volume_from_meta(data: Any, meta: dict[str, Any]) -> Volume:
     """The same for a writer, which is given data and metadata. Raises MedldmError."""
+    scan = _scan_from_meta(data, meta)
+    return scan.load() if isinstance(scan, LazyScan) else scan
+
+
+def _scan_from_meta(data: Any, meta: dict[str, Any]) -> Volume | LazyScan:
     entry, where = meta.get("metadata", {}).get(KEY), f"layer {meta.get('name', '')}"
     if not isinstance(entry, Entry):
         raise MedldmError(where, "no known place in the patient", "a scan opened with medldm", "open it again")
     if entry.role in _UNSAVED:
         raise MedldmError(where, _UNSAVED[entry.role], "a scan or a result", "take the layer that it was made of")
-    return _current(entry, data)
+    return entry.volume if isinstance(entry.volume, LazyScan) else _current(entry, data)
+
+
+def hold(layer: Any, volume: Volume) -> None:
+    """Show a scan that was read slice by slice from the memory, now that it is there as a whole."""
+    entry = entry_of(layer)
+    if entry is not None and isinstance(entry.volume, LazyScan):
+        entry.volume = volume
+        layer.data = entry.display.forward(volume.array)
 
 
 def _current(entry: Entry, data: Any) -> Volume:
@@ -78,11 +101,11 @@ def _current(entry: Entry, data: Any) -> Volume:
     return entry.volume if same else entry.volume.with_array(array, {"step": "edited in napari"})
 
 
-Layer = tuple[NDArray[Any], dict[str, Any], str]
+Layer = tuple[NDArray[Any] | SlicedArray, dict[str, Any], str]
 
 
-def layer_data(volume: Volume, name: str, entry: Entry | None = None, **style: Any) -> Layer:
-    """(data, attributes, "image") of a scan; `style` overrides attributes."""
+def layer_data(volume: Volume | LazyScan, name: str, entry: Entry | None = None, **style: Any) -> Layer:
+    """(data, attributes, "image") of a scan, a few slices of a large one read; `style` overrides attributes."""
     display = display_of(volume.geometry)
     entry = entry or Entry(volume, display)
     attributes: dict[str, Any] = {
@@ -95,7 +118,9 @@ def layer_data(volume: Volume, name: str, entry: Entry | None = None, **style: A
         "contrast_limits": limits(volume) if "contrast_limits" not in style else None,
         "metadata": {KEY: entry},
     }
-    return display.forward(volume.array), attributes | style, "image"
+    large = isinstance(volume, LazyScan)
+    data = SlicedArray(volume, display, name) if large else display.forward(volume.array)
+    return data, attributes | style, "image"
 
 
 def derived_layer(volume: Volume, role: str, source: Any, report: dict[str, Any], **style: Any) -> Layer:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QLabel, QPushButton, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+from scipy import ndimage
 
 from medldm import MedldmError
 from napari_medldm.layers import entry_of
 from napari_medldm.regions import masks_of_shapes
+from napari_medldm.slices import SlicedArray
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -30,6 +32,13 @@ def statistics(values: NDArray[Any], reference: NDArray[Any] | None = None) -> d
     return table
 
 
+def _within(data: Any, mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Values where the mask is; of a large scan the slices that it lies in are read. Raises MedldmError."""
+    box = (ndimage.find_objects(mask.astype(np.uint8)) or [(slice(0, 0),) * 3])[0]
+    part = data.block(box) if isinstance(data, SlicedArray) else np.asarray(data)[box]
+    return np.asarray(part[mask[box]])
+
+
 def measure(viewer: Any) -> list[dict[str, Any]]:
     """One row a scan or result and region, every layer on its own grid. Raises MedldmError."""
     layers = [layer for layer in viewer.layers if (e := entry_of(layer)) and e.role in ("scan", "result")]
@@ -38,10 +47,9 @@ def measure(viewer: Any) -> list[dict[str, Any]]:
     rows = []
     for layer in layers:
         masks = masks_of_shapes(viewer, layer)
-        data = np.asarray(layer.data)
-        first = data[masks[0][1]]
+        first = _within(layer.data, masks[0][1])
         for number, (kind, mask) in enumerate(masks, start=1):
-            values = data[mask]
+            values = _within(layer.data, mask)
             if values.size:
                 row: dict[str, Any] = {"layer": layer.name, "region": f"{number} ({kind})"}
                 rows.append(row | statistics(values, first if number > 1 else None))

@@ -7,10 +7,10 @@ from typing import Any
 from qtpy.QtWidgets import QComboBox
 
 import medldm
-from medldm import Volume
+from medldm import LazyScan, Volume
 
 
-def reason_against(pack: Any, volume: Volume | None, task: str) -> str:
+def reason_against(pack: Any, volume: Volume | LazyScan | None, task: str) -> str:
     """Why a model cannot do `task` on a scan, "" if it can; what else it doubts it says before it runs."""
     if pack.problem:
         return str(pack.problem)
@@ -18,10 +18,10 @@ def reason_against(pack: Any, volume: Volume | None, task: str) -> str:
         return "a model that was not trained to fill gaps"
     if volume is None:
         return ""
-    slices = volume.array.shape[2]
+    slices = volume.geometry.shape[2]
     if pack.dims == 2 and slices != 1:
         return f"a model of single images; this scan has {slices} slices"
-    if pack.dims == 3 and min(volume.array.shape) == 1:
+    if pack.dims == 3 and min(volume.geometry.shape) == 1:
         return "a model of volumes; this scan is a single image"
     return ""
 
@@ -34,7 +34,7 @@ class ModelBox(QComboBox):
         self.packs = medldm.installed_models()
         self.addItems([pack.name for pack in self.packs])
 
-    def mark(self, volume: Volume | None, task: str) -> None:
+    def mark(self, volume: Volume | LazyScan | None, task: str) -> None:
         """Leave those to choose from that can do `task` on `volume` (on any scan, for None)."""
         first = None
         for index, pack in enumerate(self.packs):

@@ -17,6 +17,7 @@ from medldm import Geometry
 
 RAS_TO_IPL = np.array([[0, 0, -1], [0, -1, 0], [-1, 0, 0]], dtype=np.float64)
 AXIS_LABELS = ("I", "P", "L")
+PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}  # order of napari's axes
 
 
 @dataclass(frozen=True)

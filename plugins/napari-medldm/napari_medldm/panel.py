@@ -9,14 +9,14 @@ import numpy as np
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 import medldm
-from medldm import Volume
+from medldm import LazyScan, Volume
 from napari_medldm.adding import add_layer
 from napari_medldm.contexts import guard_canvases
 from napari_medldm.cost import Cost
 from napari_medldm.form import RestoreForm
 from napari_medldm.jobs import Job, Workshop
 from napari_medldm.judge import JudgeBox
-from napari_medldm.layers import Entry, entry_of, layer_data, volume_of
+from napari_medldm.layers import Entry, entry_of, hold, layer_data, scan_of
 from napari_medldm.live import Live
 from napari_medldm.mark import keep_marked
 from napari_medldm.orientation import display_of
@@ -91,30 +91,30 @@ class RestorePanel(QWidget):
         name = self.form.scan.currentText()
         return self.viewer.layers[name] if name and name in self.viewer.layers else None
 
-    def _volume(self) -> Volume | None:
+    def _scan(self) -> Volume | LazyScan | None:
         source = self.source()
         return None if source is None else entry_of(source).volume
 
     def _look(self) -> None:
         """Say what would happen, before anything does."""
-        volume = self._volume()
-        obstacle = self.form.obstacle(volume)
+        scan = self._scan()
+        obstacle = self.form.obstacle(scan)
         idle = self.job is None or not self.job.running()
         self.start.setEnabled(bool(idle and not obstacle))
         most = "at most " if self.form.draw.isVisibleTo(self.form) else ""  # what is drawn may be small
-        self.advice.setText(obstacle or most + self.cost.describe(self._voxels(volume), self.form.request(volume)))
+        self.advice.setText(obstacle or most + self.cost.describe(self._voxels(scan), self.form.request(scan)))
         self.view.follow()
 
-    def _voxels(self, volume: Volume | None) -> int:
-        if volume is None or self.form.task.currentText() == "synthesize":
+    def _voxels(self, scan: Volume | LazyScan | None) -> int:
+        if scan is None or self.form.task.currentText() == "synthesize":
             return 0
-        count = volume.array.size
+        count = int(np.prod(scan.geometry.shape))
         if self.form.task.currentText() == "denoise" and self.form.place.currentText() == "current slice":
-            thickness = volume.array.shape[entry_of(self.source()).display.axes[self.viewer.dims.order[0]]]
+            thickness = scan.geometry.shape[entry_of(self.source()).display.axes[self.viewer.dims.order[0]]]
             count = count * min(2 * CONTEXT + 1, thickness) // thickness
-        return count * int(np.prod(self.form.request(volume).scale))
+        return count * int(np.prod(self.form.request(scan).scale))
 
-    def _mask(self, source: Any, volume: Volume) -> Any:
+    def _mask(self, source: Any, scan: Volume | LazyScan) -> Any:
         """(I, J, K) mask of the slice or region, None for the whole scan. Raises MedldmError."""
         task, place, entry = self.form.task.currentText(), self.form.place.currentText(), entry_of(source)
         if task == "super-resolve" or (task == "denoise" and place == "whole scan"):
@@ -123,7 +123,7 @@ class RestorePanel(QWidget):
             shown = self.viewer.dims.order[0]
             index = round(float(source.world_to_data(self.viewer.dims.point)[shown]))
             index = int(np.clip(index, 0, source.data.shape[shown] - 1))
-            return region_of_slice(volume, entry.display.axes[shown], index)
+            return region_of_slice(scan, entry.display.axes[shown], index)
         from napari_medldm.regions import drawn_mask
 
         return entry.display.backward(drawn_mask(self.viewer, source))
@@ -143,7 +143,7 @@ class RestorePanel(QWidget):
         """Start, within `mask` (I, J, K) or, for None, where the form says; what comes out has its own layers."""
         if self.job is not None and self.job.running():
             return
-        request = self.form.request(self._volume())
+        request = self.form.request(self._scan())
         if request.task == "synthesize":
             self._start(None, None, request)
             self.job.made.connect(partial(self._made, request))
@@ -154,20 +154,20 @@ class RestorePanel(QWidget):
         if source is None:
             return
         try:
-            volume = volume_of(source)
-            mask = self._mask(source, volume) if mask is None else mask
+            scan = scan_of(source)
+            mask = self._mask(source, scan) if mask is None else mask
         except medldm.MedldmError as failure:
             self.message.setText(str(failure))
             return
         self.live = Live(self.viewer, source, self)
-        self._start(volume, mask, request)
+        self._start(scan, mask, request)
         self.job.previewed.connect(self.live.preview)
-        self.job.finished.connect(partial(self._finished, source, volume, mask, request))
+        self.job.finished.connect(partial(self._finished, source, mask, request))
         self.job.start()
 
-    def _start(self, volume: Volume | None, mask: Any, request: Request) -> None:
+    def _start(self, scan: Volume | LazyScan | None, mask: Any, request: Request) -> None:
         self.message.setText("")
-        self.job = Job(self.workshop, volume, mask, request, self)
+        self.job = Job(self.workshop, scan, mask, request, self)
         self.job.progressed.connect(self._progressed)
         self.job.failed.connect(self.message.setText)
         self.job.cancelled.connect(lambda: self.message.setText("Cancelled; nothing was changed."))
@@ -175,7 +175,7 @@ class RestorePanel(QWidget):
         self.start.setEnabled(False)
         self.stop.setEnabled(True)
         self.progress.show_step("", 0, 0)
-        self.cost.begin(self._voxels(volume), request)
+        self.cost.begin(self._voxels(scan), request)
 
     def cancel(self) -> None:
         """Stop at the next step."""
@@ -207,15 +207,15 @@ class RestorePanel(QWidget):
         data, attributes, _ = layer_data(volume, name, entry)
         add_layer(self.viewer, self, data, attributes)
 
-    def _finished(
-        self, source: Any, volume: Volume, mask: Any, request: Request, result: medldm.Restoration
-    ) -> None:
+    def _finished(self, source: Any, mask: Any, request: Request, result: medldm.Restoration) -> None:
         self.cost.end()
+        volume = self.job.volume
         live, self.live = self.live, None
         if source not in self.viewer.layers:
             live.discard()
             self.message.setText("The scan was closed meanwhile; the result is dropped.")
             return
+        hold(source, volume)
         report = result.report
         if request.task == "denoise" and request.noise_std is None:
             self.form.noise_std.setValue(report["noise_std"])

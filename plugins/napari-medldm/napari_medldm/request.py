@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 import medldm
-from medldm import MedldmError, Restoration, Volume
+from medldm import LazyScan, MedldmError, Restoration, Volume
 
 CONTEXT = 16  # voxels around a slice or region that the model sees, too
 FEATHER = 6  # voxels over which a region's edge fades
@@ -54,11 +54,11 @@ class Request:
         return cls(**(table | {"scale": tuple(table["scale"])}))
 
 
-def refined(volume: Volume, factor: int) -> tuple[int, int, int]:
+def refined(volume: Volume | LazyScan, factor: int) -> tuple[int, int, int]:
     """`factor` an axis: along the thickest of a volume, both of an image."""
     scale = [1, 1, 1]
     thickest = 2 - int(np.argmax(volume.geometry.spacing[::-1]))
-    for axis in (0, 1) if volume.array.shape[2] == 1 else (thickest,):
+    for axis in (0, 1) if volume.geometry.shape[2] == 1 else (thickest,):
         scale[axis] = factor
     return scale[0], scale[1], scale[2]
 
@@ -140,9 +140,9 @@ def run_each(order: Order, model: Any, progress: Progress) -> Iterator[Any]:
     )
 
 
-def region_of_slice(volume: Volume, axis: int, index: int) -> NDArray[np.bool_]:
+def region_of_slice(volume: Volume | LazyScan, axis: int, index: int) -> NDArray[np.bool_]:
     """(I, J, K) mask of one slice across `axis`."""
-    mask = np.zeros(volume.array.shape, dtype=bool)
+    mask = np.zeros(volume.geometry.shape, dtype=bool)
     mask[(slice(None),) * axis + (index,)] = True
     return mask
 

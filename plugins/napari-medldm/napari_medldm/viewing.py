@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 from napari.qt.threading import thread_worker
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QGridLayout, QGroupBox, QLabel, QPushButton
 
-from napari_medldm.compare import PLANES, show_plane
-from napari_medldm.layers import OBLIQUE_DEG, derived_layer, entry_of, family, look_of, oblique_note
+from medldm import LazyScan, MedldmError
+from napari_medldm.compare import show_plane
+from napari_medldm.layers import OBLIQUE_DEG, derived_layer, entry_of, family, hold, look_of, oblique_note
+from napari_medldm.orientation import PLANES
 from napari_medldm.straighten import straightened
 from napari_medldm.windows import limits, windows_for
 
@@ -30,10 +33,12 @@ class ViewBox(QGroupBox):
         self.orthogonal = QPushButton(f"three planes ({ORTHOGONAL_KEY})")
         self.orthogonal.setCheckable(True)
         self.straighten, self.note = QPushButton("add a copy along the patient's axes"), QLabel()
+        self.load = QPushButton("read it whole")
         self.note.setWordWrap(True)
         tips = {
             self.window_: "Kept for each scan, and the same for what was made of it.",
             self.orthogonal: "Axial, coronal and sagittal beside the canvas; a click moves the crosshair.",
+            self.load: "All planes and 3D can be shown then; it takes as much memory as it has voxels, times four.",
             self.straighten: "Adds a resampled copy, to be looked at alone: it is neither restored nor saved.",
         }
         for widget, text in tips.items():
@@ -44,10 +49,12 @@ class ViewBox(QGroupBox):
         layout.addWidget(self.orthogonal, 1, 0)
         layout.addWidget(self.note, 2, 0, 1, 2)
         layout.addWidget(self.straighten, 3, 0, 1, 2)
+        layout.addWidget(self.load, 4, 0, 1, 2)
         self.plane.currentTextChanged.connect(lambda plane: show_plane(viewer, plane))
         self.window_.currentTextChanged.connect(self._window)
         self.orthogonal.toggled.connect(self._orthogonal)
         self.straighten.clicked.connect(self._straighten)
+        self.load.clicked.connect(self._load)
         viewer.bind_key(ORTHOGONAL_KEY, lambda viewer: self.orthogonal.toggle(), overwrite=True)
         self.follow()
 
@@ -55,9 +62,13 @@ class ViewBox(QGroupBox):
         """Show what is true of the chosen scan."""
         source = self.source()
         entry = None if source is None else entry_of(source)
-        self.note.setText("" if entry is None else oblique_note(entry))
-        self.note.setVisible(bool(self.note.text()))
-        self.straighten.setVisible(entry is not None and entry.display.tilt_deg > OBLIQUE_DEG)
+        large = entry is not None and isinstance(entry.volume, LazyScan)
+        notes = [source.data.why_not()] if large else []
+        notes += [] if entry is None else filter(None, [oblique_note(entry)])
+        self.note.setText("; ".join(notes))
+        self.note.setVisible(bool(notes))
+        self.load.setVisible(large)
+        self.straighten.setVisible(entry is not None and not large and entry.display.tilt_deg > OBLIQUE_DEG)
         self.window_.blockSignals(True)
         self.window_.clear()
         if entry is not None:
@@ -105,7 +116,30 @@ class ViewBox(QGroupBox):
             views.deleteLater()
             self._dock = None
 
-    # --- oblique scans ---
+    # --- large and oblique scans ---
+
+    def _load(self) -> None:
+        """Read the chosen scan whole, in the background."""
+        source = self.source()
+        entry = None if source is None else entry_of(source)
+        if entry is None or not isinstance(entry.volume, LazyScan):
+            return
+        self.load.setEnabled(False)
+        self.load.setText("reading …")
+
+        def show(volume: Any) -> None:
+            hold(source, volume)
+
+        def fail(failure: Exception) -> None:
+            known = isinstance(failure, MedldmError)
+            show_error(str(failure) if known else f"{source.name}: not enough memory, or it cannot be read any more")
+
+        def end() -> None:
+            self.load.setEnabled(True)
+            self.load.setText("read it whole")
+            self.follow()
+
+        thread_worker(entry.volume.load, connect={"returned": show, "errored": fail, "finished": end})()
 
     def _straighten(self) -> None:
         """Resample in the background; the copy is a layer of its own."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from weakref import WeakKeyDictionary
 
-from medldm import Volume
+import numpy as np
+from numpy.typing import NDArray
+
+from medldm import LazyScan, MedldmError, Volume
 
 CT = {  # centre, width in HU: the values in common use (Radiopaedia, "Windowing (CT)")
     "soft tissue": (40, 400),
@@ -23,14 +26,36 @@ PERCENTILES = {
     "whole range": (0.0, 100.0),
 }
 _SAMPLED = 2_000_000
+_LOOKED_AT = 5  # slices of a scan that is read slice by slice
+_known: WeakKeyDictionary[LazyScan, NDArray[np.float32]] = WeakKeyDictionary()
 
 
-def windows_for(volume: Volume) -> tuple[str, ...]:
+def values_of(volume: Volume | LazyScan) -> NDArray[np.float32]:
+    """Some values of a scan, at even distances; of one that is read slice by slice, those of a few slices."""
+    if isinstance(volume, Volume):
+        return volume.array.ravel()[:: max(1, volume.array.size // _SAMPLED)]
+    if volume not in _known:
+        _known[volume] = _values_of_slices(volume)
+    return _known[volume]
+
+
+def _values_of_slices(scan: LazyScan) -> NDArray[np.float32]:
+    found, count = [], scan.shape[2]
+    for k in sorted({int((n + 0.5) * count / _LOOKED_AT) for n in range(_LOOKED_AT)}):
+        try:
+            plane = scan.plane(k).ravel()
+        except MedldmError:
+            continue  # it is named when it is looked at
+        found.append(plane[:: max(1, plane.size * _LOOKED_AT // _SAMPLED)])
+    return np.concatenate(found) if found else np.zeros(1, np.float32)
+
+
+def windows_for(volume: Volume | LazyScan) -> tuple[str, ...]:
     """Names of the windows that suit a scan's unit; the first is the one it is opened with."""
     return tuple(CT if volume.unit == "HU" else PERCENTILES)
 
 
-def limits(volume: Volume, name: str = "") -> tuple[float, float]:
+def limits(volume: Volume | LazyScan, name: str = "") -> tuple[float, float]:
     """Lowest and highest value of a window, in the scan's unit; the first of `windows_for` for "".
 
     Raises KeyError for a name that is none of them.
@@ -40,6 +65,5 @@ def limits(volume: Volume, name: str = "") -> tuple[float, float]:
         return centre - width / 2, centre + width / 2
     if volume.unit == "grey8" and not name:
         return 0.0, 255.0
-    values = volume.array.ravel()[:: max(1, volume.array.size // _SAMPLED)]
-    low, high = (float(v) for v in np.percentile(values, PERCENTILES[name or "percentiles 1 to 99.5"]))
+    low, high = (float(v) for v in np.percentile(values_of(volume), PERCENTILES[name or "percentiles 1 to 99.5"]))
     return low, high if high > low else low + 1
