@@ -1,12 +1,43 @@
 """Scans opened without their voxels: slice by slice the same as read whole."""
 
+import itertools
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 import medldm
+from medldm import Geometry, Volume
 from medldm.errors import GeometryError, PixelError
+from medldm.io import Choice
 from tests.dicom_maker import OBLIQUE, make_series
+from tests.tiny import tiny_model
+
+ORDERS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
+
+
+def same(lazy, whole):
+    """Place, unit, and every slice, one by one."""
+    np.testing.assert_allclose(lazy.geometry.affine, whole.geometry.affine, rtol=1e-12)
+    assert (lazy.shape, lazy.unit, lazy.modality) == (whole.array.shape, whole.unit, whole.modality)
+    for k in range(lazy.shape[2]):
+        np.testing.assert_array_equal(lazy.plane(k), whole.array[..., k])
+
+
+@pytest.mark.parametrize(("order", "signs"), ORDERS)
+def test_every_orientation_of_a_series_and_of_a_nifti(tmp_path, order, signs):
+    """Axis a of the grid runs along world axis order[a]; the slices of a DICOM series may run either way."""
+    axes = np.eye(3)[list(order)] * np.array(signs)[:, None]
+    shape, affine = (5, 6, 4), np.eye(4)
+    affine[:3, :3] = axes.T * (1.5, 2.0, 3.5)
+    affine[:3, 3] = (-11, 23, 5)
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    path = medldm.write(Volume(values, Geometry(affine, shape)), tmp_path / "a.nii")
+    same(medldm.open_lazily(path), medldm.read(path))
+    np.testing.assert_array_equal(medldm.open_lazily(path)[:, :, :], values)
+    directions = {"orientation": (*axes[0], *axes[1]), "step": 3.5 * axes[2]}
+    folder = make_series(tmp_path / "series", n=4, rows=6, columns=5, order=[2, 0, 3, 1], **directions)
+    same(medldm.open_lazily(folder), medldm.read(folder))
 
 
 @pytest.mark.parametrize("modality", ["CT", "PT"])
@@ -76,3 +107,70 @@ def test_refusals_are_those_of_reading(tmp_path):
         file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(PixelError):
         lazy.plane(0)
+
+
+def test_a_damaged_slice_harms_no_other(tmp_path):
+    folder = make_series(tmp_path / "series")
+    whole, file = medldm.read(folder), sorted(folder.iterdir())[2]
+    lazy = medldm.open_lazily(folder)
+    file.write_bytes(file.read_bytes()[:-40])
+    for k in range(lazy.shape[2]):
+        if k == 2:
+            with pytest.raises(PixelError, match=file.name):
+                lazy.plane(k)
+        else:
+            np.testing.assert_array_equal(lazy.plane(k), whole.array[..., k])
+    with pytest.raises(PixelError, match=file.name):
+        lazy.load()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_what_reading_refuses_of_a_nifti_its_slice_refuses(tmp_path, value):
+    values = np.ones((4, 5, 6))
+    values[1, 2, 3] = value
+    image = nib.Nifti1Image(values, np.diag([2, 2, 3, 1]))
+    image.header.set_xyzt_units("mm")
+    nib.save(image, tmp_path / "a.nii")
+    lazy = medldm.open_lazily(tmp_path / "a.nii")
+    for call in (lazy.load, lambda: lazy.plane(3)):
+        with pytest.raises(PixelError):
+            call()
+    assert (lazy.plane(2) == 1).all()
+    if np.isnan(value):
+        filled = Choice(nan="fill")  # with the smallest value of all slices
+        assert medldm.open_lazily(tmp_path / "a.nii", filled) is None
+
+
+def test_a_nifti_that_was_cut_meanwhile(tmp_path):
+    path = medldm.write(Volume(np.ones((4, 5, 6), np.float32), Geometry(np.eye(4), (4, 5, 6))), tmp_path / "a.nii")
+    lazy = medldm.open_lazily(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    assert (lazy.plane(4) == 1).all() and (lazy.plane(-2) == 1).all()
+    with pytest.raises(PixelError, match=r"a\.nii"):
+        lazy.plane(5)
+
+
+def test_reading_whole_holds_the_whole_once(tmp_path):
+    """Integers of 64 MB become 128 MB of float32; beside them a slice is held."""
+    import tracemalloc
+
+    values = np.zeros((256, 256, 512), np.int16)
+    for name in ("a.nii", "a.nii.gz"):
+        image = nib.Nifti1Image(values, np.diag([2, 2, 3, 1]))
+        image.header.set_xyzt_units("mm")
+        nib.save(image, tmp_path / name)
+        tracemalloc.start()
+        assert medldm.read(tmp_path / name).array.nbytes == 2 * values.nbytes
+        # finding what is not finite takes a byte a voxel
+        assert tracemalloc.get_traced_memory()[1] < 2 * values.nbytes + values.size + 4e6
+        tracemalloc.stop()
+
+
+def test_restoring_what_was_opened_lazily_gives_the_same_voxels(tmp_path):
+    tiny_model(tmp_path, 3)
+    folder = make_series(tmp_path / "series", n=12, rows=16, columns=16, spacing=(1, 1))
+    lazily = medldm.denoise(medldm.open_lazily(folder).load(), model=tmp_path / "tiny-3d", noise_std=20)
+    wholly = medldm.denoise(folder, model=tmp_path / "tiny-3d", noise_std=20)
+    np.testing.assert_array_equal(lazily.array, wholly.array)
+    medldm.write(lazily.volume, tmp_path / "out")  # with patient and study of its source
+    assert medldm.read(tmp_path / "out").geometry.isclose(wholly.volume.geometry, 1e-6)

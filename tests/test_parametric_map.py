@@ -213,6 +213,23 @@ def test_the_command_line_writes_a_map_where_the_name_ends_in_dcm(dicom_series, 
     assert by_highdicom(tmp_path / "u.dcm").reorient("".join(scan.geometry.axcodes)).geometry.isclose(scan.geometry)
 
 
+def test_a_residual_is_a_map_of_its_own_label_with_values_on_both_sides_of_zero(dicom_series, tmp_path, pack):
+    folder = dicom_series(n=12, rows=16, columns=16, spacing=(1, 1))
+    done = call("denoise", "-i", folder, "-o", tmp_path / "out", "--model", pack, "--residual", tmp_path / "r.dcm")
+    assert done.exit_code == 0, done.output
+    ds, residual = pydicom.dcmread(tmp_path / "r.dcm"), medldm.denoise(folder, model=pack).residual
+    theirs = by_highdicom(tmp_path / "r.dcm").reorient("".join(residual.geometry.axcodes))
+    np.testing.assert_allclose(theirs.array, residual.array, rtol=1e-4, atol=1e-3)
+    assert float(theirs.array.min()) < 0
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    mapping, window = shared.RealWorldValueMappingSequence[0], shared.FrameVOILUTSequence[0]
+    assert (ds.ContentLabel, mapping.LUTLabel) == ("RESIDUAL", "RESIDUAL") and "deviation" not in mapping.LUTExplanation
+    assert "QuantityDefinitionSequence" not in mapping and ds.SeriesDescription.startswith("medldm residual")
+    assert float(window.WindowCenter) == 0
+    assert float(window.WindowWidth) == pytest.approx(2 * np.abs(theirs.array).max(), rel=1e-5)
+    assert validator_errors(tmp_path / "r.dcm") <= validator_errors(next(folder.iterdir()))
+
+
 def test_the_command_line_refuses_before_any_work_what_cannot_be_dicom(dicom_series, tmp_path, pack):
     folder = dicom_series(n=12, rows=16, columns=16, spacing=(1, 1))
     medldm.write(medldm.read(folder), tmp_path / "scan.nii.gz")
@@ -220,7 +237,6 @@ def test_the_command_line_refuses_before_any_work_what_cannot_be_dicom(dicom_ser
     for source, option in (
         (tmp_path / "scan.nii.gz", ("-o", tmp_path / "o.nii.gz", "--uncertainty", tmp_path / "u.dcm")),
         (folder, ("-o", tmp_path / "o.dcm")),
-        (folder, ("-o", tmp_path / "o", "--residual", tmp_path / "r.dcm")),
         (folder, ("-o", tmp_path / "o", "--uncertainty", tmp_path / "u")),
     ):
         done = call("denoise", "-i", source, "--model", pack, *option)
