@@ -34,5 +34,7 @@ def _guard(canvas: QtViewer) -> None:
             if widget is not None:
                 widget.makeCurrent()
 
+    # napari calls what it takes for its own first, by the module's name, and it is its own callback that frees
+    make_current.__module__ = QtViewer.__module__
     for event in (canvas.viewer.layers.events.removed, canvas.viewer.layers.events.end_batch):
         event.connect(make_current, position="first")

@@ -14,6 +14,7 @@ from napari_medldm.layers import layer_data
 from napari_medldm.mark import is_marked
 from napari_medldm.orthogonal import CROSSHAIR
 from qtpy.QtCore import QCoreApplication, QEvent
+from qtpy.QtGui import QOpenGLContext
 from test_orientation import ORDERS, oriented
 
 from medldm import Volume
@@ -133,6 +134,24 @@ def test_opening_again_takes_the_same_views_and_closing_leaves_none(viewer, pane
     assert (alive(ViewerModel), alive(QtViewer)) == (models, canvases)
     assert len(viewer.window.dock_widgets) == docks
     viewer.dims.point = (0, 0, 0)  # nothing listens any more
+
+
+@pytest.mark.parametrize("way", ["remove", "clear"])
+def test_a_layer_is_freed_in_the_context_of_its_canvas(viewer, views, phantom, copied, monkeypatch, way):
+    """Whatever context is current when it is removed; the last one that was painted, say."""
+    from napari._vispy.canvas import VispyCanvas
+
+    copied()
+    freed, original = [], VispyCanvas._clean_and_update_scenegraph
+
+    def watched(self):
+        freed.append((self, QOpenGLContext.currentContext() is self.native.context()))
+        return original(self)
+
+    monkeypatch.setattr(VispyCanvas, "_clean_and_update_scenegraph", watched)
+    views.canvases[-1].canvas.native.makeCurrent()
+    viewer.layers.remove(phantom) if way == "remove" else viewer.layers.clear()
+    assert len({id(canvas) for canvas, _ in freed}) == 4 and all(own for _, own in freed)
 
 
 def test_a_layer_that_is_gone_is_not_held(viewer, views, copied):
