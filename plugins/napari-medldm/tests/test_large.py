@@ -169,7 +169,7 @@ def large(viewer, panel, pack, noisy_scan, tmp_path):
 
 @pytest.mark.parametrize("place", ["whole scan", "current slice"])
 def test_a_large_scan_is_restored_as_the_whole_one(
-    viewer, panel, large, restored, loads, noisy_scan, pack, place, tmp_path
+    loads, viewer, panel, large, restored, noisy_scan, pack, place, tmp_path
 ):
     panel.form.place.setCurrentText(place)
     assert panel.start.isEnabled() and "about" in panel.advice.text()
