@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 import medldm
@@ -46,13 +45,13 @@ def images() -> np.ndarray[Any, Any]:
 
 def series(folder: Path, syntax: str | None) -> Path:
     pixels = images()
-
-    def compress(dataset: Dataset, k: int) -> None:
-        if syntax is not None:
-            dataset.compress(syntax, arr=pixels[k % len(pixels)], generate_instance_uid=False)
-
     size = {"n": SLICES, "rows": SIZE, "columns": SIZE}
-    return make_series(folder, modality="CT", pixels=lambda k: pixels[k % len(pixels)], change=compress, **size)
+    make_series(folder, modality="CT", pixels=lambda k: pixels[k % len(pixels)], **size)
+    for file in folder.iterdir() if syntax is not None else ():
+        dataset = dcmread(file)
+        dataset.compress(syntax, generate_instance_uid=False)
+        dataset.save_as(file)
+    return folder
 
 
 def sparse_nifti(path: Path) -> Path:
@@ -77,9 +76,13 @@ def scans(folder: Path) -> Iterator[tuple[str, Path]]:
     yield "NIfTI of 2.5 GB", sparse_nifti(folder / "large.nii")
 
 
-def peak() -> float:
-    """Largest memory of this process so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def memory(peak: bool) -> float:
+    """What this process holds now, MB, or (Linux) the most that it has held since this was last asked for now."""
+    if not peak:
+        Path("/proc/self/clear_refs").write_text("5")
+    name = "VmHWM:" if peak else "VmRSS:"
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 1024
 
 
 def measured(path: Path) -> dict[str, Any]:
@@ -88,9 +91,9 @@ def measured(path: Path) -> dict[str, Any]:
         medldm.open_lazily(make_series(Path(name) / "small", modality="CT")).plane(0)
         small = medldm.Volume(np.ones((3, 3, 3), np.float32), medldm.Geometry(np.eye(4), (3, 3, 3)))
         medldm.open_lazily(medldm.write(small, Path(name) / "small.nii")).plane(0)
-    before, started = peak(), time.perf_counter()
+    before, started = memory(peak=False), time.perf_counter()
     scan = medldm.open_lazily(path)
-    opening, more = time.perf_counter() - started, peak() - before
+    opening, more = time.perf_counter() - started, memory(peak=True) - before
     times = []
     for k in np.random.default_rng(0).permutation(scan.shape[2])[:LOOKED_AT]:
         started = time.perf_counter()
