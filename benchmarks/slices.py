@@ -2,8 +2,8 @@
 
     python -m benchmarks.slices
 
-Series of 300 slices (raw, JPEG-LS, JPEG 2000) and an uncompressed NIfTI file of 2.5 GB, sparse on the disk. Where there
-are napari and a display (`xvfb-run -a -s "-screen 0 1600x1000x24"`), the same in its window.
+Series of 300 slices (raw, JPEG-LS, JPEG 2000), one of 1100, and an uncompressed NIfTI file of 2.5 GB, sparse on the
+disk. Where there are napari and a display (`xvfb-run -a -s "-screen 0 1600x1000x24"`), the same in its window.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from benchmarks.record import bar, write
 from tests.dicom_maker import make_series
 
 SLICES, SIZE, LOOKED_AT = 300, 512, 40
+MANY = 1100  # slices: above the limit of napari's reader, 1 GiB
 LARGE = (1024, 1024, 1192)  # of int16: 2.5 GB
 MOST_OPENING_S, MOST_MB = 1.0, 100.0
 
@@ -43,9 +44,9 @@ def images() -> np.ndarray[Any, Any]:
     return np.clip(1000 * plane + 24 + noise, 0, 4095).astype(np.uint16)
 
 
-def series(folder: Path, syntax: str | None) -> Path:
+def series(folder: Path, syntax: str | None, count: int = SLICES) -> Path:
     pixels = images()
-    size = {"n": SLICES, "rows": SIZE, "columns": SIZE}
+    size = {"n": count, "rows": SIZE, "columns": SIZE}
     make_series(folder, modality="CT", pixels=lambda k: pixels[k % len(pixels)], **size)
     for file in folder.iterdir() if syntax is not None else ():
         dataset = dcmread(file)
@@ -73,6 +74,7 @@ def scans(folder: Path) -> Iterator[tuple[str, Path]]:
     """(name, path) of what is opened."""
     for name, syntax in (("raw", None), ("JPEG-LS", JPEGLSLossless), ("JPEG 2000", JPEG2000Lossless)):
         yield f"{SLICES} slices, {name}", series(folder / name, syntax)
+    yield f"{MANY} slices, raw", series(folder / "many", None, MANY)
     yield "NIfTI of 2.5 GB", sparse_nifti(folder / "large.nii")
 
 

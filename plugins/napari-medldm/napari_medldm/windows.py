@@ -26,7 +26,7 @@ PERCENTILES = {
     "whole range": (0.0, 100.0),
 }
 _SAMPLED = 2_000_000
-_LOOKED_AT = 5  # slices of a scan that is read slice by slice
+_LOOKED_AT, _OF_A_SLICE = 5, 100_000  # slices of a scan that is read slice by slice, values of each
 _known: WeakKeyDictionary[LazyScan, NDArray[np.float32]] = WeakKeyDictionary()
 
 
@@ -46,7 +46,7 @@ def _values_of_slices(scan: LazyScan) -> NDArray[np.float32]:
             plane = scan.plane(k).ravel()
         except MedldmError:
             continue  # it is named when it is looked at
-        found.append(plane[:: max(1, plane.size * _LOOKED_AT // _SAMPLED)])
+        found.append(plane[:: max(1, plane.size // _OF_A_SLICE)])
     return np.concatenate(found) if found else np.zeros(1, np.float32)
 
 
