@@ -57,6 +57,10 @@ class SlicedArray:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self.block((slice(None),) * 3), dtype=dtype)
 
+    def __deepcopy__(self, memo: Any) -> SlicedArray:
+        """Itself: nothing in it can be changed, and a duplicate of the layer shows the same file."""
+        return self
+
     def _block(self, key: Any, planes_of: Callable[[range], list[Any]]) -> NDArray[np.float32]:
         key = tuple(key) if isinstance(key, tuple) else (key,)
         if Ellipsis in key:

@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.layers._layer_actions import _duplicate_layer
 from napari.utils.notifications import notification_manager
 from napari_medldm import _reader, slices
 from napari_medldm._reader import read
@@ -220,6 +221,16 @@ def test_regions_are_measured_in_the_slices_that_they_lie_in(viewer, tmp_path, r
     values = layer_data(medldm.read(tmp_path / "a.nii"), "a")[0][20]
     mean = [values[2 + a : 6 + a, 2 + b : 6 + b].mean() for a in (0, 1) for b in (0, 1)]
     assert min(mean) - 5 < row["mean"] < max(mean) + 5 and row["voxels"] in (16, 20, 25)
+
+
+def test_a_layer_can_be_duplicated(viewer, series, read_slices):
+    viewer.open(str(series), plugin="napari-medldm")
+    before = len(read_slices)
+    _duplicate_layer(viewer.layers)
+    assert len(viewer.layers) == 2 and len(read_slices) == before
+    assert viewer.layers[1].data is viewer.layers[0].data and entry_of(viewer.layers[1]) is not None
+    volume = volume_of(viewer.layers[1])
+    np.testing.assert_array_equal(volume.array, medldm.read(series).array)
 
 
 def test_what_is_not_large_or_only_whole_is_read_as_before(viewer, tmp_path, monkeypatch, series):
