@@ -67,12 +67,14 @@ def main(out: Path) -> None:
     wait(PATIENCE, lambda: panel.job is None)
     panel.form.dial.setValue(0)
     panel.start.click()
-    wait(PATIENCE, lambda: bool(panel.judge.done))
+    wait(PATIENCE, lambda: panel.judge.last() is not None)
     for mode in ("side by side", "wipe", "residual", "uncertainty"):
         panel.judge.toggle(mode)
         take(mode.replace(" ", "-"))
         panel.judge.toggle(mode)
     panel.view.orthogonal.click()
+    models = panel.view.views.models.values()
+    wait(PATIENCE, lambda: all(len(model.layers) > len(viewer.layers) for model in models))  # and a crosshair
     viewer.dims.point = (-20, 10, 20)
     take("orthogonal")
     panel.view.orthogonal.click()
@@ -103,7 +105,7 @@ def main(out: Path) -> None:
     take("region")
     region.visible = False
     panel.start.click()
-    wait(PATIENCE, lambda: bool(panel.judge.done))
+    wait(PATIENCE, lambda: panel.judge.last() is not None)
     panel.judge.toggle("side by side")
     take("inpaint")
     panel.judge.toggle("side by side")
