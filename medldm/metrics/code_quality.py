@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,63 +12,104 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medldm.errors import InputError
-from medldm.metrics.similarity import psnr, ssim
+from medldm.errors import InputError, ModelError
+from medldm.metrics.features import Features, image_features
+from medldm.metrics.intervals import Interval
+from medldm.metrics.kid import FEWEST, kid
+from medldm.metrics.latent_statistics import LatentMoments, LatentStatistics, finite
+from medldm.metrics.similarity import haarpsi, psnr, ssim
 from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.efficientnet import EfficientNetLite0
 from medldm.nets.linear_code import LinearCode
 from medldm.nets.patches import pad_to_multiple, space_to_depth
 
 Progress = Callable[[str, int, int], None]
 LINEAR_LARGEST = 1024  # numbers a patch; beyond it, its covariance takes longer than it is worth
 LINEAR_PATCHES = 200_000
+OUTLIER = 0.5  # how far beyond its scan's darkest and brightest voxel one lies that is an outlier; the range is 1
 
 
 @dataclass(frozen=True)
 class Quality:
-    """One scan and its reconstruction: PSNR in dB over the range [0, 1], SSIM (nan for an image of few voxels)."""
+    """One scan and its reconstruction.
+
+    psnr, ssim, haarpsi : in dB, and shares, over the range [0, 1]; nan for an image of too few voxels, and where the
+        reconstruction is not finite
+    nonfinite : voxels of the reconstruction that are not finite
+    beyond : how far it leaves the scan's own range, at most
+    outliers : share of its voxels that leave it by more than `OUTLIER`
+    """
 
     name: str
     psnr: float
     ssim: float
+    haarpsi: float = math.nan
+    nonfinite: int = 0
+    beyond: float = 0.0
+    outliers: float = 0.0
 
 
 @dataclass(frozen=True)
 class CodeQuality:
     """What was measured over all scans.
 
-    kurtosis : excess kurtosis of each latent channel, 0 for a normal distribution
-    linear_psnr : mean PSNR of a block PCA of the same factor and channels, fitted to the same scans; None where there
-        is none
+    latents : of these scans, once the latents' statistics are measured
+    raw_mean, raw_std : by which latents are made white, in the network's own units
+    linear_psnr, linear_haarpsi : means of a block PCA of the same factor and channels; None where there is none
+    kid : distance of the reconstructions from the scans, times 1000; None where it was not measured, for a reason
     """
 
     scans: tuple[Quality, ...]
-    kurtosis: tuple[float, ...]
+    latents: LatentStatistics
+    raw_mean: tuple[float, ...]
+    raw_std: tuple[float, ...]
     linear_psnr: float | None
+    linear_haarpsi: float | None = None
+    kid: Interval | None = None
+    without_kid: str = ""
 
     @property
     def psnr(self) -> float:
-        return float(np.mean([scan.psnr for scan in self.scans]))
+        return self._mean("psnr")
 
     @property
     def ssim(self) -> float:
-        known = [scan.ssim for scan in self.scans if not math.isnan(scan.ssim)]
-        return float(np.mean(known)) if known else math.nan
+        return self._mean("ssim")
+
+    @property
+    def haarpsi(self) -> float:
+        return self._mean("haarpsi")
+
+    def _mean(self, name: str) -> float:
+        """Over the scans of which it is known."""
+        return _mean([getattr(scan, name) for scan in self.scans])
 
     def worst(self, count: int) -> list[int]:
-        """Numbers of the scans with the lowest PSNR."""
-        return sorted(range(len(self.scans)), key=lambda n: self.scans[n].psnr)[:count]
+        """Numbers of the scans with the lowest PSNR, before them those that are not finite."""
+        return sorted(range(len(self.scans)), key=lambda n: _or_least(self.scans[n].psnr))[:count]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; what is not a number is None."""
-        table = asdict(self)
-        table["scans"] = [
-            {"name": scan.name, "psnr": _finite(scan.psnr), "ssim": _finite(scan.ssim)} for scan in self.scans
-        ]
-        return {"psnr": _finite(self.psnr), "ssim": _finite(self.ssim), **table}
+        rows = [{k: finite(v) if isinstance(v, float) else v for k, v in asdict(scan).items()} for scan in self.scans]
+        return {
+            **{name: finite(getattr(self, name)) for name in ("psnr", "ssim", "haarpsi")},
+            "linear_psnr": self.linear_psnr,
+            "linear_haarpsi": self.linear_haarpsi,
+            "kid": None if self.kid is None else self.kid.to_dict(),
+            "without_kid": self.without_kid,
+            "latents": {"mean": list(self.raw_mean), "std": list(self.raw_std)},
+            "white_latents": self.latents.to_dict(),
+            "scans": rows,
+        }
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _or_least(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 @torch.no_grad()
@@ -78,37 +120,95 @@ def reconstructed(code: Autoencoder, image: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measure_code(
-    code: Autoencoder, images: Sequence[Tensor], names: Sequence[str], progress: Progress | None = None
+    code: Autoencoder,
+    images: Sequence[Tensor],
+    names: Sequence[str],
+    progress: Progress | None = None,
+    *,
+    stage: str = "reconstruct",
+    fitted_to: Sequence[Tensor] | None = None,
 ) -> CodeQuality:
-    """Reconstruct every scan, (*S) each in the autoencoder's range, once the latents' statistics are measured."""
-    rows, count, fourth = [], 0, torch.zeros(code.channels).double()
+    """Reconstruct every scan, (*S) each in the autoencoder's range, once the latents' statistics are measured.
+
+    fitted_to : scans that the linear code beside it is fitted to (those that the autoencoder learned from); None:
+        to `images` themselves
+    stage : what progress is told
+    """
+    network, without = _judge(code.dims, len(images))
+    rows, moments, features = [], LatentMoments(code.channels), []
+    training = code.training
+    code.eval()
     for number, (image, name) in enumerate(zip(images, names, strict=True), start=1):
         padded, crop = pad_to_multiple(image[None, None].to(code.latent_mean), code.multiple)
-        z, _ = code.encode(padded)
-        over = z.double().cpu().movedim(1, 0).flatten(1)
-        count, fourth = count + over.shape[1], fourth + over.pow(4).sum(1)
-        estimate, truth = code.decode(z)[crop][0, 0].float().cpu().numpy(), image.numpy()
-        try:
-            similarity = ssim(estimate, truth)
-        except InputError:
-            similarity = math.nan
-        rows.append(Quality(name, psnr(estimate, truth), similarity))
+        z, std = code.encode(padded)
+        moments.add(z, std)
+        estimate = code.decode(z)[crop][0, 0].float().cpu()
+        rows.append(_quality(name, estimate, image))
+        if network is not None and not rows[-1].nonfinite:
+            features.append(image_features([image.numpy(), estimate.numpy()], network))
         if progress is not None:
-            progress("reconstruct", number, len(images))
-    return CodeQuality(tuple(rows), tuple((fourth / count - 3).tolist()), _linear(code, images))
+            progress(stage, number, len(images))
+    code.train(training)
+    if network is not None and len(features) < FEWEST:
+        network, without = None, "reconstructions that are not finite"
+    linear = _linear(code, images, images if fitted_to is None else fitted_to)
+    raw = [tuple(t.double().cpu().tolist()) for t in (code.latent_mean, code.latent_std)]
+    distance = None if network is None else _distance(np.stack(features))
+    return CodeQuality(tuple(rows), moments.statistics(), *raw, *linear, distance, without)
 
 
-def _linear(code: Autoencoder, images: Sequence[Tensor]) -> float | None:
-    """PSNR of the block PCA of the same size, the least that an autoencoder should be worth."""
+def _quality(name: str, estimate: Tensor, image: Tensor) -> Quality:
+    bad = int((~torch.isfinite(estimate)).sum())
+    if bad:
+        return Quality(name, math.nan, math.nan, nonfinite=bad)
+    excess = torch.maximum(estimate - image.max(), image.min() - estimate).clamp_min(0)
+    a, b = estimate.numpy(), image.numpy()
+    outliers = float((excess > OUTLIER).double().mean())
+    return Quality(name, psnr(a, b), _known(ssim, a, b), _known(haarpsi, a, b), 0, float(excess.max()), outliers)
+
+
+def _known(metric: Callable[..., float], estimate: Any, truth: Any) -> float:
+    """nan for an image that is too small for the metric."""
+    try:
+        return metric(estimate, truth)
+    except InputError:
+        return math.nan
+
+
+def _judge(dims: int, count: int) -> tuple[EfficientNetLite0 | None, str]:
+    """The network whose features the distance is of, or why there is no distance."""
+    if dims == 3:
+        return None, "it is measured of images alone, not of volumes"
+    if count < FEWEST:
+        return None, f"{count} images; below {FEWEST} it is uncertain"
+    try:
+        return EfficientNetLite0.pretrained(), ""
+    except ModelError as failure:
+        return None, str(failure)
+
+
+def _distance(features: Features) -> Interval:
+    """Of pairs (N, 2, d): scan, reconstruction."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return kid(features[:, 1], features[:, 0], paired=True)
+
+
+def _linear(
+    code: Autoencoder, images: Sequence[Tensor], fitted_to: Sequence[Tensor]
+) -> tuple[float | None, float | None]:
+    """PSNR and HaarPSI of the block PCA of the same size, the least that an autoencoder should be worth."""
     patch = math.prod(code.factor)
     if patch > LINEAR_LARGEST or code.channels >= patch:
-        return None
-    each = max(LINEAR_PATCHES // len(images), 1)
+        return None, None
+    each = max(LINEAR_PATCHES // len(fitted_to), 1)
     cells = []
-    for image in images:
+    for image in fitted_to:
         padded, _ = pad_to_multiple(image[None, None], code.factor)
         own = space_to_depth(padded, code.factor).movedim(1, -1).flatten(0, -2)
         cells.append(own[:: max(len(own) // each, 1)])
     linear = LinearCode(code.dims, factor=code.factor, channels=code.channels, width=1)
     linear.begin(torch.cat(cells))
-    return float(np.mean([psnr(reconstructed(linear, image).numpy(), image.numpy()) for image in images]))
+    found = [_quality("", reconstructed(linear, image), image) for image in images]
+    similar = _mean([scan.haarpsi for scan in found])
+    return _mean([scan.psnr for scan in found]), finite(similar)
