@@ -145,7 +145,7 @@ def test_import_writes_a_pack_with_white_latents_and_a_report(tmp_path, pictures
     np.testing.assert_allclose(over.std(1), 1, atol=1e-4)
     facts = json.loads(done.stdout)
     np.testing.assert_allclose([scan["psnr"] for scan in facts["scans"]], figures, atol=1e-3)
-    np.testing.assert_allclose(facts["kurtosis"], kurtosis(over, axis=1), atol=1e-2)
+    np.testing.assert_allclose(facts["white_latents"]["kurtosis"], kurtosis(over, axis=1), atol=1e-2)
     np.testing.assert_allclose(facts["latents"]["std"], pack.autoencoder.latent_std.numpy(), rtol=1e-5)
     worst = min(range(5), key=lambda n: figures[n])
     report = (out / "report.html").read_text()

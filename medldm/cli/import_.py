@@ -85,7 +85,8 @@ def import_(
     from medldm.metrics.code_quality import measure_code
     from medldm.model import default_device
     from medldm.training.adopt import Wishes, adopt, fitting_scans
-    from medldm.training.code_report import code_card, code_report, doubts
+    from medldm.training.code_verdict import judge
+    from medldm.training.import_card import import_card, import_report, warnings_of
 
     wishes = Wishes(
         modality=tuple(modality) if modality else None,
@@ -111,14 +112,13 @@ def import_(
             quality = measure_code(adopted.autoencoder, images, names, progress)
 
     def fill(folder: Path) -> None:
-        save_code(folder, adopted.recipe, adopted.autoencoder, code_card(adopted, quality))
-        (folder / REPORT).write_text(code_report(adopted, quality), encoding="utf-8")
+        save_code(folder, adopted.recipe, adopted.autoencoder, import_card(adopted, quality))
+        (folder / REPORT).write_text(import_report(adopted, quality), encoding="utf-8")
 
     write_folder_whole(out, fill)
-    warnings = doubts(adopted, quality)
+    warnings = warnings_of(judge(quality))
     if json:
-        latents = {"mean": adopted.raw_mean, "std": adopted.raw_std}
-        facts = {"name": name, "recipe": adopted.recipe.model_dump(mode="json"), "latents": latents}
+        facts = {"name": name, "recipe": adopted.recipe.model_dump(mode="json")}
         print(json_.dumps({**facts, **quality.to_dict(), "warnings": warnings}, indent=2))
     elif not quiet:
         rows = [(f"{len(quality.scans)} scans", f"{quality.psnr:.2f}", f"{quality.ssim:.4f}")]

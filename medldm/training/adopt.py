@@ -52,7 +52,6 @@ class Adopted:
     """An autoencoder with white latents, its recipe, and the scans that it was measured on.
 
     scans, geometries : one each a scan, in the autoencoder's range and orientation
-    raw_mean, raw_std : of the latents in the network's own units, (channels,) each
     source_sha256 : hash of the file of weights
     """
 
@@ -60,8 +59,6 @@ class Adopted:
     recipe: CodeRecipe
     scans: tuple[Scan, ...]
     geometries: tuple[Geometry, ...]
-    raw_mean: tuple[float, ...]
-    raw_std: tuple[float, ...]
     source_name: str
     source_sha256: str
 
@@ -100,9 +97,7 @@ def adopt(
         raise ModelError(found.where, "latents that are not finite", "finite ones", "is this the right family?")
     with found.file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return Adopted(
-        code, recipe, tuple(scans), tuple(geometries), tuple(mean), tuple(std), found.file.name, digest
-    )
+    return Adopted(code, recipe, tuple(scans), tuple(geometries), found.file.name, digest)
 
 
 @contextlib.contextmanager

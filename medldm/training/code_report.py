@@ -1,108 +1,132 @@
-"""What is said of an imported autoencoder: a card for its pack, and an HTML report with its worst cases."""
+"""What is said of an autoencoder after it was measured: tables, and an HTML page with the verdict and the worst cases.
+
+For one that was imported and for one that stands before a diffusion stage alike.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from medldm.geometry import Geometry
 from medldm.metrics.code_quality import CodeQuality, reconstructed
+from medldm.nets.autoencoder import Autoencoder
+from medldm.recipe import CodeRecipe
 from medldm.report.page import Picture, Section, Table, render
 from medldm.report.pictures import Window, montage
-from medldm.training.adopt import Adopted
+from medldm.training.code_verdict import Verdict
 from medldm.volume import Volume
 
 WORST = 3
-HARDLY = 1e-3  # a latent's deviation, as a share of the largest channel's, below which it says nothing
 
 
-def doubts(adopted: Adopted, quality: CodeQuality) -> list[str]:
-    """Reasons not to train on these latents; none: an empty list."""
-    found = []
-    if quality.linear_psnr is not None and quality.psnr < quality.linear_psnr:
-        found.append(
-            f"a linear code of the same size reaches {quality.linear_psnr:.2f} dB on these scans, this autoencoder "
-            f"{quality.psnr:.2f} dB: it was made for other scans, or the range of its input is another (--input-range, "
-            "--intensity, --config)"
-        )
-    silent = [n for n, std in enumerate(adopted.raw_std) if std < HARDLY * max(adopted.raw_std)]
-    if silent:
-        found.append(f"latent channels {', '.join(map(str, silent))} hardly vary over these scans")
-    return found
+@dataclass(frozen=True, eq=False)
+class MeasuredCode:
+    """An autoencoder, what was measured of it, and the scans that it was measured on, for the pictures.
+
+    images, geometries : one each a scan, in the autoencoder's range
+    """
+
+    recipe: CodeRecipe
+    autoencoder: Autoencoder
+    quality: CodeQuality
+    verdict: Verdict
+    images: Sequence[Tensor]
+    geometries: Sequence[Geometry]
+
+    def facts(self) -> dict[str, str]:
+        """What it is, in words."""
+        recipe, code = self.recipe, self.autoencoder
+        intensity = recipe.intensity
+        return {
+            "dimensions": f"{recipe.dims}",
+            "downsampling": " x ".join(map(str, code.factor)),
+            "latent channels": str(code.channels),
+            "its 0 and 1": f"{intensity.kind} {intensity.low:g} to {intensity.high:g}",
+            "modality": ", ".join(recipe.modality),
+            "spacing (mm)": " x ".join(f"{s:.3g}" for s in recipe.spacing[: recipe.dims]),
+            "scans": str(len(self.images)),
+        }
 
 
-def _figures(adopted: Adopted, quality: CodeQuality) -> list[Table]:
-    def row(label: str, psnr: float, ssim: float) -> tuple[str, str, str]:
-        return label, f"{psnr:.2f}", "" if math.isnan(ssim) else f"{ssim:.4f}"
-
-    rows = [row(f"all {len(quality.scans)}, mean", quality.psnr, quality.ssim)]
-    rows += [row(f"worst: {(s := quality.scans[n]).name}", s.psnr, s.ssim) for n in quality.worst(WORST)]
-    if quality.linear_psnr is not None:
-        rows.append(row("linear code of the same size, mean", quality.linear_psnr, math.nan))
-    note = "PSNR over the range [0, 1] of the autoencoder; the linear code is a block PCA fitted to these very scans."
-    channels = tuple(
-        (str(n), f"{mean:.4g}", f"{std:.4g}", f"{kurtosis:.2f}")
-        for n, (mean, std, kurtosis) in enumerate(
-            zip(adopted.raw_mean, adopted.raw_std, quality.kurtosis, strict=True)
-        )
-    )
-    return [
-        Table("Reconstruction", ("scans", "PSNR (dB)", "SSIM"), tuple(rows), note=note),
-        Table("Latents", ("channel", "mean", "standard deviation", "excess kurtosis"), channels),
-    ]
+def one_line(verdict: Verdict) -> str:
+    """ "Go.", or "No-go: " and the reasons."""
+    return "Go." if verdict.go else f"No-go: {'; '.join(verdict.reasons)}."
 
 
-def _facts(adopted: Adopted) -> dict[str, str]:
-    recipe, code = adopted.recipe, adopted.autoencoder
-    config = recipe.autoencoder.model_dump()["config"]
-    intensity = recipe.intensity
-    return {
-        "family": recipe.autoencoder.model_dump()["family"],
-        "weights": f"{adopted.source_name}, sha256 {adopted.source_sha256[:12]}",
-        "dimensions": f"{recipe.dims}",
-        "downsampling": " x ".join(map(str, code.factor)),
-        "latent channels": str(code.channels),
-        "range of its input": " to ".join(f"{v:g}" for v in config.get("input_range", (0, 1))),
-        "its 0 and 1": f"{intensity.kind} {intensity.low:g} to {intensity.high:g}",
-        "modality": ", ".join(recipe.modality),
-        "spacing (mm)": " x ".join(f"{s:.3g}" for s in recipe.spacing[: recipe.dims]),
-        "scans": str(len(adopted.scans)),
-    }
+def code_tables(quality: CodeQuality) -> list[Table]:
+    """Reconstructions, latents, and which channels go together."""
+    return [_reconstruction(quality), _latents(quality)]
 
 
-def code_card(adopted: Adopted, quality: CodeQuality) -> str:
-    """Markdown for the pack's card."""
-    lines = [f"# {adopted.recipe.name}", "", adopted.recipe.description, ""]
-    lines += ["Research use only; not a medical device. The weights have the licence of whoever made them.", ""]
-    lines += [f"- {key}: {value}" for key, value in _facts(adopted).items()]
-    lines += ["", *(f"Warning: {doubt}." for doubt in doubts(adopted, quality))]
-    for table in _figures(adopted, quality):
-        lines += ["", f"## {table.title}", "", f"| {' | '.join(table.columns)} |", "|---" * len(table.columns) + "|"]
-        lines += [f"| {' | '.join(row)} |" for row in table.rows]
-        lines += ["", table.note] if table.note else []
-    return "\n".join(lines) + "\n"
+def _reconstruction(quality: CodeQuality) -> Table:
+    def row(label: str, psnr: float, ssim: float, haarpsi: float) -> tuple[str, str, str, str]:
+        shown = zip((psnr, ssim, haarpsi), (".2f", ".4f", ".4f"), strict=True)
+        return label, *("" if math.isnan(v) else format(v, form) for v, form in shown)  # type: ignore[return-value]
+
+    rows = [row(f"all {len(quality.scans)}, mean", quality.psnr, quality.ssim, quality.haarpsi)]
+    rows += [row(f"worst: {(s := quality.scans[n]).name}", s.psnr, s.ssim, s.haarpsi) for n in quality.worst(WORST)]
+    note = "Over the range [0, 1] of the autoencoder. "
+    if quality.linear_psnr is None:
+        note += "No linear code of the same size: its blocks are too large, or it would keep everything. "
+    else:
+        similar = math.nan if quality.linear_haarpsi is None else quality.linear_haarpsi
+        rows.append(row("linear code of the same size, mean", quality.linear_psnr, math.nan, similar))
+        note += "The linear code is a block PCA. "
+    if quality.kid is None:
+        note += f"KID was not measured: {quality.without_kid}. "
+    else:
+        note += f"KID of the reconstructions, times 1000: {quality.kid}. "
+    beyond = max((scan.beyond for scan in quality.scans), default=0.0)
+    note += f"Reconstructions leave the range of their scans by {beyond:.3g} at most."
+    return Table("Reconstruction", ("scans", "PSNR (dB)", "SSIM", "HaarPSI"), tuple(rows), note=note)
 
 
-def code_report(adopted: Adopted, quality: CodeQuality) -> str:
-    """One HTML page: figures, latents, the worst reconstructions."""
+def _latents(quality: CodeQuality) -> Table:
+    latents = quality.latents
+    columns = (quality.raw_mean, quality.raw_std, latents.mean, latents.std, latents.noise, latents.kurtosis)
+    rows = []
+    for n, values in enumerate(zip(*columns, latents.largest, strict=True)):
+        others = [(abs(v), m) for m, v in enumerate(latents.correlation[n]) if m != n and not math.isnan(v)]
+        nearest = "" if not others else f"{latents.correlation[n][max(others)[1]]:.2f} with {max(others)[1]}"
+        rows.append((str(n), *(f"{value:.4g}" for value in values), nearest))
+    head = ("channel", "mean", "standard deviation", "mean once white", "deviation once white")
+    head += ("encoder's own noise", "excess kurtosis", "largest", "largest correlation")
+    note = "Latents are made white by the first two, in the network's own units; the rest is of these scans."
+    return Table("Latents", head, tuple(rows), note=note)
+
+
+def code_page(shown: MeasuredCode, *, title: str, text: str, facts: dict[str, str]) -> str:
+    """One HTML page: verdict, figures, latents, the worst reconstructions. `facts` stand before those of the code."""
+    verdict = shown.verdict
     head = Section(
-        adopted.recipe.name,
-        tables=tuple(_figures(adopted, quality)),
-        warnings=tuple(doubts(adopted, quality)),
-        facts=_facts(adopted),
+        shown.recipe.name,
+        text=one_line(verdict),
+        tables=tuple(code_tables(shown.quality)),
+        warnings=(*verdict.reasons, *(f"Doubt: {doubt}" for doubt in verdict.doubts)),
+        facts=facts | shown.facts(),
     )
-    worst = [_case(adopted, quality, number) for number in quality.worst(WORST)]
-    return render([head, *worst], title="Imported autoencoder", text=adopted.recipe.description)
+    worst = [_case(shown, number) for number in shown.quality.worst(WORST)]
+    return render([head, *worst], title=title, text=text)
 
 
-def _case(adopted: Adopted, quality: CodeQuality, number: int) -> Section:
-    image, geometry = adopted.scans[number].image, adopted.geometries[number]
-    again = reconstructed(adopted.autoencoder, image)
-    shown = [Volume(t.numpy().reshape(geometry.shape), geometry) for t in (image, again, again - image)]
-    grey, signed = Window.of(shown[0]), Window.signed(shown[2])
+def _case(shown: MeasuredCode, number: int) -> Section:
+    image, geometry = shown.images[number], shown.geometries[number]
+    again = torch.nan_to_num(reconstructed(shown.autoencoder, image), 0.0, 0.0, 0.0)
+    volumes = [Volume(t.numpy().reshape(geometry.shape), geometry) for t in (image, again, again - image)]
+    grey, signed = Window.of(volumes[0]), Window.signed(volumes[2])
     windows = [("Scan", grey), ("Reconstruction", grey), ("Reconstruction minus scan", signed)]
     pictures = tuple(
         Picture(caption, montage(volume, window), window)
-        for volume, (caption, window) in zip(shown, windows, strict=True)
+        for volume, (caption, window) in zip(volumes, windows, strict=True)
         if sum(n > 1 for n in geometry.shape) > 1
     )
-    figures = quality.scans[number]
-    return Section(f"Among the worst: {figures.name}", text=f"PSNR {figures.psnr:.2f} dB", pictures=pictures)
+    figures = shown.quality.scans[number]
+    text = f"PSNR {figures.psnr:.2f} dB"
+    if figures.nonfinite:
+        text = f"{figures.nonfinite} voxels are not finite; they are shown as 0"
+    return Section(f"Among the worst: {figures.name}", text=text, pictures=pictures)
