@@ -14,7 +14,7 @@ from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.io import read, write
 from medldm.model import Model, load_model
-from medldm.recipe import Recipe, load_recipe, parse_recipe
+from medldm.recipe import Recipe
 from medldm.restore.gaps import fill_gap
 from medldm.restore.restoration import Restoration
 from medldm.restore.restore import Preview, Settings, restore
@@ -324,6 +324,7 @@ def train(
     out: str | Path,
     start: str | Path | None = None,
     resume: bool = True,
+    despite_gate: bool = False,
     device: str | None = None,
     workers: int = 0,
     strategy: Literal["ddp", "fsdp"] = "ddp",
@@ -332,26 +333,28 @@ def train(
 ) -> Model:
     """Train a model by a recipe (TOML file or table) on the scans below `data`; the pack is left in `out`.
 
-    start : name or folder of a model of the same networks, to go on from its weights (fine-tuning)
+    start : name or folder of a model of the same networks, to go on from its weights (fine-tuning); or of a pack of an
+        autoencoder (`medldm import`), whose weights and latent statistics are taken over. With the recipe's
+        ``[autoencoder] kind = "start"``, that of any model, and nothing else of it.
+    despite_gate : train on an autoencoder that the reconstruction gate calls a no-go; the card says so
     strategy : of several processes (torchrun, SLURM): all weights in each, or divided among them
     workers : processes that draw the batches; the result does not depend on their number
     cache : folder that keeps the scans as they are trained on, named by hashes of their content and of the recipe's
         treatment: later starts do not read them again, and they may be larger than the memory. None: all scans are
         read at each start and held in memory, and no copy of them is written.
-    An interrupted training goes on from its last checkpoint. Raises RecipeError, InputError, ModelError,
-    RunError, OutputError.
+    An interrupted training goes on from its last checkpoint. Before the denoiser the autoencoder is measured on
+    held-out scans, and `out` holds a report, gate.html. Raises RecipeError, InputError, ModelError, OutputError, and
+    RunError for a training that fails or an autoencoder that is a no-go.
     """
+    from medldm.training.resolve import resolve
     from medldm.training.train import train as run
 
+    checked, code_alone = resolve(recipe, start)
     command = ""
-    if isinstance(recipe, Recipe):
-        checked = recipe
-    elif isinstance(recipe, dict):
-        checked = parse_recipe(recipe)
-    else:
-        checked = load_recipe(recipe)
+    if isinstance(recipe, str | Path):
         command = f"medldm train {Path(recipe).name} --data DATA --out OUT"
         command += f" --start {Path(start).name}" if start else ""
+        command += " --despite-gate" if despite_gate else ""
     if not Path(data).is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data set")
     return run(
@@ -359,7 +362,9 @@ def train(
         data=Path(data),
         out=Path(out),
         start=start,
+        code_alone=code_alone,
         resume=resume,
+        despite_gate=despite_gate,
         device=device,
         workers=workers,
         strategy=strategy,
@@ -373,18 +378,21 @@ def estimate_training(
     recipe: str | Path | Recipe,
     *,
     data: str | Path,
+    start: str | Path | None = None,
     device: str | None = None,
     cache: str | Path | None = None,
 ) -> list[StageCost]:
     """Time and memory that each stage of a training will take, by one batch of each.
 
-    Nothing is written, but for the scans into `cache` (see `train`).
+    Nothing is written, but for the scans into `cache` (see `train`). `start` matters where the recipe takes its
+    autoencoder.
 
     Raises RecipeError, InputError, ModelError.
     """
     from medldm.training.cost import estimate
+    from medldm.training.resolve import resolve
 
-    checked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    checked, _ = resolve(recipe, start)
     return estimate(checked, data=Path(data), device=device, cache=None if cache is None else Path(cache))
 
 

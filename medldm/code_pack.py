@@ -9,7 +9,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -20,7 +19,7 @@ from medldm.errors import MedldmError, ModelError
 from medldm.io.atomic import write_whole
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.build import build_autoencoder
-from medldm.packs import folder_of
+from medldm.packs import folder_of, holds_code_alone
 from medldm.recipe import CodeRecipe
 
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.json", "card.md"
@@ -57,11 +56,6 @@ def save_code(folder: str | Path, recipe: CodeRecipe, autoencoder: Autoencoder, 
 def _code_recipe(recipe: CodeRecipe) -> CodeRecipe:
     """What of a recipe concerns the autoencoder."""
     return CodeRecipe.model_validate({key: getattr(recipe, key) for key in CodeRecipe.model_fields})
-
-
-def holds_code_alone(table: dict[str, Any]) -> bool:
-    """Whether a pack's recipe is that of an autoencoder without a denoiser."""
-    return "autoencoder" in table and "unet" not in table
 
 
 def load_code(name_or_folder: str | Path, device: str | torch.device = "cpu") -> CodePack:

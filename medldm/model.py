@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from medldm import registry
-from medldm.code_pack import holds_code_alone
 from medldm.diffusion.denoiser import Denoiser
 from medldm.errors import ModelError, RecipeError
 from medldm.intensity import Intensity
@@ -22,6 +21,7 @@ from medldm.nets.build import build_autoencoder
 from medldm.nets.conditioning import Measurement, condition_channels
 from medldm.nets.head import MeasurementHead
 from medldm.nets.unet import LatentUNet
+from medldm.packs import holds_code_alone
 from medldm.recipe import HeadTable, Recipe, parse_recipe
 from medldm.volume import Volume
 

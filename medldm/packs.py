@@ -47,6 +47,25 @@ def folder_of(name: str) -> Path:
     return path
 
 
+def table_of(name: str) -> dict[str, Any]:
+    """The recipe of a model, by its name or folder, as a table that is not checked yet. Raises ModelError."""
+    try:
+        table = json.loads((folder_of(name) / PARTS[1]).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as failure:
+        if isinstance(failure, MedldmError):
+            raise
+        got = f"a recipe.json that cannot be read ({type(failure).__name__})"
+        raise ModelError(f"model {name}", got, "a table") from None
+    if not isinstance(table, dict):
+        raise ModelError(f"model {name}", "a recipe.json that is no table", "a table")
+    return table
+
+
+def holds_code_alone(table: dict[str, Any]) -> bool:
+    """Whether a pack's recipe is that of an autoencoder without a denoiser."""
+    return "autoencoder" in table and "unet" not in table
+
+
 def describe(name: str) -> Pack:
     """Read a model's recipe; what is wrong with it goes into `problem`."""
     try:
@@ -55,7 +74,7 @@ def describe(name: str) -> Pack:
         dims = int(recipe["dims"])
         spacing = " x ".join(f"{s:g}" for s in recipe["spacing"][:dims])
         size = round((folder / PARTS[0]).stat().st_size / 1e6, 1)
-        if "unet" not in recipe:
+        if holds_code_alone(recipe):
             tasks = "none: an autoencoder alone, to train a model on"
             return Pack(name, ", ".join(recipe["modality"]), spacing, size, tasks, dims)
         factors = ", ".join(f"x{factor}" for factor in recipe["degradation"]["factors"])

@@ -326,7 +326,12 @@ def parse_recipe(table: dict[str, Any], *, where: str = "recipe") -> Recipe:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a TOML recipe (or the JSON of a pack); raises RecipeError."""
+    """Read a TOML recipe; raises RecipeError."""
+    return parse_recipe(read_table(path), where=str(path))
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """A TOML recipe as it is written, not checked yet; raises RecipeError."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -335,7 +340,6 @@ def load_recipe(path: str | Path) -> Recipe:
             str(path), failure.strerror or "unreadable", "a TOML recipe", "see configs/"
         ) from None
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as failure:
         raise RecipeError(str(path), f"not TOML ({failure})", "a TOML recipe", "see configs/") from None
-    return parse_recipe(table, where=str(path))

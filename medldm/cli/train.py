@@ -19,7 +19,12 @@ RecipeFile = Annotated[Path, typer.Argument(help="TOML recipe (see configs/).")]
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the recipe names.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for checkpoints and the finished model.")]
 Start = Annotated[
-    str | None, typer.Option("--start", help="Model (name or folder) to go on from: fine-tuning on your own scans.")
+    str | None,
+    typer.Option(
+        "--start",
+        help="Model (name or folder) to go on from: fine-tuning on your own scans. Or a pack of `medldm import`: a "
+        'diffusion stage is trained on its autoencoder ([autoencoder] kind = "start" in the recipe).',
+    ),
 ]
 Workers = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that draw the batches; a GPU is best fed by several.")
@@ -40,6 +45,13 @@ Cache = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from the last checkpoint.")]
+DespiteGate = Annotated[
+    bool,
+    typer.Option(
+        "--despite-gate",
+        help="Train on an autoencoder that the reconstruction gate calls a no-go (OUT/gate.html says why).",
+    ),
+]
 
 
 def _print_costs(costs: list[StageCost]) -> None:
@@ -57,6 +69,7 @@ def train(
     out: Out,
     start: Start = None,
     resume: Resume = True,
+    despite_gate: DespiteGate = False,
     device: o.Device = None,
     workers: Workers = 0,
     strategy: Strategy = "ddp",
@@ -64,10 +77,14 @@ def train(
     estimate: Estimate = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Train a model by a recipe. Started again after an interruption, it goes on from its last checkpoint."""
-    from medldm.recipe import load_recipe
+    """Train a model by a recipe. Started again after an interruption, it goes on from its last checkpoint.
 
-    load_recipe(recipe)
+    Before the denoiser the autoencoder is measured on held-out scans: on a no-go the training ends (exit code 1) with
+    the reason; the report is OUT/gate.html.
+    """
+    from medldm.training.resolve import resolve
+
+    resolve(recipe, start)
     if not data.is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data sets")
     if out.exists() and not out.is_dir():
@@ -79,7 +96,7 @@ def train(
     from medldm import api
 
     if estimate or not quiet:
-        _print_costs(api.estimate_training(recipe, data=data, device=device, cache=cache))
+        _print_costs(api.estimate_training(recipe, data=data, start=start, device=device, cache=cache))
     if estimate:
         return
     with Progress(quiet=quiet) as progress:
@@ -89,6 +106,7 @@ def train(
             out=out,
             start=start,
             resume=resume,
+            despite_gate=despite_gate,
             device=device,
             workers=workers,
             strategy=strategy,

@@ -151,10 +151,17 @@ def measure_code(
     code.train(training)
     if network is not None and len(features) < FEWEST:
         network, without = None, "reconstructions that are not finite"
-    linear = _linear(code, images, images if fitted_to is None else fitted_to)
-    raw = [tuple(t.double().cpu().tolist()) for t in (code.latent_mean, code.latent_std)]
-    distance = None if network is None else _distance(np.stack(features))
-    return CodeQuality(tuple(rows), moments.statistics(), *raw, *linear, distance, without)
+    linear_psnr, linear_haarpsi = _linear(code, images, images if fitted_to is None else fitted_to)
+    return CodeQuality(
+        tuple(rows),
+        moments.statistics(),
+        tuple(code.latent_mean.double().cpu().tolist()),
+        tuple(code.latent_std.double().cpu().tolist()),
+        linear_psnr,
+        linear_haarpsi,
+        None if network is None else _distance(np.stack(features)),
+        without,
+    )
 
 
 def _quality(name: str, estimate: Tensor, image: Tensor) -> Quality:

@@ -24,6 +24,7 @@ def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str
         f"- data: {scans} scans of the train split ({', '.join(s.folder for s in recipe.sources)})",
         f"- seed: {recipe.seed}; torch {torch.__version__.split('+')[0]}",
         *_beginning(done),
+        *_gate(done),
         "",
         "| stage | seconds | losses over the last tenth |",
         "|---|---|---|",
@@ -42,3 +43,15 @@ def _beginning(done: dict[str, Any]) -> list[str]:
         return [f"- started from {done['start']}"]
     kept = done.get("linear_variance")
     return [] if kept is None else [f"- variance kept by the linear code: {100 * kept:.2f} %"]
+
+
+def _gate(done: dict[str, Any]) -> list[str]:
+    """What the reconstruction gate said; nothing where there was none yet."""
+    gate = done.get("gate")
+    if gate is None:
+        return []
+    scans = f"{gate['cases']} {'held-out' if gate['held_out'] else 'training'} scans (PSNR {gate['psnr']} dB)"
+    lines = [f"- reconstruction gate, {scans}: {gate['line']}"]
+    if gate.get("despite"):
+        lines += ["- **Warning: trained although the autoencoder did not pass the gate** (`--despite-gate`)."]
+    return lines + [f"- doubt: {doubt}." for doubt in gate["doubts"]]

@@ -94,10 +94,10 @@ def _latents(quality: CodeQuality) -> Table:
         others = [(abs(v), m) for m, v in enumerate(latents.correlation[n]) if m != n and not math.isnan(v)]
         nearest = "" if not others else f"{latents.correlation[n][max(others)[1]]:.2f} with {max(others)[1]}"
         rows.append((str(n), *(f"{value:.4g}" for value in values), nearest))
-    head = ("channel", "mean", "standard deviation", "mean once white", "deviation once white")
-    head += ("encoder's own noise", "excess kurtosis", "largest", "largest correlation")
+    head = ["channel", "mean", "standard deviation", "mean once white", "deviation once white"]
+    head += ["encoder's own noise", "excess kurtosis", "largest", "largest correlation"]
     note = "Latents are made white by the first two, in the network's own units; the rest is of these scans."
-    return Table("Latents", head, tuple(rows), note=note)
+    return Table("Latents", tuple(head), tuple(rows), note=note)
 
 
 def code_page(shown: MeasuredCode, *, title: str, text: str, facts: dict[str, str]) -> str:

@@ -69,7 +69,7 @@ def _better_than_linear(quality: CodeQuality) -> Verdict:
     linear = quality.linear_psnr
     if linear is None or not quality.psnr < linear:  # nan is not less, and not finite: another rule's
         return Verdict()
-    text = f"a block PCA of the same size reaches {linear:.2f} dB on these scans, this autoencoder {quality.psnr:.2f} dB"
+    text = f"a block PCA of the same size reaches {linear:.2f} dB on these scans, this code {quality.psnr:.2f} dB"
     looks = quality.linear_haarpsi
     if looks is not None:
         text += f" (HaarPSI {looks:.3f} and {quality.haarpsi:.3f})"

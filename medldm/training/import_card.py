@@ -10,9 +10,7 @@ from medldm.training.code_verdict import Verdict, judge
 
 def _measured(adopted: Adopted, quality: CodeQuality) -> MeasuredCode:
     images = [scan.image for scan in adopted.scans]
-    return MeasuredCode(
-        adopted.recipe, adopted.autoencoder, quality, judge(quality), images, list(adopted.geometries)
-    )
+    return MeasuredCode(adopted.recipe, adopted.autoencoder, quality, judge(quality), images, list(adopted.geometries))
 
 
 def _facts(adopted: Adopted) -> dict[str, str]:

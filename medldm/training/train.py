@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from medldm.diffusion.schedule import SIGMA_MAX, level_of
-from medldm.errors import ModelError
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Model, Networks, load_model
 from medldm.recipe import Recipe, StageTable
@@ -25,30 +24,13 @@ from medldm.training.card import write_card
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
 from medldm.training.devices import start_fabric
 from medldm.training.feed import feed
+from medldm.training.gate import examine, refuse
 from medldm.training.latents import begin_from_data, measure_latents
 from medldm.training.loop import Hooks, Progress, run_stage
 from medldm.training.plan import STAGES, build_stage, stage_batches
 from medldm.training.scans import load_scans
 from medldm.training.sharding import gathered, is_divided
-
-
-def _start_from(networks: Networks, name_or_folder: str | Path) -> str:
-    """Take over the weights of a model; returns which. A further head that it lacks begins anew.
-
-    Raises ModelError where its networks are others.
-    """
-    model = load_model(name_or_folder, "cpu")
-    weights = model.networks.state_dict()
-    for name in ("super_head", "gap_head"):
-        wanted, has = getattr(networks, name), getattr(model.networks, name)
-        if wanted is not None and has is None:
-            weights |= {f"{name}.{key}": value for key, value in wanted.state_dict().items()}
-    try:
-        networks.load_state_dict(weights)
-    except RuntimeError:
-        got = "networks of other sizes than the recipe's"
-        raise ModelError(f"model {model.name}", got, "the same autoencoder, unet and head tables") from None
-    return f"{model.name}, weights sha256 {model.weights_sha256[:12]}"
+from medldm.training.start import start_from
 
 
 @torch.no_grad()
@@ -154,10 +136,10 @@ class _Training:
         )
         self.done["seconds"][name] = before + time.monotonic() - started
 
-    def begin(self, start: str | Path | None, *, resume: bool) -> None:
+    def begin(self, start: str | Path | None, *, code_alone: bool, resume: bool) -> None:
         """Take over the weights of a model, and then what a checkpoint says."""
         if start is not None:
-            self.done["start"] = _start_from(self.networks, start)
+            self.done["start"] = start_from(self.networks, self.recipe, start, code_alone=code_alone)
         self.networks = self.networks.to(self.fabric.device)
         self.state = load_checkpoint(self.out, self.table) if resume else None
         if self.state is not None:
@@ -166,7 +148,28 @@ class _Training:
         if self.fabric.is_global_zero:
             self.writer = SummaryWriter(str(self.out / "tensorboard"))
 
-    def run_stages(self, progress: Progress | None) -> None:
+    def pass_gate(self, progress: Progress | None, *, despite: bool) -> None:
+        """Measure the autoencoder, in one process while the others wait. Raises RunError where it is no-go.
+
+        Where nothing is to be trained on it, a no-go is only said.
+        """
+        found = None
+        if self.fabric.is_global_zero:
+            held_out = self.held_out is not self.scans
+            code = self.networks.autoencoder
+            found = examine(
+                self.recipe, code, self.held_out, self.scans, self.out, held_out=held_out, progress=progress
+            )
+        found = self.fabric.broadcast(found)
+        assert found is not None
+        self.done["gate"] = found
+        later = [getattr(self.recipe, f"stage_{name}") for name in STAGES[1:]]
+        if not found["go"] and any(table is not None and table.steps for table in later):
+            if not despite:
+                raise refuse(found, self.out)
+            found["despite"] = True
+
+    def run_stages(self, progress: Progress | None, *, despite_gate: bool) -> None:
         """Every stage that is not finished, from where it was left."""
         at = STAGES.index(self.state["stage"]) if self.state is not None else 0
         for index, name in enumerate(STAGES[at:], start=at):
@@ -182,6 +185,8 @@ class _Training:
                 self.run(name, table, progress, inside)
             if name == "autoencoder" and (table.steps or fresh):
                 measure_latents(self.networks.autoencoder, self.scans)
+            if name == "autoencoder":
+                self.pass_gate(progress, despite=despite_gate)
             following = STAGES[index + 1 : index + 2]
             if following:
                 self.save(following[0], None)
@@ -208,7 +213,9 @@ def train(
     data: Path,
     out: Path,
     start: str | Path | None = None,
+    code_alone: bool = False,
     resume: bool = True,
+    despite_gate: bool = False,
     device: str | None = None,
     workers: int = 0,
     strategy: str = "ddp",
@@ -218,7 +225,11 @@ def train(
 ) -> Model:
     """Train every stage of `recipe` on the scans below `data`; the pack is written to `out`.
 
-    With `start`, a model of the same networks, its weights are gone on from instead of the linear code.
+    With `start`, a model of the same networks, its weights are gone on from instead of the linear code; of a pack of an
+    autoencoder, or with `code_alone`, the autoencoder's.
+
+    Between autoencoder and denoiser stands a gate (`medldm.training.gate`): what does not pass it is not trained on,
+    unless `despite_gate`.
 
     With `cache`, a folder, the scans are kept there as they are trained on, and mapped into memory from there.
 
@@ -230,7 +241,7 @@ def train(
         fabric, precision = start_fabric(device, recipe.precision, strategy)
         with sole_training(out) if fabric.is_global_zero else contextlib.nullcontext():
             this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers, cache=cache)
-            this.begin(start, resume=resume)
-            this.run_stages(progress)
+            this.begin(start, code_alone=code_alone, resume=resume)
+            this.run_stages(progress, despite_gate=despite_gate)
             this.finish(command)
     return load_model(out, device)
