@@ -97,7 +97,7 @@ class CodeQuality:
             "linear_haarpsi": self.linear_haarpsi,
             "kid": None if self.kid is None else self.kid.to_dict(),
             "without_kid": self.without_kid,
-            "latents": {"mean": list(self.raw_mean), "std": list(self.raw_std)},
+            "latents": {"mean": [*map(finite, self.raw_mean)], "std": [*map(finite, self.raw_std)]},
             "white_latents": self.latents.to_dict(),
             "scans": rows,
         }

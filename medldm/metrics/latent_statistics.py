@@ -73,11 +73,12 @@ class LatentMoments:
         variance = torch.where(variance > 1e-12 * second, variance, 0)  # a constant, but for rounding
         central = fourth - 4 * first * third + 6 * first.square() * second - 3 * first.pow(4)
         std = variance.sqrt()
-        correlation = (self.products / count - torch.outer(first, first)) / torch.outer(std, std)
+        kurtosis = torch.where(variance > 0, central / variance.square() - 3, math.nan)
+        correlation = (self.products / count - torch.outer(first, first)) / torch.outer(std, std)  # nan of a constant
         return LatentStatistics(
             tuple(first.tolist()),
             tuple(std.tolist()),
-            tuple((central / variance.square() - 3).tolist()),
+            tuple(kurtosis.tolist()),
             tuple(self.largest.tolist()),
             tuple((self.variance / count).sqrt().tolist()),
             tuple(tuple(row) for row in correlation.tolist()),

@@ -99,10 +99,11 @@ def _alive(quality: CodeQuality) -> Verdict:
 
 def _white(quality: CodeQuality) -> Verdict:
     latents = quality.latents
-    rows = list(enumerate(zip(latents.mean, latents.std, latents.kurtosis, strict=True)))
+    every = enumerate(zip(latents.mean, latents.std, latents.kurtosis, strict=True))
+    rows = [(n, row) for n, row in every if row[1] >= DEAD_STD]
     far = [n for n, (mean, std, _) in rows if abs(mean) > STOP_MEAN or std > STOP_STD]
-    alive = [(n, row) for n, row in rows if n not in far and row[1] >= DEAD_STD]
-    off = [n for n, (mean, std, _) in alive if abs(mean) > DOUBT_MEAN or not 1 / DOUBT_STD <= std <= DOUBT_STD]
+    near = [(n, row) for n, row in rows if n not in far]
+    off = [n for n, (mean, std, _) in near if abs(mean) > DOUBT_MEAN or not 1 / DOUBT_STD <= std <= DOUBT_STD]
     tailed = [n for n, (_, _, kurtosis) in rows if kurtosis > STOP_KURTOSIS]
     heavy = [n for n, (_, _, kurtosis) in rows if DOUBT_KURTOSIS < kurtosis <= STOP_KURTOSIS]
     reasons, doubts = [], []
