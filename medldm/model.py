@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import nn
 
-from medldm import registry
 from medldm.diffusion.denoiser import Denoiser
-from medldm.errors import ModelError, RecipeError
+from medldm.errors import MedldmError, ModelError
 from medldm.intensity import Intensity
-from medldm.io.atomic import write_whole
 from medldm.nets.build import build_autoencoder
 from medldm.nets.conditioning import Measurement, condition_channels
 from medldm.nets.head import MeasurementHead
 from medldm.nets.unet import LatentUNet
+from medldm.pack_files import damaged, read_pack, write_pack
 from medldm.packs import holds_code_alone
 from medldm.recipe import HeadTable, Recipe, parse_recipe
 from medldm.volume import Volume
-
-WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.json", "card.md"
 
 
 def _head(dims: int, table: HeadTable, *, gaps: bool = False) -> MeasurementHead:
@@ -113,21 +106,10 @@ class Model:
 
     def save(self, folder: str | Path) -> Path:
         """Write the pack; networks are stored in half precision, buffers and an imported autoencoder in full."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         full = {name for name, _ in self.networks.named_buffers()}
         if self.recipe.autoencoder.kind == "imported":
             full |= {name for name, _ in self.networks.named_parameters() if name.startswith("autoencoder.")}
-        state = {
-            name: value.detach().cpu().contiguous().to(torch.float32 if name in full else torch.float16)
-            for name, value in self.networks.state_dict().items()
-        }
-        content = save(state)  # safetensors' own save_file makes files that others cannot read
-        write_whole(folder / WEIGHTS, lambda path: path.write_bytes(content))
-        text = json.dumps(self.recipe.model_dump(mode="json"), indent=2)
-        write_whole(folder / RECIPE, lambda path: path.write_text(text + "\n", encoding="utf-8"))
-        write_whole(folder / CARD, lambda path: path.write_text(self.card, encoding="utf-8"))
-        return folder
+        return write_pack(folder, self.recipe, self.networks.state_dict(), self.card, full=full)
 
 
 def default_device(device: str | None = None) -> torch.device:
@@ -141,43 +123,21 @@ def default_device(device: str | None = None) -> torch.device:
     return chosen
 
 
-def pack_folder(name_or_folder: str | Path) -> Path:
-    """Folder of a pack given by its name (entry point `medldm.models`) or by itself. Raises ModelError."""
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        missing = [part for part in (WEIGHTS, RECIPE) if not (folder / part).is_file()]
-        if missing:
-            raise ModelError(
-                f"model folder {folder.name}", f"no {', '.join(missing)}", "a pack (see medldm train)"
-            )
-        return folder
-    return Path(registry.find("models", str(name_or_folder)).folder())
-
-
 def load_model(name_or_folder: str | Path, device: str | None = None) -> Model:
     """Load a pack by name or folder.
 
     Raises ModelError for an unknown name (the nearest ones are named), a damaged folder or a bad device.
     """
-    folder = pack_folder(name_or_folder)
-    where = f"model {folder.name if Path(name_or_folder).is_dir() else name_or_folder}"
-    target = default_device(device)
+    target, files = default_device(device), read_pack(name_or_folder)
+    if holds_code_alone(files.table):
+        do = "train one on it (docs/importing.md)"
+        raise ModelError(files.where, "an autoencoder alone", "a model with a denoiser", do)
     try:
-        table = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-        if isinstance(table, dict) and holds_code_alone(table):
-            do = "train one on it (docs/importing.md)"
-            raise ModelError(where, "an autoencoder alone", "a model with a denoiser", do)
-        recipe = parse_recipe(table, where=where)
+        recipe = parse_recipe(files.table, where=files.where)
         networks = Networks(recipe)
-        state = load_file(folder / WEIGHTS)
-        networks.load_state_dict({name: value.float() for name, value in state.items()})
-        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    except RecipeError as failure:
-        raise ModelError(where, str(failure), "a recipe of this version") from None
-    except (OSError, ValueError, SafetensorError, RuntimeError) as failure:
-        reason = str(failure).splitlines()[0][:120]
-        raise ModelError(
-            where, f"damaged pack ({reason})", "weights that match recipe.json", "reinstall it"
-        ) from None
-    card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
-    return Model(recipe.name, networks.to(target).eval().requires_grad_(False), recipe, card, digest)
+        networks.load_state_dict(files.weights)
+    except (MedldmError, ValueError, RuntimeError) as failure:
+        raise damaged(files.where, failure) from None
+    return Model(
+        recipe.name, networks.to(target).eval().requires_grad_(False), recipe, files.card, files.weights_sha256
+    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -112,10 +113,22 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
+@contextlib.contextmanager
+def _in_evaluation(code: Autoencoder) -> Iterator[None]:
+    """A codebook would go on learning otherwise."""
+    training = code.training
+    code.eval()
+    try:
+        yield
+    finally:
+        code.train(training)
+
+
 @torch.no_grad()
 def reconstructed(code: Autoencoder, image: Tensor) -> Tensor:
     """(*S) in the autoencoder's range, encoded and decoded."""
-    return code.reconstruct(image[None, None].to(code.latent_mean))[0, 0].float().cpu()
+    with _in_evaluation(code):
+        return code.reconstruct(image[None, None].to(code.latent_mean))[0, 0].float().cpu()
 
 
 @torch.no_grad()
@@ -136,19 +149,17 @@ def measure_code(
     """
     network, without = _judge(code.dims, len(images))
     rows, moments, features = [], LatentMoments(code.channels), []
-    training = code.training
-    code.eval()
     for number, (image, name) in enumerate(zip(images, names, strict=True), start=1):
         padded, crop = pad_to_multiple(image[None, None].to(code.latent_mean), code.multiple)
-        z, std = code.encode(padded)
+        with _in_evaluation(code):
+            z, std = code.encode(padded)
+            estimate = code.decode(z)[crop][0, 0].float().cpu()
         moments.add(z, std)
-        estimate = code.decode(z)[crop][0, 0].float().cpu()
         rows.append(_quality(name, estimate, image))
         if network is not None and not rows[-1].nonfinite:
             features.append(image_features([image.numpy(), estimate.numpy()], network))
         if progress is not None:
             progress(stage, number, len(images))
-    code.train(training)
     if network is not None and len(features) < FEWEST:
         network, without = None, "reconstructions that are not finite"
     linear_psnr, linear_haarpsi = _linear(code, images, images if fitted_to is None else fitted_to)
