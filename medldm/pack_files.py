@@ -27,9 +27,10 @@ CARD = "card.md"
 
 @dataclass(frozen=True)
 class PackFiles:
-    """What the files of a pack hold: float32 weights by name, the recipe's table (unchecked), card, hash of the weights.
+    """What the files of a pack hold: float32 weights by name, the card, the hash of the weights' file.
 
     where : the pack's name, for messages
+    table : its recipe, not checked yet
     """
 
     where: str
