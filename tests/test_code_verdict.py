@@ -90,6 +90,7 @@ def test_each_fault_is_a_stop_by_its_own_rule_alone(rule, quality, says):
     [
         (1, dataclasses.replace(GOOD, linear_psnr=40.5, linear_haarpsi=0.99), "40.50 dB"),
         (1, dataclasses.replace(GOOD, linear_psnr=43.0, linear_haarpsi=0.5), "43.00 dB"),
+        (1, dataclasses.replace(GOOD, scans=(Quality("case 1", 46.5, 0.99, 0.9),), linear_psnr=60.0), "60.00 dB"),
         (2, dataclasses.replace(GOOD, raw_std=(1.0, 2.0, 1e-3, 1.0)), "channel 2 is quiet"),
         (2, with_latents(correlation=COPIES), "channels 1, 2 .2. are copies"),
         (3, with_latents(mean=1.1), "channel 2 is not quite white"),

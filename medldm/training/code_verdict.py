@@ -17,6 +17,8 @@ from medldm.metrics.code_quality import OUTLIER, CodeQuality
 # (an adversary, perceptual terms) may give as much away, and then show it in HaarPSI. 6 dB is twice the error: no looks
 # make up for it, and a wrong range of the input, to which HaarPSI is nearly blind, costs more.
 WORSE_DB, FAR_WORSE_DB = 1.0, 6.0
+# From here on it does not matter who is better: the error is that of the least noise that a recipe trains with (0.005).
+PLENTY_DB = 46.0
 # Deviation of a white latent, which should be 1. Twentyfold less is the same number for every scan.
 DEAD_STD = 0.05
 # The encoder's own noise, in the same unit: from 1 on a latent is more noise than scan (a collapsed posterior), and
@@ -76,7 +78,7 @@ def _better_than_linear(quality: CodeQuality) -> Verdict:
     text += ": trained too little, or made for other scans or another range of values"
     lost = linear - quality.psnr
     looks_worse = looks is None or quality.haarpsi < looks
-    stops = lost > FAR_WORSE_DB or (lost > WORSE_DB and looks_worse)
+    stops = quality.psnr < PLENTY_DB and (lost > FAR_WORSE_DB or (lost > WORSE_DB and looks_worse))
     return Verdict((text,)) if stops else Verdict((), (text,))
 
 
