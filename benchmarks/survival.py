@@ -71,7 +71,8 @@ def make_recipe(path: Path, *, seconds: float, width: int = 8, steps: int = STEP
 
 def command(recipe: Path, data: Path, out: Path, *more: str) -> list[str]:
     medldm_command = str(Path(sys.executable).with_name("medldm"))
-    return [medldm_command, "train", str(recipe), "--data", str(data), "--out", str(out), "--device", "cpu", "--despite-gate", *more]
+    always = ("--device", "cpu", "--despite-gate")  # the question is not what the autoencoder is worth
+    return [medldm_command, "train", str(recipe), "--data", str(data), "--out", str(out), *always, *more]
 
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
