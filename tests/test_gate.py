@@ -208,7 +208,7 @@ def test_a_fault_in_the_network_is_found_and_shown(tmp_path, fault, says):
             code.analysis[1] = 0
             measure_latents(code, scans)
         elif fault == "range":
-            code.decoder[-1].bias[0] = 3.0
+            code.synthesis *= 8
         else:
             code.latent_mean += 4.0
     found = examine(recipe, code, scans, scans, tmp_path, held_out=True)
