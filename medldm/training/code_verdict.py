@@ -24,7 +24,7 @@ DEAD_STD = 0.05
 # The encoder's own noise, in the same unit: from 1 on a latent is more noise than scan (a collapsed posterior), and
 # diffusion would learn that noise.
 DROWNED_NOISE = 1.0
-# A denoiser is scaled for mean 0 and deviation 1 (Karras et al. 2022). At four times the deviation each level of noise is
+# A denoiser is scaled for mean 0 and deviation 1 (Karras et al. 2022). At four times the deviation each noise level is
 # as a quarter of it; a mean of three is where hardly any latent lay that the code was made white on.
 STOP_MEAN, STOP_STD = 3.0, 4.0
 DOUBT_MEAN, DOUBT_STD = 1.0, 2.0
