@@ -47,6 +47,12 @@ class Workshop:
                 self._process.stdout.close()
             self._process = None
 
+    def replace(self) -> None:
+        """End a process that speaks no more; the next job starts another. Its pipe may end before it does."""
+        if self._process is not None:
+            self._process.kill()
+            self.close()
+
 
 class Job(QObject):
     """One restoration of `scan`, within `mask` if that is not None; or, without a scan, new scans or a folder's.
@@ -131,6 +137,7 @@ class Job(QObject):
         except MemoryError:
             self.failed.emit("not enough memory for the whole scan")
         except (EOFError, OSError, ValueError):
+            self._workshop.replace()
             if self._stopped:
                 self.cancelled.emit()
             else:
