@@ -163,6 +163,9 @@ def test_validation_patients_are_not_trained_on(data):
     assert len(train) + len(held_out) == 6
     assert len(held_out) == 2
     assert not any(torch.equal(a.image, b.image) for a in train for b in held_out)
+    for name in ("goes-on", "goes-on-further"):  # a training that starts from another holds out the same patients
+        again = load_scans(parse_recipe(table | {"name": name}), folder, part="validation")
+        assert all(torch.equal(a.image, b.image) for a, b in zip(again, held_out, strict=True))
 
 
 def test_another_recipe_does_not_resume(data, tmp_path):

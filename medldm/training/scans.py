@@ -45,9 +45,10 @@ def scaled(volume: Volume, recipe: CodeRecipe) -> Tensor:
 
 
 def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
+    """Patients are drawn by the source, not by the recipe: what goes on from a training holds out the same ones."""
     folder = data / source.folder
     if source.index is None:
-        rows = rows_of_folder(folder, dataset=recipe.name)
+        rows = rows_of_folder(folder, dataset=source.folder)
     else:
         rows = load_manifest(
             folder / source.index,
@@ -55,7 +56,7 @@ def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
             file_pattern=source.file,
             mask_pattern=source.mask,
             patient=source.patient,
-            dataset=recipe.name,
+            dataset=source.folder,
         )
     train, validation = ([row for row in rows if row.split in names] for names in (("train", ""), ("validation",)))
     if not validation:
