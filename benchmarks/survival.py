@@ -166,12 +166,13 @@ def in_two(arguments: list[str]) -> list[str]:
     return [torchrun, "--standalone", "--nproc-per-node", "2", *arguments]
 
 
-def two_processes(root: Path, data: Path, strategy: str, more: str = "") -> float:
+def two_processes(root: Path, data: Path, strategy: str, more: str = "", steps: int = STEPS) -> float:
     """Largest relative difference of the loss curves of one process and two (gloo).
 
     With "fsdp" the two are killed after their first checkpoint and go on. `more` is added to the recipe.
     """
-    recipe = make_recipe(root / f"{strategy}.toml", seconds=0.05 if strategy == "fsdp" else 1e9, more=more)
+    seconds = 0.05 if strategy == "fsdp" else 1e9
+    recipe = make_recipe(root / f"{strategy}.toml", seconds=seconds, steps=steps, more=more)
     one, two = root / f"one-{strategy}", root / f"two-{strategy}"
     run(command(recipe, data, one, "--quiet"))
     both = in_two(command(recipe, data, two, "--quiet", "--strategy", strategy))

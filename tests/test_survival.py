@@ -4,6 +4,8 @@ import pytest
 
 from benchmarks import survival
 
+STEPS = 20  # of each stage
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -13,7 +15,7 @@ def data(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_learn_what_one_learns(strategy, data, tmp_path):
-    assert survival.two_processes(tmp_path, data, strategy) <= 1e-5
+    assert survival.two_processes(tmp_path, data, strategy, steps=STEPS) <= 1e-5
 
 
 @pytest.mark.slow
@@ -24,7 +26,7 @@ def test_two_processes_have_one_adversary(strategy, data, tmp_path):
     A game of two makes more of rounding than a fit does, hence not 1e-5.
     """
     table = "[reconstruction.adversary]\nweight = 0.5\nstart = 0.25\nwidth = 4\n"
-    assert survival.two_processes(tmp_path, data, strategy, table) <= 1e-4
+    assert survival.two_processes(tmp_path, data, strategy, table, STEPS) <= 1e-4
 
 
 @pytest.mark.slow
