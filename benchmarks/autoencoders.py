@@ -3,7 +3,8 @@
     python -m benchmarks.autoencoders [--quick] [--model NAME_OR_FOLDER ...]
 
 Test patients by the protocol of benchmarks/protocol.py: radiographs in [0, 1], heads over the brain. Means over
-patients with 95 % bootstrap intervals. Without --model, the shipped packs.
+patients with 95 % bootstrap intervals. Without --model, the shipped packs. Each model has a file of results of its own,
+benchmarks/results/autoencoders-NAME.json.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 import medldm
 from benchmarks import protocol, record
 from benchmarks.protocol import Case, Image
+from medldm.intensity import Scaling
 from medldm.metrics.intervals import interval, paired_difference
 from medldm.model import Model
 from medldm.nets.autoencoder import Autoencoder
@@ -42,9 +45,8 @@ def linear_code(recipe: Recipe, code: Autoencoder) -> LinearCode:
     return linear.eval()
 
 
-@torch.inference_mode()
-def reconstruct(code: Autoencoder, model: Model, case: Case) -> Image:
-    """A case through the code, in the model's intensity and orientation."""
+def model_input(model: Model, case: Case) -> tuple[Tensor, Scaling]:
+    """A case in the model's intensity, (1, 1, *S), and the way back."""
     array = case.truth.astype(np.float32)
     flat = array.ndim == 2
     affine = np.eye(4) if case.affine is None else case.affine
@@ -55,8 +57,20 @@ def reconstruct(code: Autoencoder, model: Model, case: Case) -> Image:
         model.recipe.modality[0],
     )
     scaling = model.intensity.fit(volume)
-    x = torch.from_numpy(np.ascontiguousarray(scaling.forward(array), dtype=np.float32))[None, None]
+    return torch.from_numpy(np.ascontiguousarray(scaling.forward(array), dtype=np.float32))[None, None], scaling
+
+
+@torch.inference_mode()
+def reconstruct(code: Autoencoder, model: Model, case: Case) -> Image:
+    """A case through the code, in the model's intensity and orientation."""
+    x, scaling = model_input(model, case)
     return np.asarray(scaling.inverse(code.reconstruct(x)[0, 0].numpy()), dtype=np.float64)
+
+
+def held_out(recipe: Recipe) -> list[Case]:
+    """One case a scan that the recipe holds out of training, in the model's range: to choose on."""
+    scans = load_scans(recipe, protocol.data_folder(), part="validation")
+    return [Case(f"{n}", n, scan.image.numpy().astype(np.float64).clip(0, 1)) for n, scan in enumerate(scans)]
 
 
 def scores(code: Autoencoder, model: Model, cases: list[Case]) -> dict[str, dict[str, float]]:
@@ -91,43 +105,50 @@ def bars_of(model: Model, code: Autoencoder, mine: dict[str, Any], gain: float) 
     return []
 
 
+def measured(model: Model, cases: list[Case]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the block PCA and of the model's code beside it, and the bars that there are for such a code."""
+    code = model.networks.autoencoder
+    linear = linear_code(model.recipe, code)
+    trained, untrained = scores(code, model, cases), scores(linear, model, cases)
+    gain = paired_difference({p: s["psnr"] for p, s in trained.items()}, {p: s["psnr"] for p, s in untrained.items()})
+    mine = row(model.name, code, trained)
+    rows = [row("block PCA", linear, untrained), mine | {"gain_over_pca": gain.to_dict()}]
+    return rows, bars_of(model, code, mine, gain.mean)
+
+
+def show(title: str, rows: list[dict[str, Any]], bars: list[dict[str, Any]]) -> None:
+    """Print the table of `measured`, and its bars."""
+    table = Table(title=title)
+    for heading in ("code", "f", "c", "PSNR dB [95 %]", "SSIM", "above the PCA (dB)"):
+        table.add_column(heading)
+    for one in rows:
+        psnr = one["psnr"]
+        above = one.get("gain_over_pca")
+        table.add_row(
+            one["code"],
+            "x".join(map(str, one["factor"])),
+            str(one["channels"]),
+            f"{psnr['mean']:.2f} [{psnr['low']:.2f}, {psnr['high']:.2f}]",
+            f"{one['ssim']['mean']:.4f}",
+            f"{above['mean']:+.2f} [{above['low']:+.2f}, {above['high']:+.2f}]" if above else "",
+        )
+    Console().print(table)
+    for one in bars:
+        print(f"{'holds ' if one['holds'] else 'MISSED'} {one['name']}: {one['value']:g} ({one['target']})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--model", action="append", default=[])
     given = parser.parse_args()
-    console, rows, bars = Console(), [], []
     for name in given.model or ["chest-xray-256", "brain-t1-2mm"]:
         model = medldm.load_model(name)
-        code = model.networks.autoencoder
         chest = model.recipe.dims == 2
         cases = protocol.chest_cases(QUICK_CASES if given.quick else None) if chest else protocol.brain_cases()
-        linear = linear_code(model.recipe, code)
-        trained, untrained = scores(code, model, cases), scores(linear, model, cases)
-        gain = paired_difference(
-            {p: s["psnr"] for p, s in trained.items()}, {p: s["psnr"] for p, s in untrained.items()}
-        )
-        mine = row(model.name, code, trained)
-        rows += [row("block PCA", linear, untrained), mine | {"gain_over_pca": gain.to_dict()}]
-        bars += bars_of(model, code, mine, gain.mean)
-        table = Table(title=f"{model.name}: {len(cases)} test patients")
-        for title in ("code", "f", "c", "PSNR dB [95 %]", "SSIM", "above the PCA (dB)"):
-            table.add_column(title)
-        for one in rows[-2:]:
-            psnr = one["psnr"]
-            above = one.get("gain_over_pca")
-            table.add_row(
-                one["code"],
-                "x".join(map(str, one["factor"])),
-                str(one["channels"]),
-                f"{psnr['mean']:.2f} [{psnr['low']:.2f}, {psnr['high']:.2f}]",
-                f"{one['ssim']['mean']:.4f}",
-                f"{above['mean']:+.2f} [{above['low']:+.2f}, {above['high']:+.2f}]" if above else "",
-            )
-        console.print(table)
-    for one in bars:
-        print(f"{'holds ' if one['holds'] else 'MISSED'} {one['name']}: {one['value']:g} ({one['target']})")
-    record.write("autoencoders-quick" if given.quick else "autoencoders", rows, bars)
+        rows, bars = measured(model, cases)
+        show(f"{model.name}: {len(cases)} test patients", rows, bars)
+        record.write(f"autoencoders-{model.name}{'-quick' if given.quick else ''}", rows, bars)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from rich.table import Table
 
 import medldm
 from benchmarks import protocol, record
-from benchmarks.autoencoders import reconstruct
+from benchmarks.autoencoders import held_out, reconstruct
 from benchmarks.protocol import Case
 from medldm.metrics.features import Features, image_features
 from medldm.metrics.intervals import interval, paired_difference
@@ -29,15 +29,8 @@ from medldm.metrics.kid import kid
 from medldm.metrics.similarity import haarpsi
 from medldm.model import Model
 from medldm.nets.efficientnet import EfficientNetLite0
-from medldm.training.scans import load_scans
 
 MOST_LOST, KID_SHARE = 1.5, 0.5
-
-
-def held_out(model: Model) -> list[Case]:
-    """One case a validation scan, in the model's range."""
-    scans = load_scans(model.recipe, protocol.data_folder(), part="validation")
-    return [Case(f"{n}", n, scan.image.numpy().astype(np.float64).clip(0, 1)) for n, scan in enumerate(scans)]
 
 
 def measured(
@@ -71,7 +64,7 @@ def main() -> None:
     parser.add_argument("--validation", action="store_true")
     given = parser.parse_args()
     models = [medldm.load_model(name) for name in given.model]
-    cases = held_out(models[0]) if given.validation else protocol.chest_cases()
+    cases = held_out(models[0].recipe) if given.validation else protocol.chest_cases()
     network = EfficientNetLite0.pretrained()
     originals = image_features([case.truth for case in cases], network)
     results = [measured(model, cases, network, originals) for model in models]

@@ -1,0 +1,166 @@
+"""Rows of the sweep: which codes are compared, and what is measured of each; a finished row is kept in a file.
+
+All of a question train on the same crops, as many a step, with the same loss: what differs is the code's table, and the
+learning rate where it was chosen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.autoencoders import model_input, reconstruct, row
+from benchmarks.code_training import Trained, train_code
+from benchmarks.protocol import Case
+from medldm.errors import InputError
+from medldm.io.atomic import write_whole
+from medldm.metrics.intervals import Interval, paired_difference
+from medldm.model import Model
+from medldm.nets.patches import pad_to_multiple
+from medldm.recipe import Recipe, parse_recipe
+from medldm.training.scans import Scan
+
+FACTORS = (2, 4, 8, 16)
+LR = 1e-3
+KL_WEIGHT = 1e-6  # Rombach et al. 2022
+CODEBOOK_SIZE = 1024
+VQ_CHANNELS = {2: 2, 4: 3, 8: 4, 16: 8}
+# about as many codes; more levels where the linear code, whose channels fall in variance, has more to say
+LEVELS = {2: (64, 16), 4: (40, 5, 5), 8: (16, 4, 4, 4), 16: (8, 2, 2, 2, 2, 2, 2, 2)}
+LINEAR_DEFAULT = {"factor": 4, "channels": 4}
+MONAI_PLAIN = {"kind": "plain", "channels": 4, "widths": [32, 64, 64]}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A training: `autoencoder` is the recipe's table; 0 seconds leave it as the data set it (block PCA)."""
+
+    name: str
+    kind: str
+    autoencoder: dict[str, Any]
+    seconds: float
+    lr: float = LR
+    seed: int = 1
+
+
+def table_8(factors: Sequence[int], seconds: float) -> list[Spec]:
+    """The block PCA, KL, codebook and finite levels of each factor; KL at four pixels a latent number throughout."""
+    specs = []
+    for f in factors:
+        kl = {"factor": f, "channels": f * f // 4}
+        vq = {"factor": f, "channels": VQ_CHANNELS[f]}
+        codebook = {"kind": "codebook", "size": CODEBOOK_SIZE}
+        levels = {"kind": "levels", "levels": list(LEVELS[f])}
+        specs += [
+            Spec(f"linear-f{f}", "linear", kl, 0),
+            Spec(f"kl-f{f}", "KL", {**kl, "learned_std": True}, seconds),
+            Spec(f"vq-f{f}", "VQ", {**vq, "quantizer": codebook}, seconds),
+            Spec(f"fsq-f{f}", "FSQ", {**vq, "quantizer": levels}, seconds),
+        ]
+    return specs
+
+
+def contestants() -> dict[str, dict[str, Any]]:
+    """The tables that are compared at equal time: medldm's default code and MONAI's network of its size."""
+    return {"default": LINEAR_DEFAULT, "MONAI": MONAI_PLAIN}
+
+
+def of_rate(kind: str, lr: float, seconds: float) -> Spec:
+    """A contestant with a learning rate that may be chosen."""
+    return Spec(f"{kind.lower()}-lr{lr:g}", kind, contestants()[kind], seconds, lr)
+
+
+def of_seed(kind: str, lr: float, seconds: float, seed: int) -> Spec:
+    """A contestant with the learning rate that was chosen."""
+    return Spec(f"{kind.lower()}-seed{seed}", kind, contestants()[kind], seconds, lr, seed)
+
+
+def recipe_of(base: Recipe, spec: Spec) -> Recipe:
+    """The base's recipe with the code, learning rate and seed of a row; raises RecipeError."""
+    table = base.model_dump(mode="json")
+    table |= {"name": spec.name, "autoencoder": spec.autoencoder, "seed": spec.seed}
+    table["stage_autoencoder"] |= {"lr": spec.lr}
+    table["reconstruction"] |= {"kl": KL_WEIGHT}
+    return parse_recipe(table, where=f"row {spec.name}")
+
+
+@torch.inference_mode()
+def codebook_share(model: Model, cases: Sequence[Case]) -> float | None:
+    """Share of the codes (0 to 1) that the cases' latents are rounded to; None for a code that is not quantised."""
+    code = model.networks.autoencoder
+    if code.quantizer is None:
+        return None
+    used = torch.zeros(code.quantizer.size, dtype=torch.bool)
+    for case in cases:
+        z, _ = code.raw_encode(padded(model, case))
+        used[code.quantizer.codes(z).flatten()] = True
+    return float(used.float().mean())
+
+
+def padded(model: Model, case: Case) -> torch.Tensor:
+    """(1, 1, *S) in the model's range, of a size that the code takes."""
+    return pad_to_multiple(model_input(model, case)[0], model.networks.autoencoder.multiple)[0]
+
+
+def measured(trained: Trained, cases: Sequence[Case]) -> dict[str, Any]:
+    """A row: intervals over the cases and their own figures, in the cases' order, without the patients' names."""
+    model, code = trained.model, trained.model.networks.autoencoder
+    found = {f"{case.index}": case.score(reconstruct(code, model, case)) for case in cases}
+    return row(model.name, code, found) | {
+        "compression": code.compression,
+        "codes": None if code.quantizer is None else code.quantizer.size,
+        "codebook_share": codebook_share(model, cases),
+        "steps": trained.steps,
+        "cpu_seconds": round(trained.seconds, 2),
+        "start_seconds": round(trained.start_seconds, 2),
+        "each": found,
+    }
+
+
+class Rows:
+    """Rows in a folder, a file each; one that is there and is of the very same training is not made again.
+
+    base : the recipe of all; its seed divides patients into training and validation
+    scans, cases : what is trained on, and what is measured
+    """
+
+    def __init__(self, folder: Path, base: Recipe, scans: Sequence[Scan], cases: Sequence[Case]) -> None:
+        self.folder, self.base, self.scans, self.cases = folder, base, scans, cases
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def of(self, spec: Spec) -> dict[str, Any]:
+        """The row of a training; raises OutputError where its file cannot be written."""
+        wanted = json.loads(json.dumps(asdict(spec) | {"cases": len(self.cases)}))
+        path = self.folder / f"{spec.name}.json"
+        if path.is_file():
+            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if kept["spec"] == wanted:
+                return kept
+        trained = train_code(recipe_of(self.base, spec), self.scans, spec.seconds)
+        new = {"spec": wanted, "kind": spec.kind, **measured(trained, self.cases)}
+        if not spec.seconds:
+            new["parameters"] = 0  # its branches are 0, and were not trained
+        write_whole(path, lambda part: part.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8"))
+        return new
+
+
+def difference(a: dict[str, Any], b: dict[str, Any]) -> Interval:
+    """PSNR of row a - row b over the same cases (dB)."""
+    return paired_difference(*({n: s["psnr"] for n, s in one["each"].items()} for one in (a, b)))
+
+
+def mean_over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One row of several trainings: each case's figures are means over them. Raises InputError for other cases."""
+    first = rows[0]
+    if any(one["each"].keys() != first["each"].keys() for one in rows):
+        raise InputError("rows", "other cases", "the same in each", "delete the rows and begin anew")
+    each = {
+        n: {key: sum(one["each"][n][key] for one in rows) / len(rows) for key in first["each"][n]}
+        for n in first["each"]
+    }
+    return first | {"each": each}
