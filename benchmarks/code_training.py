@@ -8,7 +8,7 @@ that is thrown away come before.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,8 @@ from medldm.training.scans import Scan
 WARM_UP_STEPS = 3
 WHOLE = 10_000  # what the loop is told to be the number of steps
 
+Clock = Callable[[], float]
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:
@@ -39,37 +41,27 @@ class Trained:
     start_seconds: float
 
 
-class _Clock:
-    """Seconds of CPU of this process, all its threads together."""
-
-    def __init__(self) -> None:
-        self.begun = time.process_time()
-
-    def seconds(self) -> float:
-        return time.process_time() - self.begun
-
-
-def train_code(recipe: Recipe, scans: Sequence[Scan], seconds: float) -> Trained:
+def train_code(recipe: Recipe, scans: Sequence[Scan], seconds: float, clock: Clock = time.process_time) -> Trained:
     """Train the recipe's autoencoder for `seconds` of CPU; 0 leaves it as the data set it.
 
     The last step is the one that the budget ends in. The learning rate follows the share of the budget that is spent:
     the loop is told that, in units of a `WHOLE`-th, in place of the number of the step.
     """
     if seconds > 0:
-        _train(recipe, scans, None)
-    return _train(recipe, scans, seconds)
+        _train(recipe, scans, None, clock)
+    return _train(recipe, scans, seconds, clock)
 
 
-def _train(recipe: Recipe, scans: Sequence[Scan], seconds: float | None) -> Trained:
+def _train(recipe: Recipe, scans: Sequence[Scan], seconds: float | None, clock: Clock) -> Trained:
     """seconds : None for the warm-up"""
     fabric, precision = start_fabric("cpu", recipe.precision)
     torch.manual_seed(recipe.seed)
     networks = Networks(recipe)
     table = recipe.stage_autoencoder.model_copy(update={"steps": WHOLE})
-    clock, steps = _Clock(), 0
+    begun, steps = clock(), 0
     batches = stage_batches(recipe, scans, "autoencoder", table)
     begin_from_data(networks.autoencoder, batches)
-    start_seconds = clock.seconds()
+    start_seconds = clock() - begun
     stage = build_stage("autoencoder", networks, recipe)
 
     def spent() -> float:
@@ -77,7 +69,7 @@ def _train(recipe: Recipe, scans: Sequence[Scan], seconds: float | None) -> Trai
         if seconds is None:
             return steps / WARM_UP_STEPS
         left = seconds - start_seconds
-        return (clock.seconds() - start_seconds) / left if left > 0 else 1.0
+        return (clock() - begun - start_seconds) / left if left > 0 else 1.0
 
     def drawn(_: int) -> Iterator[tuple[int, Batch]]:
         nonlocal steps
@@ -87,6 +79,6 @@ def _train(recipe: Recipe, scans: Sequence[Scan], seconds: float | None) -> Trai
 
     hooks = Hooks(None, lambda *_: None, lambda _: None, float("inf"), lambda _: None)
     run_stage("autoencoder", fabric, stage, drawn, str, table, hooks, precision, None)
-    taken = clock.seconds()
+    taken = clock() - begun
     networks.eval()
     return Trained(Model(recipe.name, networks, recipe, "", ""), steps, taken, start_seconds)
