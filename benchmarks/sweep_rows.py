@@ -7,7 +7,7 @@ learning rate where it was chosen.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -131,22 +131,29 @@ class Rows:
 
     def __init__(self, folder: Path, base: Recipe, scans: Sequence[Scan], cases: Sequence[Case]) -> None:
         self.folder, self.base, self.scans, self.cases = folder, base, scans, cases
-        folder.mkdir(parents=True, exist_ok=True)
 
     def of(self, spec: Spec) -> dict[str, Any]:
         """The row of a training; raises OutputError where its file cannot be written."""
-        wanted = json.loads(json.dumps(asdict(spec) | {"cases": len(self.cases)}))
-        path = self.folder / f"{spec.name}.json"
-        if path.is_file():
-            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if kept["spec"] == wanted:
-                return kept
-        trained = train_code(recipe_of(self.base, spec), self.scans, spec.seconds)
-        new = {"spec": wanted, "kind": spec.kind, **measured(trained, self.cases)}
-        if not spec.seconds:
-            new["parameters"] = 0  # its branches are 0, and were not trained
-        write_whole(path, lambda part: part.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8"))
-        return new
+
+        def make() -> dict[str, Any]:
+            trained = train_code(recipe_of(self.base, spec), self.scans, spec.seconds)
+            new = {"kind": spec.kind, **measured(trained, self.cases)}
+            return new if spec.seconds else new | {"parameters": 0}  # its branches are 0, and were not trained
+
+        return kept(self.folder / f"{spec.name}.json", asdict(spec) | {"cases": len(self.cases)}, make)
+
+
+def kept(path: Path, spec: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The row in a file, unless it is another `spec`'s; else it is made, and written there. Raises OutputError."""
+    wanted = json.loads(json.dumps(spec))
+    if path.is_file():
+        there: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if there["spec"] == wanted:
+            return there
+    new = {"spec": wanted, **make()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda part: part.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8"))
+    return new
 
 
 def difference(a: dict[str, Any], b: dict[str, Any]) -> Interval:
