@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import sweep_plot
-from benchmarks.autoencoders import model_input
+from benchmarks import latent_diffusion, sweep, sweep_plot
+from benchmarks.autoencoders import BRAIN_GAINS, model_input
 from benchmarks.code_training import train_code
 from benchmarks.protocol import Case
 from benchmarks.sweep_rows import (
@@ -26,7 +26,8 @@ from benchmarks.sweep_rows import (
     table_8,
 )
 from medldm.nets.build import build_autoencoder
-from medldm.recipe import parse_recipe
+from medldm.recipe import load_recipe, parse_recipe
+from medldm.training.plan import stage_batches
 from medldm.training.scans import Scan
 from tests.tiny import tiny_table
 
@@ -187,3 +188,40 @@ def test_the_plot_is_drawn_and_small(tmp_path):
     path = sweep_plot.draw(rows, tmp_path / "codes.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size < 80_000
+
+
+@pytest.mark.parametrize("name", sweep.BRAIN_RECIPES)
+def test_the_recipes_of_heads_are_those_that_have_bars(name):
+    recipe = load_recipe(sweep.CONFIGS / f"{name}.toml")
+    code = build_autoencoder(recipe)
+    assert recipe.name == name
+    assert (code.factor[0], code.channels) in BRAIN_GAINS
+    assert recipe.stage_denoiser.steps == recipe.stage_head.steps == 0
+
+
+def test_a_trained_pack_is_taken_again_and_not_trained_again(tmp_path, monkeypatch):
+    from PIL import Image
+
+    for number, image in enumerate(pictures(4)):
+        Image.fromarray((image * 255).astype(np.uint8)).save(tmp_path / f"{number}.png")
+    monkeypatch.setenv("MEDLDM_DATA", str(tmp_path))
+    first = sweep.trained_pack(BASE, tmp_path / "out")
+    stamp = (tmp_path / "out" / "weights.safetensors").stat().st_mtime_ns
+    again = sweep.trained_pack(BASE, tmp_path / "out")
+    assert again.weights_sha256 == first.weights_sha256
+    assert (tmp_path / "out" / "weights.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_the_denoiser_of_each_code_learns_to_denoise_alone():
+    for name in latent_diffusion.CODES:
+        recipe = latent_diffusion.denoising_recipe(name, seconds=1, steps=5, seed=1)
+        source = recipe.sources[0]
+        images = [Scan(torch.from_numpy(a).float(), None, source, "") for a in pictures(2, 160)]
+        batches = stage_batches(recipe, images, "denoiser", recipe.stage_denoiser)
+        assert not batches.synthesis
+        for step in range(6):
+            measurement = batches.restoration(step).measurement
+            assert (measurement.factor == 1).all()
+            assert (measurement.noise_std > 0).all()
+        assert recipe.latent_factor == (4, 4)
+        assert recipe.autoencoder.channels == 4
