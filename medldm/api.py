@@ -19,7 +19,7 @@ from medldm.restore.gaps import fill_gap
 from medldm.restore.restoration import Restoration
 from medldm.restore.restore import Preview, Settings, restore
 from medldm.synthesis.synthesize import synthesize as _synthesize
-from medldm.volume import Volume
+from medldm.volume import Volume, refused_map
 
 if TYPE_CHECKING:
     from medldm.training.cost import StageCost
@@ -58,7 +58,7 @@ def as_volume(
         scan = read(scan, series)
     if isinstance(scan, Volume):
         if scan.quantity:
-            raise InputError("scan", f"the {scan.quantity} of a result", "a scan", "take what it was made of")
+            raise refused_map("scan", scan.quantity)
         return scan
     array = np.asarray(scan)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uifb" or not array.size:

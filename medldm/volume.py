@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medldm.errors import GeometryError
+from medldm.errors import GeometryError, InputError
 from medldm.geometry import Geometry
 
 PadMode = Literal["reflect", "edge", "constant"]
@@ -33,6 +33,11 @@ class WithHistory:
     def quantity(self) -> str:
         """What a map beside a result holds, one of `MAPS`; "" for a scan."""
         return str(next((step[QUANTITY] for step in reversed(self.history) if QUANTITY in step), ""))
+
+
+def refused_map(where: str, quantity: str) -> InputError:
+    """Why a map that was saved beside a result is not taken for a scan."""
+    return InputError(where, f"the {quantity} of a result", "a scan", "take what it was made of")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -369,3 +369,19 @@ def test_a_table_without_a_row_is_refused(tmp_path):
     write_manifest(tmp_path / "t.csv", [])
     with pytest.raises(EmptyInput):
         load_manifest(tmp_path / "t.csv", root=tmp_path)
+
+
+def test_a_map_beside_a_result_is_no_scan_to_train_on(tmp_path):
+    """Else a training would learn residuals: they lie in the folder of the results."""
+    scan = medldm.read(nifti(tmp_path / "in" / "a.nii.gz", shape=(24, 24, 16)))
+    for name, quantity in (("b", ""), ("c", "residual"), ("d", "uncertainty")):
+        step = {"step": "map", "quantity": quantity} if quantity else {"step": "copy"}
+        medldm.write(scan.with_step(step), tmp_path / "in" / f"{name}.nii.gz")
+    found = check_dataset(tmp_path / "in")
+    assert sorted(member.item.file for member in found.members) == ["a.nii.gz", "b.nii.gz"]
+    assert sorted((item.file, item.error) for item in found.refused) == [
+        ("c.nii.gz", "InputError"),
+        ("d.nii.gz", "InputError"),
+    ]
+    with pytest.raises(InputError, match="residual of a result"):
+        load_scans(parse_recipe(tiny_table(3) | {"sources": [{"folder": "in"}]}), tmp_path)

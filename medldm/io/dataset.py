@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from medldm.io.choice import Choice
 from medldm.io.patients import patients_of
 from medldm.io.survey import Item, Progress, shown, survey
 from medldm.manifest import draw_splits, pack_select, write_manifest
+from medldm.volume import QUANTITY, refused_map
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,20 @@ def check_dataset(
     if not folder.is_dir():
         raise InputError(shown(str(folder)), "no such folder", "the folder of a data set", "check the path")
     found = survey(folder, choice, progress)
-    patients = patients_of(found.scans, pattern)
+    items = [_without_maps(item) for item in found.items]
+    scans, refused = ([i for i in items if (i.facts is None) is no] for no in (False, True))
+    patients = patients_of(scans, pattern)
     if patients.doubt:
         test = validation = 0.0
     splits = draw_splits(patients.hashes, test=test, validation=validation, seed=seed)
-    members = (Member(i, p, splits[p]) for i, p in zip(found.scans, patients.hashes, strict=True))
-    return Dataset(tuple(members), tuple(found.refused), found.other_files, patients.rules, patients.doubt)
+    members = (Member(i, p, splits[p]) for i, p in zip(scans, patients.hashes, strict=True))
+    return Dataset(tuple(members), tuple(refused), found.other_files, patients.rules, patients.doubt)
+
+
+def _without_maps(item: Item) -> Item:
+    """The item; refused if it is a map that was saved beside a result."""
+    quantity = item.facts["notes"].get(QUANTITY) if item.facts else None
+    if not quantity:
+        return item
+    reason = refused_map(item.file, quantity)
+    return replace(item, facts=None, refusal=str(reason), error=type(reason).__name__)

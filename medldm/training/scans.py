@@ -18,7 +18,7 @@ from medldm.io import read
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.manifest import Row, load_manifest, rows_of_folder, split_rows
 from medldm.recipe import CodeRecipe, Recipe, Source
-from medldm.volume import Volume
+from medldm.volume import Volume, refused_map
 
 READING = 1  # to be raised when readers or scaling give other voxels from the same file
 
@@ -66,6 +66,8 @@ def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
 
 def _load(row: Row, recipe: CodeRecipe, source: Source, name: str) -> Scan:
     volume = read(row.path, row.series or None, select=row.select)
+    if volume.quantity:
+        raise refused_map(row.path.name, volume.quantity)
     if recipe.dims == 3 and recipe.axcodes:
         volume = volume.reorient(recipe.axcodes)
     if recipe.dims == 2 and volume.array.shape[2] != 1:
