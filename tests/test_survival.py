@@ -1,5 +1,8 @@
 """Trainings of several processes, and killed ones, on the real command line (all of it: benchmarks/survival.py)."""
 
+import subprocess
+import sys
+
 import pytest
 
 from benchmarks import survival
@@ -32,3 +35,28 @@ def test_two_processes_have_one_adversary(strategy, data, tmp_path):
 @pytest.mark.slow
 def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(data, tmp_path):
     assert survival.killed_between(tmp_path, data, 1, 1)
+
+
+LEFT_OVER = """
+import sys
+from pathlib import Path
+import medldm
+
+medldm.train(sys.argv[1], data=sys.argv[2], out=sys.argv[3], strategy=sys.argv[4], device="cpu", despite_gate=True)
+names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+print("threads of a process group:", sum("gloo" in name for name in names))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from /proc")
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_no_thread_of_a_process_group_outlives_the_training(strategy, data, tmp_path):
+    """One that lets go of a tensor while the interpreter ends takes a finished training down with it."""
+    script = tmp_path / "script.py"
+    script.write_text(LEFT_OVER)
+    recipe = survival.make_recipe(tmp_path / "recipe.toml", seconds=1e9, steps=2)
+    words = [str(word) for word in (script, recipe, data, tmp_path / "out", strategy)]
+    done = subprocess.run(survival.in_two(words), env=survival.ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("threads of a process group: 0") == 2

@@ -94,8 +94,10 @@ def train(
             str(out), "no folder to create it in", "an existing parent folder", "create it first"
         )
     from medldm import api
+    from medldm.training.devices import first_process
 
-    if estimate or not quiet:
+    quiet = quiet or not first_process()
+    if (estimate and first_process()) or not quiet:
         _print_costs(api.estimate_training(recipe, data=data, start=start, device=device, cache=cache))
     if estimate:
         return

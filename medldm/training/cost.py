@@ -13,7 +13,7 @@ from medldm.io.array_cache import ArrayCache
 from medldm.model import Networks
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch
-from medldm.training.devices import start_fabric
+from medldm.training.devices import alone
 from medldm.training.plan import STAGES, build_stage, stage_batches
 from medldm.training.scans import load_scans
 from medldm.training.stages import Stage
@@ -75,7 +75,7 @@ def estimate(
     One batch of each stage is computed; nothing is written but the scans, where a training has a `cache` for them.
     Raises what reading the scans raises.
     """
-    fabric, _ = start_fabric(device, recipe.precision)
+    fabric, _ = alone(device, recipe.precision)
     scans = load_scans(recipe, data, cache=None if cache is None else ArrayCache(cache))
     networks = Networks(recipe).to(fabric.device)
     costs = []

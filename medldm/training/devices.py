@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
@@ -43,6 +46,31 @@ def _strategy(name: str, world: int) -> Strategy | str:
     return ModelParallelStrategy(parallelize_fn=shard, data_parallel_size=world, tensor_parallel_size=1)
 
 
+def first_process() -> bool:
+    """Whether this is the one of all processes (torchrun, SLURM) that speaks; also before any is launched."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+
+
+def _fabric(target: torch.device, precision: str, settings: dict[str, Any]) -> tuple[Fabric, str]:
+    chosen = fastest_precision(target) if precision == "auto" else PRECISIONS[precision]
+    if chosen == "16-mixed" and target.type != "cuda":
+        raise RecipeError("precision", "fp16 without a GPU", "bf16, fp32 or auto")
+    if chosen == "32-true":
+        settings["precision"] = chosen
+    else:
+        settings["plugins"] = AutocastAlone("bf16-mixed" if chosen == "bf16-mixed" else "16-mixed", target.type)
+    return Fabric(accelerator=target.type, **settings), chosen
+
+
+def alone(device: str | None, precision: str) -> tuple[Fabric, str]:
+    """Fabric for this process alone, whatever others there are, and the name of its precision.
+
+    Raises ModelError for a device that is not there, RecipeError for a precision that it does not have.
+    """
+    target = default_device(device)
+    return _fabric(target, precision, {"devices": 1 if target.index is None else [target.index], "strategy": "auto"})
+
+
 def start_fabric(device: str | None, precision: str, strategy: str = "ddp") -> tuple[Fabric, str]:
     """Fabric, launched, and the name of its precision ("auto": the fastest that is safe).
 
@@ -50,21 +78,31 @@ def start_fabric(device: str | None, precision: str, strategy: str = "ddp") -> t
     ("fsdp"), for models that one device cannot hold. Raises ModelError for a device that is not there,
     RecipeError for a precision that it does not have.
     """
-    target = default_device(device)
-    chosen = fastest_precision(target) if precision == "auto" else PRECISIONS[precision]
-    if chosen == "16-mixed" and target.type != "cuda":
-        raise RecipeError("precision", "fp16 without a GPU", "bf16, fp32 or auto")
     world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
-    settings: dict[str, Any] = {"devices": 1}
-    if world > 1:
+    if world == 1:
+        fabric, chosen = alone(device, precision)
+    else:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(world))))
         settings = {"devices": local, "num_nodes": world // local, "strategy": _strategy(strategy, world)}
-    elif target.index is not None:
-        settings = {"devices": [target.index]}
-    if chosen == "32-true":
-        settings["precision"] = chosen
-    else:
-        settings["plugins"] = AutocastAlone("bf16-mixed" if chosen == "bf16-mixed" else "16-mixed", target.type)
-    fabric = Fabric(accelerator=target.type, **settings)
+        fabric, chosen = _fabric(default_device(device), precision, settings)
     fabric.launch()
     return fabric, chosen
+
+
+def run_launched(work: Callable[[Fabric, str], None], device: str | None, precision: str, strategy: str) -> None:
+    """Do `work` with a launched Fabric and the name of its precision, and end what was launched for it.
+
+    The threads of a process group must have ended before the interpreter does: one that drops its last tensor later
+    ends the process with a segmentation fault, after a training that went well. They are joined when the last
+    reference to their group goes, hence the function of its own (no network is alive after it). After a failure the
+    group is left: another process may be waiting in it, and joining would wait with it.
+    """
+    ours = not (dist.is_available() and dist.is_initialized())
+    fabric, chosen = start_fabric(device, precision, strategy)
+    work(fabric, chosen)
+    if ours and dist.is_available() and dist.is_initialized():
+        meshes = [fabric.strategy.device_mesh] if isinstance(fabric.strategy, ModelParallelStrategy) else []
+        for mesh in meshes:  # PyTorch's caches of placements hold the mesh for good, and it the groups
+            (mesh._root_mesh or mesh)._pg_registry.clear()
+        dist.destroy_process_group()
+        gc.collect()

@@ -22,7 +22,7 @@ from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.card import write_card
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
-from medldm.training.devices import start_fabric
+from medldm.training.devices import run_launched
 from medldm.training.feed import feed
 from medldm.training.gate import examine, refuse
 from medldm.training.latents import begin_from_data, measure_latents
@@ -237,11 +237,14 @@ def train(
     processes (torchrun, SLURM) share each batch through Lightning Fabric. Raises InputError for data that cannot
     be read, RunError for a training that fails, OutputError where `out` cannot be written.
     """
-    with written_to(out):
-        fabric, precision = start_fabric(device, recipe.precision, strategy)
+
+    def work(fabric: Fabric, precision: str) -> None:
         with sole_training(out) if fabric.is_global_zero else contextlib.nullcontext():
             this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers, cache=cache)
             this.begin(start, code_alone=code_alone, resume=resume)
             this.run_stages(progress, despite_gate=despite_gate)
             this.finish(command)
+
+    with written_to(out):
+        run_launched(work, device, recipe.precision, strategy)
     return load_model(out, device)
