@@ -160,10 +160,10 @@ def losses(out: Path) -> list[float]:
     return list({(line["stage"], line["step"]): line["loss"] for line in lines}.values())  # again after a resume
 
 
-def in_two(arguments: list[str]) -> list[str]:
-    """The same command in two processes of this machine, at a free port."""
+def in_processes(number: int, arguments: list[str]) -> list[str]:
+    """The same command in several processes of this machine, at a free port."""
     torchrun = str(Path(sys.executable).with_name("torchrun"))
-    return [torchrun, "--standalone", "--nproc-per-node", "2", *arguments]
+    return [torchrun, "--standalone", "--nproc-per-node", str(number), *arguments]
 
 
 def two_processes(root: Path, data: Path, strategy: str, more: str = "", steps: int = STEPS) -> float:
@@ -171,16 +171,16 @@ def two_processes(root: Path, data: Path, strategy: str, more: str = "", steps: 
 
     With "fsdp" the two are killed after their first checkpoint and go on. `more` is added to the recipe.
     """
-    seconds = 0.05 if strategy == "fsdp" else 1e9
+    seconds = 0.3 if strategy == "fsdp" else 1e9
     recipe = make_recipe(root / f"{strategy}.toml", seconds=seconds, steps=steps, more=more)
     one, two = root / f"one-{strategy}", root / f"two-{strategy}"
     run(command(recipe, data, one, "--quiet"))
-    both = in_two(command(recipe, data, two, "--quiet", "--strategy", strategy))
+    both = in_processes(2, command(recipe, data, two, "--quiet", "--strategy", strategy))
     if strategy == "fsdp" and not start_and_kill(both, two, 0.1):
         return float("inf")
     done = run(both)
     if done.returncode:
-        print(done.stderr[-2000:])
+        print(done.stderr[-10_000:])
         return float("inf")
     a, b = np.array(losses(one)), np.array(losses(two))
     return float(np.max(np.abs(a - b) / np.abs(a))) if len(a) == len(b) else float("inf")

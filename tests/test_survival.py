@@ -1,6 +1,5 @@
 """Trainings of several processes, and killed ones, on the real command line (all of it: benchmarks/survival.py)."""
 
-import subprocess
 import sys
 
 import pytest
@@ -57,6 +56,6 @@ def test_no_thread_of_a_process_group_outlives_the_training(strategy, data, tmp_
     script.write_text(LEFT_OVER)
     recipe = survival.make_recipe(tmp_path / "recipe.toml", seconds=1e9, steps=2)
     words = [str(word) for word in (script, recipe, data, tmp_path / "out", strategy)]
-    done = subprocess.run(survival.in_two(words), env=survival.ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = survival.run(survival.in_processes(2, words))
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("threads of a process group: 0") == 2
