@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from collections.abc import Callable
@@ -89,20 +90,33 @@ def start_fabric(device: str | None, precision: str, strategy: str = "ddp") -> t
     return fabric, chosen
 
 
-def run_launched(work: Callable[[Fabric, str], None], device: str | None, precision: str, strategy: str) -> None:
-    """Do `work` with a launched Fabric and the name of its precision, and end what was launched for it.
+_launched = False  # whether the process group was made here: another's is its maker's to end
 
-    The threads of a process group must have ended before the interpreter does: one that drops its last tensor later
-    ends the process with a segmentation fault, after a training that went well. They are joined when the last
-    reference to their group goes, hence the function of its own (no network is alive after it). After a failure the
-    group is left: another process may be waiting in it, and joining would wait with it.
-    """
-    ours = not (dist.is_available() and dist.is_initialized())
-    fabric, chosen = start_fabric(device, precision, strategy)
-    work(fabric, chosen)
-    if ours and dist.is_available() and dist.is_initialized():
-        meshes = [fabric.strategy.device_mesh] if isinstance(fabric.strategy, ModelParallelStrategy) else []
-        for mesh in meshes:  # PyTorch's caches of placements hold the mesh for good, and it the groups
-            (mesh._root_mesh or mesh)._pg_registry.clear()
+
+def _end_groups() -> None:
+    """End every process group; what held references to them is gone by then, so that their threads are joined."""
+    if dist.is_initialized():
         dist.destroy_process_group()
         gc.collect()
+
+
+def run_launched(work: Callable[[Fabric, str], None], device: str | None, precision: str, strategy: str) -> None:
+    """Do `work` with a launched Fabric and the name of its precision; what was launched ends with the interpreter.
+
+    The threads of a process group must have ended before: one that drops its last tensor later ends the process with a
+    segmentation fault, after a training that went well. They are joined when the last reference to their group goes,
+    hence the function of its own (no network is alive after it). Until then the group serves further trainings: under
+    torchrun a second one cannot be made. After a failure it is left: another process may be waiting in it, and
+    joining would wait with it.
+    """
+    global _launched
+    there_already = dist.is_initialized()
+    atexit.unregister(_end_groups)
+    fabric, chosen = start_fabric(device, precision, strategy)
+    _launched = _launched or (dist.is_initialized() and not there_already)
+    work(fabric, chosen)
+    if isinstance(fabric.strategy, ModelParallelStrategy):
+        mesh = fabric.strategy.device_mesh
+        (mesh._root_mesh or mesh)._pg_registry.clear()  # PyTorch's caches of placements hold it for good
+    if _launched:
+        atexit.register(_end_groups)
