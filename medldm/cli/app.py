@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 import warnings
 from pathlib import Path
@@ -23,6 +24,12 @@ def _place(failure: BaseException) -> str:
     return f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 
 
+def _failed_thread(failure: threading.ExceptHookArgs) -> None:
+    """A thread that cannot write (TensorBoard's, on a full disk) tells its owner too, and one line is enough."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
+
+
 class Guarded(TyperGroup):
     """Turns every failure into one line on stderr and an exit code."""
 
@@ -31,6 +38,7 @@ class Guarded(TyperGroup):
         if not debug:
             warnings.simplefilter("ignore")
             logging.disable(logging.WARNING)
+            threading.excepthook = _failed_thread
         try:
             return super().invoke(ctx)
         except MedldmError as failure:
