@@ -23,7 +23,7 @@ Start = Annotated[
     typer.Option(
         "--start",
         help="Model (name or folder) to go on from: fine-tuning on your own scans. Or a pack of `medldm import`: a "
-        'diffusion stage is trained on its autoencoder ([autoencoder] kind = "start" in the recipe).',
+        'diffusion stage is trained on its autoencoder (autoencoder.kind = "start" in the recipe).',
     ),
 ]
 Workers = Annotated[
