@@ -22,14 +22,14 @@ import medldm
 from benchmarks import protocol, record
 from benchmarks.protocol import Case, Image
 from medldm.intensity import Scaling
-from medldm.metrics.intervals import interval, paired_difference
+from medldm.evaluate.intervals import interval, paired_difference
 from medldm.model import Model
 from medldm.nets.autoencoder import Autoencoder
-from medldm.nets.linear_code import LinearCode
+from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.recipe import Recipe
 from medldm.training.latents import begin_from_data
-from medldm.training.plan import stage_batches
-from medldm.training.scans import load_scans
+from medldm.training.stages import stage_batches
+from medldm.training.data import load_scans
 
 # (dims, factor, channels): PSNR and SSIM that a radiograph's code must reach on a CPU; a head's: gain over the PCA
 CHEST_BARS = {(4, 4): (40.5, 0.983), (8, 16): (41.0, None)}
@@ -37,10 +37,10 @@ BRAIN_GAINS = {(2, 4): 1.0, (4, 8): 1.0}
 QUICK_CASES = 24
 
 
-def linear_code(recipe: Recipe, code: Autoencoder) -> LinearCode:
+def linear_code(recipe: Recipe, code: Autoencoder) -> PCAAutoencoder:
     """The block PCA of the recipe's training images, at the factor and channels of `code`."""
     scans = load_scans(recipe, protocol.data_folder())
-    linear = LinearCode(recipe.dims, factor=code.factor, channels=code.channels, width=8)
+    linear = PCAAutoencoder(recipe.dims, factor=code.factor, channels=code.channels, width=8)
     begin_from_data(linear, stage_batches(recipe, scans, "autoencoder", recipe.stage_autoencoder))
     return linear.eval()
 

@@ -27,10 +27,10 @@ from benchmarks import protocol, record
 from benchmarks.methods import BRAIN_MODEL, CHEST_MODEL
 from benchmarks.protocol import BRAIN_SUPERIOR_AXIS, Case, Image
 from benchmarks.uncertainty import QUANTILE
-from medldm.metrics.intervals import interval, paired_difference
-from medldm.metrics.similarity import psnr
+from medldm.evaluate.intervals import interval, paired_difference
+from medldm.evaluate.similarity import psnr
 from medldm.model import Model
-from medldm.operators.gap import fill_harmonic, fill_smooth
+from medldm.operators.mask import fill_harmonic, fill_smooth
 
 Mask = NDArray[np.bool_]
 KINDS = {"chest": ("disc 8", "disc 16", "disc 24"), "brain": ("balls 3", "balls 6", "2 slices")}
@@ -38,7 +38,7 @@ BALLS = 6
 MODEL = "medldm"
 
 
-def gap_of(case: Case, kind: str) -> Mask:
+def mask_of(case: Case, kind: str) -> Mask:
     """Where nothing is known; drawn by (index of the case, size)."""
     name, size = kind.split()
     if size == "slices":
@@ -103,7 +103,7 @@ def measure(kind: str, cases: Sequence[Case], model: Model) -> list[dict[str, An
     found: dict[str, dict[str, float]] = {}
     inside, ratios = [], []
     for case in cases:
-        gap = gap_of(case, kind)
+        gap = mask_of(case, kind)
         for name, method in classical(kind).items():
             found.setdefault(name, {})[case.patient] = _score(case, gap, method(case.truth, gap))
         result = fill(case, gap, model)

@@ -25,16 +25,16 @@ from benchmarks.autoencoders import QUICK_CASES, model_input, reconstruct
 from benchmarks.code_training import train_code
 from benchmarks.protocol import Case, Image
 from benchmarks.sweep_rows import LINEAR_DEFAULT, MONAI_PLAIN, Spec, kept, recipe_of
-from medldm.metrics.intervals import interval, paired_difference
+from medldm.evaluate.intervals import interval, paired_difference
 from medldm.model import Model
-from medldm.nets.conditioning import Measurement
+from medldm.nets.condition import Measurement
 from medldm.recipe import Recipe, load_recipe, parse_recipe
-from medldm.training.devices import start_fabric
-from medldm.training.feed import feed
+from medldm.training.parallel import start_fabric
+from medldm.training.batches import prefetch
 from medldm.training.latents import measure_latents
 from medldm.training.loop import Hooks, run_stage
-from medldm.training.plan import build_stage, stage_batches
-from medldm.training.scans import Scan, load_scans
+from medldm.training.stages import build_stage, stage_batches
+from medldm.training.data import Scan, load_scans
 
 BASE = Path(__file__).resolve().parents[1] / "configs" / "chest-xray-code-f4-short.toml"
 CODES = {"block PCA": LINEAR_DEFAULT, "default": LINEAR_DEFAULT, "MONAI": MONAI_PLAIN}
@@ -65,7 +65,7 @@ def train_denoiser(model: Model, scans: Sequence[Scan]) -> float:
     hooks = Hooks(None, lambda *_: None, lambda _: None, float("inf"), lambda _: None)
 
     def drawn(first: int) -> Any:
-        return feed(lambda step: stage.batch(batches, step), range(first, table.steps), 0, batches.scans_of, "denoiser")
+        return prefetch(lambda step: stage.batch(batches, step), range(first, table.steps), 0, batches.scans_of, "denoiser")
 
     losses = run_stage("denoiser", fabric, stage, drawn, str, table, hooks, precision, None)
     model.networks.eval()

@@ -23,10 +23,10 @@ import medldm
 from benchmarks import protocol, record
 from benchmarks.autoencoders import held_out, reconstruct
 from benchmarks.protocol import Case
-from medldm.metrics.features import Features, image_features
-from medldm.metrics.intervals import interval, paired_difference
-from medldm.metrics.kid import kid
-from medldm.metrics.similarity import haarpsi
+from medldm.evaluate.features import Features, image_features
+from medldm.evaluate.intervals import interval, paired_difference
+from medldm.evaluate.kid import kid
+from medldm.evaluate.similarity import haarpsi
 from medldm.model import Model
 from medldm.nets.efficientnet import EfficientNetLite0
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from medldm.errors import EmptyInput
 from medldm.evaluate.baselines import block_average
-from medldm.metrics.similarity import psnr, ssim
+from medldm.evaluate.similarity import psnr, ssim
 
 Image = NDArray[np.float64]
 

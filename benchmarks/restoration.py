@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks import methods, protocol, record
 from benchmarks.methods import Method
 from benchmarks.protocol import Case
-from medldm.metrics.intervals import Interval, interval, paired_difference
+from medldm.evaluate.intervals import Interval, interval, paired_difference
 
 MODEL = "medldm"
 QUICK_SLOW_LEVEL = 0.10

@@ -39,7 +39,7 @@ from benchmarks.sweep_rows import (
 )
 from medldm.model import Model, load_model
 from medldm.recipe import Recipe, load_recipe
-from medldm.training.scans import load_scans
+from medldm.training.data import load_scans
 from medldm.training.train import train
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -19,11 +19,11 @@ from benchmarks.code_training import Trained, train_code
 from benchmarks.protocol import Case
 from medldm.errors import InputError
 from medldm.io.atomic import write_whole
-from medldm.metrics.intervals import Interval, paired_difference
+from medldm.evaluate.intervals import Interval, paired_difference
 from medldm.model import Model
 from medldm.nets.patches import pad_to_multiple
 from medldm.recipe import Recipe, parse_recipe
-from medldm.training.scans import Scan
+from medldm.training.data import Scan
 
 FACTORS = (2, 4, 8, 16)
 LR = 1e-3

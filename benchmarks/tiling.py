@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.record import bar, write
-from medldm.nets.linear_code import LinearCode
+from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.patches import pad_to_multiple
 from medldm.nets.tiling import decode_tiled, encode_tiled
 
@@ -39,9 +39,9 @@ COMPARED: tuple[tuple[tuple[int, ...], int], ...] = (
 )
 
 
-def random_code(dims: int) -> LinearCode:
+def random_code(dims: int) -> PCAAutoencoder:
     torch.manual_seed(0)
-    code = LinearCode(dims, factor=(4,) * dims, channels=8, width=48)
+    code = PCAAutoencoder(dims, factor=(4,) * dims, channels=8, width=48)
     code.begin(torch.randn(2000, 4**dims) @ torch.randn(4**dims, 4**dims))
     for parameter in code.parameters():
         if parameter.ndim > 1:

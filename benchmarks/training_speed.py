@@ -38,11 +38,11 @@ from benchmarks.monai_loop import Terms
 from medldm.manifest import load_manifest
 from medldm.model import Networks
 from medldm.recipe import parse_recipe
-from medldm.training.devices import start_fabric
-from medldm.training.feed import feed
+from medldm.training.parallel import start_fabric
+from medldm.training.batches import prefetch
 from medldm.training.loop import Hooks, run_stage
-from medldm.training.plan import build_stage, stage_batches
-from medldm.training.scans import load_scans
+from medldm.training.stages import build_stage, stage_batches
+from medldm.training.data import load_scans
 
 RADIOGRAPHS = 64
 MANY_STEPS = 10**6
@@ -111,7 +111,7 @@ def train_ours(one: Contestant, data: Path, log: Path, pace: Callable[[Iterator[
 
     def drawn(first: int) -> Iterator[Any]:
         make = lambda step: stage.batch(batches, step)  # noqa: E731
-        return pace(feed(make, range(first, table.steps), 0, batches.scans_of, "stage autoencoder"))
+        return pace(prefetch(make, range(first, table.steps), 0, batches.scans_of, "stage autoencoder"))
 
     hooks = Hooks(None, scalars, lambda _: None, 1e9, lambda _: None)
     run_stage("autoencoder", fabric, stage, drawn, str, table, hooks, precision, None)

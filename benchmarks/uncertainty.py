@@ -19,7 +19,7 @@ from rich.table import Table
 import medldm
 from benchmarks import protocol, record
 from benchmarks.methods import BRAIN_MODEL, CHEST_MODEL
-from medldm.metrics.intervals import interval
+from medldm.evaluate.intervals import interval
 
 NOMINAL, QUANTILE = 0.90, 1.645
 ALLOWED = (0.85, 0.95)

@@ -23,17 +23,18 @@ _HOMES = {
     "AmbiguousInput": "medldm.errors",
     "Cancelled": "medldm.errors",
     "read_each": "medldm.io.dicom",
-    "installed_models": "medldm.packs",
+    "installed_models": "medldm.pack",
     "load_model": "medldm.api",
     "denoise": "medldm.api",
     "estimate_noise": "medldm.api",
     "estimate_training": "medldm.api",
     "inpaint": "medldm.api",
+    "restore": "medldm.api",
     "super_resolve": "medldm.api",
     "synthesize": "medldm.api",
     "train": "medldm.api",
     "write_report": "medldm.api",
-    "restore_each": "medldm.restore.each",
+    "restore_each": "medldm.folder",
     "Restoration": "medldm.restore.restoration",
     "Model": "medldm.model",
 }
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # for type checkers and editors
         estimate_training,
         inpaint,
         load_model,
+        restore,
         super_resolve,
         synthesize,
         train,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from medldm.errors import AmbiguousInput as AmbiguousInput
     from medldm.errors import Cancelled as Cancelled
     from medldm.errors import MedldmError as MedldmError
+    from medldm.folder import restore_each as restore_each
     from medldm.geometry import Geometry as Geometry
     from medldm.io import can_read as can_read
     from medldm.io import read, write
@@ -61,8 +64,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from medldm.io.lazy import LazyScan as LazyScan
     from medldm.io.lazy import open_lazily as open_lazily
     from medldm.model import Model as Model
-    from medldm.packs import installed_models as installed_models
-    from medldm.restore.each import restore_each as restore_each
+    from medldm.pack import installed_models as installed_models
     from medldm.restore.restoration import Restoration as Restoration
     from medldm.volume import Volume as Volume
 

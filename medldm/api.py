@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medldm.errors import InputError
-from medldm.given import Scan, as_volume, factor_of, gap_of, with_shape_of
+from medldm.inputs import Scan, as_volume, mask_of, with_shape_of
 from medldm.io import read, write
 from medldm.model import Model, load_model
 from medldm.recipe import Recipe
-from medldm.restore.gaps import fill_gap
+from medldm.restore.region import fill_region
 from medldm.restore.restoration import Restoration
-from medldm.restore.restore import Preview, Settings, restore
+from medldm.restore.restore import restore as _restore
+from medldm.restore.settings import RestoreOptions, Settings
 from medldm.synthesis.synthesize import synthesize as _synthesize
 from medldm.volume import Volume
 
@@ -30,6 +30,7 @@ __all__ = [
     "inpaint",
     "load_model",
     "read",
+    "restore",
     "super_resolve",
     "synthesize",
     "train",
@@ -41,7 +42,20 @@ Progress = Callable[[str, int, int], None]
 
 
 def _model(model: Model | str | Path, device: str | None) -> Model:
-    return model if isinstance(model, Model) else load_model(model, device)
+    return model.on(device) if isinstance(model, Model) else load_model(model, device)
+
+
+def _parts(scan: Scan, model: Model | str | Path, options: RestoreOptions) -> tuple[Volume, Model, Settings]:
+    """The scan, the model and the settings that a restoring function was called with. Raises MedldmError, TypeError."""
+    known = RestoreOptions.__annotations__
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}; there are {', '.join(known)}")
+    place = {"spacing", "affine", "series", "device"}
+    settings = Settings(**{key: value for key, value in options.items() if key not in place})  # type: ignore[arg-type]
+    affine, series = options.get("affine"), options.get("series")
+    volume = as_volume(scan, spacing=options.get("spacing"), affine=affine, series=series)
+    return volume, _model(model, options.get("device")), settings
 
 
 def estimate_noise(scan: Scan, *, model: Model | str | Path, series: str | None = None) -> float:
@@ -52,44 +66,33 @@ def estimate_noise(scan: Scan, *, model: Model | str | Path, series: str | None 
     from medldm.restore.noise_level import estimate_noise_std
 
     volume = as_volume(scan, series=series)
-    return estimate_noise_std(volume.array, noise=_model(model, None).recipe.degradation.noise)
+    return estimate_noise_std(volume.array, noise=_model(model, None).pack.noise)
 
 
-def denoise(
+def restore(
     scan: Scan,
+    task: str,
     *,
     model: Model | str | Path,
-    noise_std: float | None = None,
-    mode: str | float = "fidelity",
-    samples: int = 1,
-    steps: int = 20,
-    sampler: str = "dpmpp_2m",
-    seed: int = 0,
-    spacing: Sequence[float] | None = None,
-    affine: NDArray[Any] | None = None,
-    value_range: tuple[float, float] | None = None,
-    series: str | None = None,
-    device: str | None = None,
-    progress: Progress | None = None,
-    preview: Preview | None = None,
+    problem: Mapping[str, Any] | None = None,
+    **options: Unpack[RestoreOptions],
 ) -> Restoration:
-    """Remove the noise of a scan, on its own grid.
+    """Solve a problem that the model was trained for: one of medldm's, or that of a plugin.
 
-    scan : path, Volume, or array with `spacing` (mm an axis) or `affine` (voxel -> RAS+ mm); a 2D array is
-        rows x columns
+    scan : path, Volume, or array with `spacing` (mm an axis) or `affine` (voxel -> RAS+ mm)
+    task : name of the problem, as `model.pack.problems` lists them
     model : name of a pack, its folder, or a loaded Model
-    noise_std : of the scan, in its own unit; estimated if None
-    mode : "fidelity" (posterior mean, one step), "perceptual" (posterior sample), or a number between, 0..1
-    samples : posterior samples drawn; more than one puts their spread into the uncertainty
-    value_range : values of the scan that are the model's 0 and 1; estimated if None
-    progress : called with (task, steps done, steps in all); whatever it raises ends the work
-    preview : called with the decoded estimate after each step, on the result's grid
+    problem : the problem's own options, e.g. ``{"scale": 2}``
+    options : `medldm.restore.settings.RestoreOptions`
     Raises InputError, ModelError, RunError (`medldm.errors`).
     """
-    volume = as_volume(scan, spacing=spacing, affine=affine, series=series)
-    settings = Settings(noise_std, mode, samples, steps, sampler, seed, value_range, progress, preview)
-    settings.check()
-    return with_shape_of(scan, restore(volume, _model(model, device), (1, 1, 1), settings))
+    volume, loaded, settings = _parts(scan, model, options)
+    return with_shape_of(scan, _restore(volume, loaded, task, problem or {}, settings))
+
+
+def denoise(scan: Scan, *, model: Model | str | Path, **options: Unpack[RestoreOptions]) -> Restoration:
+    """Remove the noise of a scan, on its own grid. Arguments, options and errors as in `restore`."""
+    return restore(scan, "denoise", model=model, **options)
 
 
 def super_resolve(
@@ -97,19 +100,7 @@ def super_resolve(
     *,
     model: Model | str | Path,
     scale: int | Sequence[int] | None = None,
-    spacing: Sequence[float] | float | None = None,
-    noise_std: float | None = None,
-    mode: str | float = "fidelity",
-    samples: int = 1,
-    steps: int = 20,
-    sampler: str = "dpmpp_2m",
-    seed: int = 0,
-    affine: NDArray[Any] | None = None,
-    value_range: tuple[float, float] | None = None,
-    series: str | None = None,
-    device: str | None = None,
-    progress: Progress | None = None,
-    preview: Preview | None = None,
+    **options: Unpack[RestoreOptions],
 ) -> Restoration:
     """Refine a scan's grid by whole factors; the outer edges of the field of view stay.
 
@@ -117,47 +108,26 @@ def super_resolve(
         volume (through plane)
     spacing : with a path or Volume: the spacing to reach (mm), instead of `scale`; with an array: its spacing
     noise_std : of the scan, in its unit; None: taken as free of noise, and the result's block means equal it
-    Other arguments as in `denoise`. Raises InputError, ModelError, RunError.
+    Other arguments, options and errors as in `restore`.
     """
-    of_array = isinstance(scan, np.ndarray)
-    own = np.atleast_1d(np.asarray(spacing, dtype=float)).tolist() if of_array and spacing is not None else None
-    volume = as_volume(scan, spacing=own, affine=affine, series=series)
-    loaded = _model(model, device)
-    factor = factor_of(volume, loaded, scale, None if of_array else spacing)
-    settings = Settings(noise_std, mode, samples, steps, sampler, seed, value_range, progress, preview)
-    return with_shape_of(scan, restore(volume, loaded, factor, settings))
+    wanted = None
+    if not isinstance(scan, np.ndarray):
+        wanted = options.pop("spacing", None)
+    return restore(scan, "super_resolve", model=model, problem={"scale": scale, "spacing": wanted}, **options)
 
 
 def inpaint(
-    scan: Scan,
-    mask: Scan,
-    *,
-    model: Model | str | Path,
-    mode: str | float = "fidelity",
-    samples: int = 1,
-    steps: int = 20,
-    sampler: str = "dpmpp_2m",
-    seed: int = 0,
-    spacing: Sequence[float] | None = None,
-    affine: NDArray[Any] | None = None,
-    value_range: tuple[float, float] | None = None,
-    series: str | None = None,
-    device: str | None = None,
-    progress: Progress | None = None,
-    preview: Preview | None = None,
+    scan: Scan, mask: Scan, *, model: Model | str | Path, **options: Unpack[RestoreOptions]
 ) -> Restoration:
     """Fill a region that was not measured, or not well: an implant, an artefact, lost slices.
 
     mask : path, Volume or array on the scan's grid; what is > 0 is filled, without a look at its values
     Outside the mask the scan comes back bit for bit, and the uncertainty is 0. What is filled in is what the model
-    holds likely, not what was there: the posterior mean; samples are refused. Other arguments as in `denoise`.
-    Raises InputError, ModelError, RunError.
+    holds likely, not what was there: the posterior mean; samples are refused. Other arguments, options and errors as in
+    `restore`.
     """
-    volume = as_volume(scan, spacing=spacing, affine=affine, series=series)
-    gap = gap_of(scan, mask, volume)
-    settings = Settings(None, mode, samples, steps, sampler, seed, value_range, progress, preview)
-    settings.check()
-    return with_shape_of(scan, fill_gap(volume, gap, _model(model, device), settings))
+    volume, loaded, settings = _parts(scan, model, options)
+    return with_shape_of(scan, fill_region(volume, mask_of(scan, mask, volume), loaded, settings))
 
 
 def synthesize(
@@ -210,10 +180,10 @@ def train(
     held-out scans, and `out` holds a report, gate.html. Raises RecipeError, InputError, ModelError, OutputError, and
     RunError for a training that fails or an autoencoder that is a no-go.
     """
-    from medldm.training.resolve import resolve
+    from medldm.training.start import resolve
     from medldm.training.train import train as run
 
-    checked, code_alone = resolve(recipe, start)
+    checked, autoencoder_alone = resolve(recipe, start)
     command = ""
     if isinstance(recipe, str | Path):
         command = f"medldm train {Path(recipe).name} --data DATA --out OUT"
@@ -226,7 +196,7 @@ def train(
         data=Path(data),
         out=Path(out),
         start=start,
-        code_alone=code_alone,
+        autoencoder_alone=autoencoder_alone,
         resume=resume,
         despite_gate=despite_gate,
         device=device,
@@ -254,7 +224,7 @@ def estimate_training(
     Raises RecipeError, InputError, ModelError.
     """
     from medldm.training.cost import estimate
-    from medldm.training.resolve import resolve
+    from medldm.training.start import resolve
 
     checked, _ = resolve(recipe, start)
     return estimate(checked, data=Path(data), device=device, cache=None if cache is None else Path(cache))
@@ -265,9 +235,9 @@ def write_report(path: str | Path, scan: Volume, restoration: Restoration) -> Pa
 
     Raises OutputError where it cannot be written.
     """
-    from medldm.report.page import TASKS, Section
+    from medldm.report.page import Section, title_of
     from medldm.report.page import write_report as write_sections
 
-    title = TASKS[restoration.report["task"]]
+    title = title_of(restoration.report["task"])
     write_sections(Path(path), [Section.of_restoration(title, scan, restoration)])
     return Path(path)

@@ -1,69 +1,86 @@
-"""The model folder ("pack"): `weights.safetensors`, `recipe.json`, `card.md`. Loading executes nothing."""
+"""The networks of a pack: built, loaded, saved. What a pack is stands in `medldm.pack`; loading executes nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
-from medldm.diffusion.denoiser import Denoiser
+from medldm.diffusion.process import Denoiser, NoiseProcess
 from medldm.errors import MedldmError, ModelError
-from medldm.intensity import Intensity
+from medldm.io.atomic import write_whole
+from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.build import build_autoencoder
-from medldm.nets.conditioning import Measurement, condition_channels
+from medldm.nets.condition import condition_channels, latent_condition
 from medldm.nets.head import MeasurementHead
 from medldm.nets.unet import LatentUNet
-from medldm.pack_files import damaged, read_pack, write_pack
-from medldm.packs import holds_code_alone
-from medldm.recipe import HeadTable, Recipe, parse_recipe
+from medldm.operators.measurement import Measurement
+from medldm.operators.problem import Problem, problem_of
+from medldm.pack import CARD, FORMAT, PACK, TRAINING, WEIGHTS, AutoencoderPack, ModelPack, folder_of, read_tables
+from medldm.space import ModelSpace
 from medldm.volume import Volume
 
-
-def _head(dims: int, table: HeadTable, *, gaps: bool = False) -> MeasurementHead:
-    return MeasurementHead(
-        dims, channels=table.channels, depth=table.depth, separable=table.separable, gaps=gaps
-    )
+Network = TypeVar("Network", bound=nn.Module)
+PREFIX = "autoencoder."  # as a whole model names these weights
 
 
 class Networks(nn.Module):
-    """The networks of a model: autoencoder, denoiser, head, and heads for coarse scans and for gaps."""
+    """The networks of a model: autoencoder, denoiser, and heads by their names."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, pack: ModelPack) -> None:
         super().__init__()
-        unet = recipe.unet
-        self.autoencoder = build_autoencoder(recipe)
-        self.denoiser = Denoiser(
-            LatentUNet(
-                recipe.dims,
-                latent_channels=self.autoencoder.channels,
-                condition_channels=condition_channels(self.autoencoder),
-                channels=unet.channels,
-                attention_levels=unet.attention_levels,
-                num_res_blocks=unet.num_res_blocks,
-            )
+        self.told = pack.measurement
+        self.autoencoder = build_autoencoder(pack)
+        net = LatentUNet(
+            pack.dims,
+            latent_channels=self.autoencoder.channels,
+            condition_channels=condition_channels(self.autoencoder),
+            channels=pack.unet.channels,
+            attention_levels=pack.unet.attention_levels,
+            num_res_blocks=pack.unet.num_res_blocks,
         )
-        self.head = _head(recipe.dims, recipe.head)
-        self.super_head = None if recipe.super_head is None else _head(recipe.dims, recipe.super_head)
-        self.gap_head = None if recipe.gap_head is None else _head(recipe.dims, recipe.gap_head, gaps=True)
+        self.denoiser = Denoiser(net, NoiseProcess(**pack.process.model_dump()))
+        self.heads = nn.ModuleDict(
+            {
+                name: MeasurementHead(
+                    pack.dims,
+                    channels=table.channels,
+                    depth=table.depth,
+                    separable=table.separable,
+                    mask=table.mask,
+                    told=pack.measurement,
+                )
+                for name, table in pack.heads.items()
+            }
+        )
 
-    def head_for(self, measurement: Measurement) -> MeasurementHead:
-        """The head that was trained on such measurements."""
-        if measurement.gap is not None and self.gap_head is not None:
-            return self.gap_head
-        if self.super_head is not None and bool((measurement.factor > 1).any()):
-            return self.super_head
-        return self.head
+    def head(self, name: str) -> MeasurementHead:
+        found = self.heads[name]
+        assert isinstance(found, MeasurementHead)
+        return found
+
+    def condition(self, measurement: Measurement) -> Tensor:
+        """What the denoiser is told of a measurement."""
+        return latent_condition(measurement, self.autoencoder, self.told)
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Networks and everything that belongs to them: recipe (a validated table), card, hash of the weights."""
+    """Networks and everything that belongs to them: the pack's tables, card, hash of the weights."""
 
     name: str
     networks: Networks
-    recipe: Recipe
+    pack: ModelPack
     card: str
     weights_sha256: str
 
@@ -71,45 +88,61 @@ class Model:
     def device(self) -> torch.device:
         return self.networks.autoencoder.latent_mean.device
 
-    @property
-    def intensity(self) -> Intensity:
-        return Intensity.from_dict(self.recipe.intensity.model_dump())
+    def on(self, device: str | None) -> Model:
+        """This model on another device: itself where it is there already, or where None is asked for; else a copy."""
+        target = self.device if device is None else default_device(device)
+        if target == self.device or (target.type == self.device.type and target.index is None):
+            return self
+        return replace(self, networks=copy.deepcopy(self.networks).to(target))
 
-    def fits(self, volume: Volume, factor: tuple[int, int, int] = (1, 1, 1)) -> list[str]:
+    def problem(self, name: str) -> Problem:
+        """A problem that this model was trained for. Raises ModelError for another."""
+        if name not in self.pack.problems:
+            got, known = f"no training for {name.replace('_', ' ')}", ", ".join(self.pack.problems) or "none"
+            raise ModelError(f"model {self.name}", got, f"a model for it (this one: {known})", "see medldm models")
+        return problem_of(name, self.pack.problems[name], f"model {self.name}")
+
+    def fits(self, volume: Volume, factor: tuple[float, float, float] = (1, 1, 1)) -> list[str]:
         """Reasons for doubt about using the model on `volume`, refined by `factor` (none: an empty list).
 
         Raises ModelError where it cannot be used at all: a scan of several slices for a 2D model.
         """
-        recipe, warnings = self.recipe, []
-        if recipe.dims == 2 and volume.array.shape[2] != 1:
-            raise ModelError(
-                f"model {self.name}",
-                f"a scan of {volume.array.shape[2]} slices",
-                "a single image (this model is 2D)",
-                "give one slice, or take a 3D model",
-            )
+        pack, warnings = self.pack, []
+        ModelSpace.of(pack, volume)
+        if pack.dims == 3 and min(volume.array.shape) == 1:
+            warnings.append("a single image; the model was trained on volumes, and needs the slices beside it")
         if volume.ai_processed:
             warnings.append("made or changed by a model already; the model was trained on scans as they were measured")
-        if volume.modality and volume.modality not in recipe.modality:
-            warnings.append(
-                f"modality {volume.modality}; the model was trained on {', '.join(recipe.modality)}"
-            )
-        if recipe.intensity.kind == "window" and volume.unit != "HU":
+        if volume.modality and volume.modality not in pack.modality:
+            warnings.append(f"modality {volume.modality}; the model was trained on {', '.join(pack.modality)}")
+        if pack.intensity.kind == "window" and volume.unit != "HU":
             warnings.append(f"values in {volume.unit}; the model's window is in HU")
-        low, high = recipe.spacing_range
+        low, high = pack.spacing_range
         assumed = any(step.get("spacing_assumed") for step in volume.history)
-        spacing = [s / f for s, f in zip(volume.geometry.spacing, factor, strict=True)][: recipe.dims]
+        spacing = [s / f for s, f in zip(volume.geometry.spacing, factor, strict=True)][: pack.dims]
         if not assumed and not all(low <= s <= high for s in spacing):
             text = " x ".join(f"{s:.3g}" for s in spacing)
             warnings.append(f"voxels of {text} mm; the model was trained on {low:g} to {high:g} mm")
         return warnings
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the pack; networks are stored in half precision, buffers and an imported autoencoder in full."""
+    def save(self, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
+        """Write the pack into `folder`; networks are stored in half precision, buffers and an imported autoencoder in
+        full. training : how it was trained, kept beside it. Raises OutputError."""
         full = {name for name, _ in self.networks.named_buffers()}
-        if self.recipe.autoencoder.kind == "imported":
-            full |= {name for name, _ in self.networks.named_parameters() if name.startswith("autoencoder.")}
-        return write_pack(folder, self.recipe, self.networks.state_dict(), self.card, full=full)
+        if self.pack.autoencoder.kind == "imported":
+            full |= {name for name, _ in self.networks.named_parameters() if name.startswith(PREFIX)}
+        return _write(folder, self.pack, self.networks.state_dict(), self.card, full=full, training=training)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedAutoencoder:
+    """The autoencoder of a pack, in eval mode, with its tables, card and the hash of the weights' file."""
+
+    name: str
+    autoencoder: Autoencoder
+    pack: AutoencoderPack
+    card: str
+    weights_sha256: str
 
 
 def default_device(device: str | None = None) -> torch.device:
@@ -128,16 +161,103 @@ def load_model(name_or_folder: str | Path, device: str | None = None) -> Model:
 
     Raises ModelError for an unknown name (the nearest ones are named), a damaged folder or a bad device.
     """
-    target, files = default_device(device), read_pack(name_or_folder)
-    if holds_code_alone(files.table):
+    target, where, pack = default_device(device), _where(name_or_folder), read_tables(str(name_or_folder))
+    if not isinstance(pack, ModelPack):
         do = "train one on it (docs/importing.md)"
-        raise ModelError(files.where, "an autoencoder alone", "a model with a denoiser", do)
+        raise ModelError(where, "an autoencoder alone", "a model with a denoiser", do)
+    weights, card, digest = _read(name_or_folder, where)
+    networks = _built(functools.partial(Networks, pack), weights, where)
+    return Model(pack.name, networks.to(target).eval().requires_grad_(False), pack, card, digest)
+
+
+def load_autoencoder(name_or_folder: str | Path, device: str | torch.device = "cpu") -> LoadedAutoencoder:
+    """Load the autoencoder of a pack, by name or folder; of a whole model, the autoencoder alone.
+
+    Raises ModelError for an unknown name, a damaged folder or a family that is not installed.
+    """
+    where, pack = _where(name_or_folder), autoencoder_alone(read_tables(str(name_or_folder)))
+    weights, card, digest = _read(name_or_folder, where)
+    own = {name.removeprefix(PREFIX): value for name, value in weights.items() if name.startswith(PREFIX)}
+    found = _built(functools.partial(build_autoencoder, pack), own, where)
+    if found.factor != pack.latent_factor or found.channels != pack.autoencoder.channels:
+        got = f"a network of factor {found.factor} and {found.channels} channels"
+        raise ModelError(where, got, f"the pack's {pack.latent_factor} and {pack.autoencoder.channels}")
+    ready = found.to(device).eval().requires_grad_(False)
+    return LoadedAutoencoder(pack.name, ready, pack, card, digest)
+
+
+def save_autoencoder(folder: str | Path, pack: AutoencoderPack, autoencoder: Autoencoder, card: str) -> Path:
+    """Write the pack of an autoencoder alone into `folder`, the weights in full precision. Raises OutputError."""
+    weights = {PREFIX + name: value for name, value in autoencoder.state_dict().items()}
+    return _write(folder, autoencoder_alone(pack), weights, card)
+
+
+def autoencoder_alone(pack: AutoencoderPack) -> AutoencoderPack:
+    """What of a pack concerns the autoencoder."""
+    return AutoencoderPack.model_validate({key: getattr(pack, key) for key in AutoencoderPack.model_fields})
+
+
+def _where(name_or_folder: str | Path) -> str:
+    """What messages call a pack: never where it lies."""
+    path = Path(name_or_folder)
+    return f"model {path.resolve().name if path.is_dir() else name_or_folder}"
+
+
+def _built(build: Callable[[], Network], weights: dict[str, Tensor], where: str) -> Network:
+    """The network with its weights. Raises ModelError where they do not go together."""
     try:
-        recipe = parse_recipe(files.table, where=files.where)
-        networks = Networks(recipe)
-        networks.load_state_dict(files.weights)
-    except (MedldmError, ValueError, RuntimeError) as failure:
-        raise damaged(files.where, failure) from None
-    return Model(
-        recipe.name, networks.to(target).eval().requires_grad_(False), recipe, files.card, files.weights_sha256
-    )
+        network = build()
+        network.load_state_dict(weights)
+    except MedldmError as failure:
+        raise ModelError(where, str(failure), "a pack of this version, whose networks can be built") from None
+    except (ValueError, TypeError, RuntimeError) as failure:
+        raise _damaged(where, failure) from None
+    return network
+
+
+def _read(name_or_folder: str | Path, where: str) -> tuple[dict[str, Tensor], str, str]:
+    """Float32 weights by name, the card, the hash of the weights' file. Raises ModelError."""
+    folder = folder_of(str(name_or_folder))
+    try:
+        weights = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
+        with (folder / WEIGHTS).open("rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
+    except (OSError, ValueError, SafetensorError) as failure:
+        raise _damaged(where, failure) from None
+    return weights, card, digest
+
+
+def _damaged(where: str, failure: Exception) -> ModelError:
+    reason = (str(failure).splitlines() or [type(failure).__name__])[0][:120]
+    return ModelError(where, f"damaged pack ({reason})", f"weights that match {PACK}", "reinstall it")
+
+
+def _write(
+    folder: str | Path,
+    pack: AutoencoderPack,
+    weights: dict[str, Tensor],
+    card: str,
+    *,
+    full: set[str] | None = None,
+    training: dict[str, Any] | None = None,
+) -> Path:
+    """Each file whole or not at all. full : weights that are kept in full precision, the others in half; None: all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: value.detach().cpu().contiguous().to(torch.float32 if full is None or name in full else torch.float16)
+        for name, value in weights.items()
+    }
+    content = save(state)  # safetensors' own save_file makes files that others cannot read
+    write_whole(folder / WEIGHTS, lambda path: path.write_bytes(content))
+    texts = {PACK: _json({"format": FORMAT, **pack.model_dump(mode="json")}), CARD: card}
+    if training is not None:
+        texts[TRAINING] = _json(training)
+    for name, text in texts.items():
+        write_whole(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+    return folder
+
+
+def _json(table: dict[str, Any]) -> str:
+    return json.dumps(table, indent=2) + "\n"

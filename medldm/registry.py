@@ -15,7 +15,7 @@ from typing import Any
 
 from medldm.errors import InputError, ModelError
 
-KINDS = ("readers", "writers", "operators", "samplers", "models", "autoencoders", "metrics")
+KINDS = ("readers", "writers", "problems", "samplers", "models", "autoencoders")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from monai.networks.nets import AutoencoderKL as MonaiKL
 
 from medldm import registry
 from medldm.nets.imported.weights import open_weights
-from medldm.training.adopt import recognised
+from medldm.training.importing import recognised
 
 BAR = 1e-5
 GROUPS = {"norm_num_groups": 4}

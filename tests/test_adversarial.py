@@ -6,15 +6,15 @@ import sys
 import pytest
 import torch
 
-from medldm.nets.discriminator import PatchAdversary
-from medldm.training.adversarial import LARGEST, STABILISER, adaptive_weight, warm_up
+from medldm.nets.discriminator import PatchScores
+from medldm.training.losses import LARGEST, STABILISER, adaptive_weight, warm_up
 
 SHAPES = [(2, 1, 40, 32), (2, 1, 24, 24, 32)]
 
 
 def adversary(dims):
     torch.manual_seed(0)
-    return PatchAdversary(dims, width=4)
+    return PatchScores(dims, width=4)
 
 
 def images(shape, seed=0):
@@ -119,7 +119,7 @@ def test_the_weight_makes_both_gradients_alike_through_a_decoder():
 
 PROCESS = """
 import sys, torch
-from medldm.training.adversarial import adaptive_weight
+from medldm.training.losses import adaptive_weight
 rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 last = torch.ones(2, requires_grad=True)

@@ -5,7 +5,7 @@ import pytest
 
 from medldm.errors import InputError
 from medldm.evaluate import baselines
-from medldm.metrics.similarity import psnr
+from medldm.evaluate.similarity import psnr
 
 
 def smooth(shape, seed=0):

@@ -17,9 +17,9 @@ from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.io.content import Contents
 from medldm.model import Networks
 from medldm.recipe import parse_recipe
-from medldm.training.kept_latents import KeptLatents
-from medldm.training.plan import build_stage, stage_batches
-from medldm.training.scans import load_scans
+from medldm.training.latents import KeptLatents
+from medldm.training.stages import build_stage, stage_batches
+from medldm.training.data import load_scans
 from medldm.volume import Volume
 from tests.tiny import tiny_table
 
@@ -92,7 +92,7 @@ def test_an_unchanged_scan_is_not_read_again(data, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("read again")
 
-    monkeypatch.setattr("medldm.training.scans.read", refuse)
+    monkeypatch.setattr("medldm.training.data.read", refuse)
     assert len(load_scans(recipe, data, cache=ArrayCache(tmp_path / "cache"))) == 3
 
 
@@ -259,7 +259,7 @@ def test_processes_that_write_the_same_entries_at_once_do_no_harm(data, tmp_path
         from pathlib import Path
         from medldm.io.array_cache import ArrayCache
         from medldm.recipe import parse_recipe
-        from medldm.training.scans import load_scans
+        from medldm.training.data import load_scans
         from tests.test_cache import recipe_table
         scans = load_scans(parse_recipe(recipe_table()), Path(sys.argv[1]), cache=ArrayCache(Path(sys.argv[2])))
         print(sum(float(scan.image.double().sum()) for scan in scans))
@@ -286,7 +286,7 @@ def test_crops_come_from_scans_that_the_memory_could_not_hold(tmp_path):
         from medldm.io.array_cache import ArrayCache, cache_key
         from medldm.recipe import parse_recipe
         from medldm.training.batches import Batches
-        from medldm.training.scans import CachedScans, Entry
+        from medldm.training.data import CachedScans, Entry
         from tests.tiny import tiny_table
 
         recipe = parse_recipe(tiny_table(3))

@@ -29,7 +29,7 @@ from medldm.manifest import (
     write_manifest,
 )
 from medldm.recipe import parse_recipe
-from medldm.training.scans import load_scans
+from medldm.training.data import load_scans
 from tests.dicom_maker import CANARY, make_series, stored_values
 from tests.tiny import tiny_table
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.stats import kurtosis
 
-from medldm.metrics.code_quality import CodeQuality, Quality
-from medldm.metrics.latent_statistics import LatentMoments, LatentStatistics
-from medldm.training.code_verdict import RULES, judge
+from medldm.evaluate.autoencoder import AutoencoderQuality, Quality
+from medldm.evaluate.latent_statistics import LatentMoments, LatentStatistics
+from medldm.training.verdict import RULES, judge
 
 CHANNELS = 4
 WHITE = LatentStatistics(
@@ -21,7 +21,7 @@ WHITE = LatentStatistics(
     noise=(0.01,) * CHANNELS,
     correlation=tuple(tuple(float(a == b) for b in range(CHANNELS)) for a in range(CHANNELS)),
 )
-GOOD = CodeQuality(
+GOOD = AutoencoderQuality(
     scans=(Quality("case 1", 41.0, 0.98, 0.97), Quality("case 2", 39.0, 0.97, 0.96, beyond=0.28)),
     latents=WHITE,
     raw_mean=(0.0,) * CHANNELS,

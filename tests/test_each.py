@@ -12,7 +12,7 @@ from PIL import Image
 import medldm
 from medldm.errors import Cancelled, EmptyInput, OutputError
 from medldm.geometry import Geometry
-from medldm.restore.each import SUMMARY, TABLE
+from medldm.folder import SUMMARY, TABLE
 from medldm.volume import Volume
 from tests.dicom_maker import make_series
 from tests.test_cli import call

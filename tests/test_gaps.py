@@ -7,8 +7,8 @@ import torch
 import medldm
 from medldm.errors import InputError, ModelError
 from medldm.geometry import Geometry
-from medldm.nets.conditioning import Measurement
-from medldm.operators.gap import fill_harmonic, random_gap
+from medldm.nets.condition import Measurement
+from medldm.operators.mask import fill_harmonic, random_mask
 from medldm.volume import Volume
 from tests.test_restore import OBLIQUE, head_like
 from tests.tiny import gap_model, tiny_model, tiny_table
@@ -53,7 +53,7 @@ def test_the_membrane_does_not_look_into_the_gap_and_keeps_a_slope():
 
 @pytest.mark.parametrize("shape", [(32, 40), (20, 24, 18)])
 def test_random_gaps_leave_half_of_the_image_and_are_never_empty(shape):
-    gaps = [random_gap(shape, (2, 10), np.random.default_rng(seed)) for seed in range(200)]
+    gaps = [random_mask(shape, (2, 10), np.random.default_rng(seed)) for seed in range(200)]
     shares = np.array([gap.mean() for gap in gaps])
     assert (shares > 0).all() and (shares <= 0.5).all()
     assert np.ptp(shares) > 0.2

@@ -17,7 +17,7 @@ from medldm.recipe import parse_recipe
 from medldm.training.checkpoint import CHECKPOINT
 from medldm.training.gate import MOST_SCANS, examine
 from medldm.training.latents import measure_latents
-from medldm.training.scans import Scan, load_scans
+from medldm.training.data import Scan, load_scans
 from medldm.volume import Volume
 from tests.tiny import tiny_table
 
@@ -224,7 +224,7 @@ def test_of_many_scans_some_are_measured_and_a_kid_of_enough_images(tmp_path, mo
     figures = json.loads((tmp_path / "gate.json").read_text())
     assert [row["name"] for row in figures["scans"]] == [f"case {n}" for n in (1, 2, 4, 5, 7, 8, 10, 11)]
     assert figures["kid"] is None and "8 images; below 50" in figures["without_kid"]
-    monkeypatch.setattr("medldm.metrics.code_quality.FEWEST", 8)
+    monkeypatch.setattr("medldm.evaluate.autoencoder.FEWEST", 8)
     examine(recipe, code, scans, scans, tmp_path, held_out=True)
     figures = json.loads((tmp_path / "gate.json").read_text())
     assert figures["kid"]["n"] == 8 and figures["kid"]["low"] <= figures["kid"]["high"]

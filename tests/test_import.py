@@ -13,15 +13,15 @@ from skimage.metrics import peak_signal_noise_ratio
 from typer.testing import CliRunner
 
 from medldm.cli import app
-from medldm.code_pack import load_code, save_code
+from medldm.model import load_autoencoder, save_autoencoder
 from medldm.errors import AmbiguousInput, EmptyInput, InputError, ModelError, UnsafeInput
-from medldm.metrics.code_quality import measure_code
+from medldm.evaluate.autoencoder import measure_autoencoder
 from medldm.model import Model, Networks, load_model
 from medldm.nets.imported.weights import open_weights
-from medldm.packs import describe
+from medldm.pack import describe
 from medldm.recipe import CodeRecipe, parse_recipe
-from medldm.training.adopt import Wishes, adopt, recognised
-from medldm.training.plan import build_stage, stage_batches
+from medldm.training.importing import Wishes, adopt, recognised
+from medldm.training.stages import build_stage, stage_batches
 from tests.foreign_nets import GROUPS, assert_equals_diffusers, diffusers_net, monai_net, ours, rand
 from tests.tiny import tiny_model, tiny_table
 
@@ -129,7 +129,7 @@ def test_import_writes_a_pack_with_white_latents_and_a_report(tmp_path, pictures
     done = run(tmp_path / "vae", "--as", "mine", "--data", pictures, "--out", out, "--modality", "DX", "--json")
     assert done.exit_code == 0, done.output
     assert {p.name for p in out.iterdir()} == {"weights.safetensors", "recipe.json", "card.md", "report.html"}
-    pack = load_code(out)
+    pack = load_autoencoder(out)
     recipe = CodeRecipe.model_validate_json((out / "recipe.json").read_text())
     assert (pack.name, pack.recipe, recipe.modality) == ("mine", recipe, ("DX",))
     assert_equals_diffusers(network, pack.autoencoder)
@@ -160,7 +160,7 @@ def test_the_linear_code_beside_it_is_the_block_pca(tmp_path):
     diffusers_net(tmp_path, block_out_channels=(8, 8))
     code = ours(tmp_path)
     images = [rand(8, 12, seed=n) for n in range(3)]
-    quality = measure_code(code, images, ["a", "b", "c"])
+    quality = measure_autoencoder(code, images, ["a", "b", "c"])
     blocks = [image.numpy().reshape(4, 2, 6, 2).swapaxes(1, 2).reshape(-1, 4) for image in images]
     every = np.concatenate(blocks)
     mean = every.mean(0)
@@ -214,15 +214,15 @@ def test_an_existing_pack_is_replaced_on_request_alone(tmp_path, pictures):
     (tmp_path / "pack").mkdir()
     assert run(*words).exit_code == 2
     assert run(*words, "--overwrite").exit_code == 0
-    assert load_code(tmp_path / "pack").name == "mine"
+    assert load_autoencoder(tmp_path / "pack").name == "mine"
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_autoencoder_of_a_whole_model_is_loaded_alone_and_saved_alone(tmp_path, dims):
     model = tiny_model(tmp_path, dims)
-    pack = load_code(tmp_path / model.name)
-    save_code(tmp_path / "code", pack.recipe, pack.autoencoder, pack.card)
-    again = load_code(tmp_path / "code")
+    pack = load_autoencoder(tmp_path / model.name)
+    save_autoencoder(tmp_path / "code", pack.recipe, pack.autoencoder, pack.card)
+    again = load_autoencoder(tmp_path / "code")
     assert again.recipe == pack.recipe and again.card == "# tiny\n"
     for code in (pack, again):
         for name, value in model.networks.autoencoder.state_dict().items():
@@ -232,8 +232,8 @@ def test_the_autoencoder_of_a_whole_model_is_loaded_alone_and_saved_alone(tmp_pa
 
 def test_a_pack_of_an_autoencoder_says_that_it_restores_nothing(tmp_path):
     model = tiny_model(tmp_path, 2)
-    pack = load_code(tmp_path / model.name)
-    folder = save_code(tmp_path / "code", pack.recipe, pack.autoencoder, pack.card)
+    pack = load_autoencoder(tmp_path / model.name)
+    folder = save_autoencoder(tmp_path / "code", pack.recipe, pack.autoencoder, pack.card)
     with pytest.raises(ModelError, match="an autoencoder alone.*train one on it"):
         load_model(folder)
     found = describe(str(folder))
@@ -257,7 +257,7 @@ def test_a_damaged_pack_is_refused_in_one_line(tmp_path, pictures, damage):
         table["autoencoder"]["channels"] = 5
     (tmp_path / "pack" / "recipe.json").write_text(json.dumps(table))
     with pytest.raises(ModelError) as refused:
-        load_code(tmp_path / "pack")
+        load_autoencoder(tmp_path / "pack")
     assert "\n" not in str(refused.value)
 
 
@@ -284,7 +284,7 @@ def test_a_diffusion_stage_learns_on_imported_latents_and_the_model_comes_back(t
     assert losses[-1] < 0.8 * losses[0]
     before = adopted.autoencoder.state_dict()
     loaded = load_model(Model("mine", networks, recipe, "", "").save(tmp_path / "model"), "cpu")
-    alone = load_code(tmp_path / "model").autoencoder
+    alone = load_autoencoder(tmp_path / "model").autoencoder
     x = rand(1, 1, *(16,) * dims)
     for code in (loaded.networks.autoencoder, alone):
         assert all(torch.equal(value, before[name]) for name, value in code.state_dict().items())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medldm.errors import InputError
-from medldm.metrics.intervals import interval, mean_by_patient, paired_difference
+from medldm.evaluate.intervals import interval, mean_by_patient, paired_difference
 
 
 def test_a_patient_counts_once_however_many_images_there_are():

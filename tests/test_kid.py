@@ -5,8 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from medldm.errors import InputError
-from medldm.metrics.features import image_features, plane_features
-from medldm.metrics.kid import kid, polynomial_kernel
+from medldm.evaluate.features import image_features, plane_features
+from medldm.evaluate.kid import kid, polynomial_kernel
 from medldm.nets.efficientnet import EfficientNetLite0
 
 pytestmark = pytest.mark.filterwarnings("ignore:kid")

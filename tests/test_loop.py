@@ -9,16 +9,16 @@ import medldm
 from medldm.errors import RunError
 from medldm.geometry import Geometry
 from medldm.model import Networks
-from medldm.nets.conditioning import Measurement
+from medldm.nets.condition import Measurement
 from medldm.recipe import parse_recipe
 from medldm.training.batches import Batches
-from medldm.training.devices import start_fabric
+from medldm.training.parallel import start_fabric
 from medldm.training.draws import Draws
-from medldm.training.feed import feed
-from medldm.training.layout import rows_last
+from medldm.training.batches import prefetch
+from medldm.nets.blocks import rows_last
 from medldm.training.loop import Hooks, PartwiseGradients, run_stage
-from medldm.training.plan import build_stage
-from medldm.training.scans import Scan, load_scans
+from medldm.training.stages import build_stage
+from medldm.training.data import Scan, load_scans
 from medldm.volume import Volume
 from tests.tiny import tiny_table
 
@@ -182,7 +182,7 @@ def test_a_batch_that_cannot_be_drawn_names_step_and_scans(workers):
 
     recipe = parse_recipe(tiny_table(2))
     batches = batches_of(recipe, scans_of(recipe))
-    drawn = feed(make, range(4), workers, batches.scans_of, "stage head")
+    drawn = prefetch(make, range(4), workers, batches.scans_of, "stage head")
     assert [next(drawn)[0], next(drawn)[0]] == [0, 1]
     with pytest.raises(RunError, match="stage head, step 2, scan .*a broken scan"):
         next(drawn)
@@ -199,7 +199,7 @@ def test_a_dead_worker_names_step_and_scans():
 
     recipe = parse_recipe(tiny_table(2))
     batches = batches_of(recipe, scans_of(recipe))
-    drawn = feed(make, range(4), 1, batches.scans_of, "stage head")
+    drawn = prefetch(make, range(4), 1, batches.scans_of, "stage head")
     with pytest.raises(RunError, match="stage head, step [01], scan .*worker"):
         list(drawn)
 
@@ -208,8 +208,8 @@ def test_workers_draw_what_the_process_draws():
     recipe = parse_recipe(tiny_table(3))
     batches = batches_of(recipe, scans_of(recipe))
     for (step, one), (other_step, other) in zip(
-        feed(batches.restoration, range(5), 0, batches.scans_of, ""),
-        feed(batches.restoration, range(5), 2, batches.scans_of, ""),
+        prefetch(batches.restoration, range(5), 0, batches.scans_of, ""),
+        prefetch(batches.restoration, range(5), 2, batches.scans_of, ""),
         strict=True,
     ):
         assert step == other_step

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medldm.nets.efficientnet import EfficientNetLite0
-from medldm.nets.planes import wide_planes
+from medldm.nets.efficientnet import wide_planes
 from medldm.training.losses import (
     PerceptualDistance,
     lost_gradient,

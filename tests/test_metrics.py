@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medldm.errors import InputError
-from medldm.metrics.similarity import haarpsi, psnr, ssim
+from medldm.evaluate.similarity import haarpsi, psnr, ssim
 
 
 def images(shape=(24, 20), seed=0):

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medldm.nets.conditioning import Measurement, condition_channels
+from medldm.nets.condition import Measurement, condition_channels
 from medldm.nets.head import MeasurementHead
-from medldm.nets.linear_code import LinearCode
+from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.patches import depth_to_space, pad_to_multiple, space_to_depth
 
 
@@ -46,7 +46,7 @@ def test_padding_is_undone_by_its_crop(size, multiple):
 
 def test_linear_start_is_the_block_pca():
     """Against a second implementation by singular values."""
-    code = LinearCode(2, factor=(4, 4), channels=5, width=8)
+    code = PCAAutoencoder(2, factor=(4, 4), channels=5, width=8)
     patches = randn(4000, 16, seed=1) @ randn(16, 16, seed=2) + 3
     kept = code.begin(patches)
     image = depth_to_space(patches[:64].T.reshape(1, 16, 8, 8), (4, 4))
@@ -60,7 +60,7 @@ def test_linear_start_is_the_block_pca():
 
 
 def test_linear_start_is_white():
-    code = LinearCode(3, factor=(2, 2, 2), channels=4, width=8)
+    code = PCAAutoencoder(3, factor=(2, 2, 2), channels=4, width=8)
     patches = randn(5000, 8, seed=1) @ randn(8, 8, seed=2)
     code.begin(patches)
     z = code.encode(depth_to_space(patches[:4096].T.reshape(1, 8, 16, 16, 16), (2, 2, 2)))[0].flatten(2)[0]
@@ -69,7 +69,7 @@ def test_linear_start_is_white():
 
 def test_the_branches_see_and_say_white_numbers():
     """What the encoder's branch sees is white; of it, the decoder's branch can say all that the code leaves out."""
-    code = LinearCode(2, factor=(4, 4), channels=5, width=8)
+    code = PCAAutoencoder(2, factor=(4, 4), channels=5, width=8)
     patches = (randn(20000, 16, seed=1) @ randn(16, 16, seed=2)).double()
     code.begin(patches)
     centred = patches - patches.mean(0)
@@ -83,7 +83,7 @@ def test_the_branches_see_and_say_white_numbers():
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_tile_has_the_latents_of_the_whole(dims):
-    code = fresh(LinearCode(dims, factor=(4,) * dims, channels=4, width=8, encoder_depth=1, decoder_depth=1))
+    code = fresh(PCAAutoencoder(dims, factor=(4,) * dims, channels=4, width=8, encoder_depth=1, decoder_depth=1))
     x = randn(1, 1, *(96,) * dims) if dims == 2 else randn(1, 1, 64, 16, 16)
     whole = code.encode(x)[0]
     tile = code.encode(x[:, :, 16:])[0]
@@ -97,7 +97,7 @@ def measurement(dims: int, n: int = 32, batch: int = 1) -> Measurement:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_condition_has_the_channels_it_announces(dims):
-    code = LinearCode(dims, factor=(4,) * dims, channels=4, width=8)
+    code = PCAAutoencoder(dims, factor=(4,) * dims, channels=4, width=8)
     cond = measurement(dims, 16).to_latent_condition(code)
     assert cond.shape[1] == condition_channels(code)
     assert (cond[:, 0] == 1).all()

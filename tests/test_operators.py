@@ -8,9 +8,9 @@ from medldm import registry
 from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.operators.block_average import BlockAverage
-from medldm.operators.check import check_operator
-from medldm.operators.identity import Identity
-from medldm.operators.noise import Gaussian, Rician
+from medldm.operators.operator import check_operator
+from medldm.operators.operator import Identity
+from medldm.operators.measurement import Gaussian, Rician
 
 
 @pytest.mark.parametrize("name", registry.names("operators"))

@@ -9,7 +9,7 @@ import torch
 import medldm
 from medldm.errors import Cancelled, InputError, ModelError
 from medldm.geometry import Geometry
-from medldm.nets.conditioning import Measurement
+from medldm.nets.condition import Measurement
 from medldm.nets.head import MeasurementHead
 from medldm.operators.block_average import BlockAverage
 from medldm.recipe import IntensityTable

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 import medldm
 from medldm.cli import app
-from medldm.code_pack import load_code, save_code
+from medldm.model import load_autoencoder, save_autoencoder
 from medldm.errors import ModelError, RecipeError, RunError
-from medldm.training.resolve import resolve
+from medldm.training.start import resolve
 from tests.foreign_nets import diffusers_net, monai_net, rand
 from tests.test_gate import toml_of
 from tests.tiny import tiny_model, tiny_table
@@ -62,7 +62,7 @@ def test_from_another_library_to_a_denoised_picture_on_the_command_line(tmp_path
     done = run("denoise", "-i", noisy, "-o", tmp_path / "clean.png", "--model", tmp_path / "out", "--quiet")
     assert done.exit_code == 0, done.output
     assert Image.open(tmp_path / "clean.png").size == Image.open(noisy).size
-    before, after = load_code(imported), load_code(tmp_path / "out")
+    before, after = load_autoencoder(imported), load_autoencoder(tmp_path / "out")
     state = after.autoencoder.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in before.autoencoder.state_dict().items())
     assert after.recipe.autoencoder == before.recipe.autoencoder
@@ -76,7 +76,7 @@ def test_a_network_of_monai_in_3d_and_an_explicit_table(tmp_path, dicom_series):
     torch.save(network.state_dict(), tmp_path / "w.pt")
     words = ("--config", '{"norm_num_groups": 4}', "--as", "mine", "--data", data, "--out", tmp_path / "mine")
     assert run("import", tmp_path / "w.pt", *words, "--quiet").exit_code == 0
-    pack = load_code(tmp_path / "mine")
+    pack = load_autoencoder(tmp_path / "mine")
     table = tiny_table(3) | pack.recipe.model_dump(mode="json") | {"name": "mine-3d"}
     table["stage_autoencoder"] = table["stage_head"] | {"steps": 0}
     for stage in ("stage_denoiser", "stage_head"):
@@ -107,8 +107,8 @@ def test_a_good_code_goes_through_the_gate(tmp_path, pictures):
     for name in ("denoiser", "head"):
         first[f"stage_{name}"] = first[f"stage_{name}"] | {"steps": 0}
     medldm.train(first, data=pictures, out=tmp_path / "first")
-    pack = load_code(tmp_path / "first")
-    save_code(tmp_path / "code", pack.recipe, pack.autoencoder, "")
+    pack = load_autoencoder(tmp_path / "first")
+    save_autoencoder(tmp_path / "code", pack.recipe, pack.autoencoder, "")
     model = medldm.train(table_of_start(), data=pictures, out=tmp_path / "out", start=tmp_path / "code")
     assert "Go." in model.card
 
@@ -139,7 +139,7 @@ def test_a_recipe_that_takes_what_it_starts_from_needs_a_start(tmp_path, importe
     with pytest.raises(ModelError, match="no such"):
         resolve(table_of_start(), tmp_path / "absent")
     recipe, alone = resolve(table_of_start(), imported)
-    assert alone and recipe.autoencoder == load_code(imported).recipe.autoencoder
+    assert alone and recipe.autoencoder == load_autoencoder(imported).recipe.autoencoder
     assert resolve(tiny_table(2)) == (resolve(tiny_table(2), imported)[0], False)
 
 

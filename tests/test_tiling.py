@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medldm.errors import Cancelled, InputError, ModelError, OutputError
-from medldm.nets.linear_code import LinearCode
+from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.patches import pad_to_multiple
-from medldm.nets.plain_code import PlainCode
+from medldm.nets.monai_autoencoder import MonaiAutoencoder
 from medldm.nets.quantizers import Codebook, FiniteLevels
 from medldm.nets.tiling import decode_tiled, encode_tiled, tiles
 
@@ -33,7 +33,7 @@ def scrambled(code):
 
 def linear(dims, factor, *, channels=3, width=6, encoder_depth=1, decoder_depth=1, **options):
     depths = {"encoder_depth": encoder_depth, "decoder_depth": decoder_depth}
-    return scrambled(LinearCode(dims, factor=factor, channels=channels, width=width, **depths, **options))
+    return scrambled(PCAAutoencoder(dims, factor=factor, channels=channels, width=width, **depths, **options))
 
 
 CODES = {
@@ -193,7 +193,7 @@ def test_no_room_leaves_nothing(tmp_path):
 
 
 def test_a_network_that_sees_the_whole_takes_one_tile_or_none():
-    code = scrambled(PlainCode(2, channels=3, widths=(16, 16), num_res_blocks=1))
+    code = scrambled(MonaiAutoencoder(2, channels=3, widths=(16, 16), num_res_blocks=1))
     image = image_of((30, 21))
     with pytest.raises(ModelError, match=r"norm over space.*\(32, 24\)"):
         encode_tiled(code, image, tile=16)

@@ -13,7 +13,7 @@ from medldm.nets.patches import pad_to_multiple
 from medldm.recipe import parse_recipe
 from medldm.training.batches import Batches
 from medldm.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, sole_training
-from medldm.training.scans import load_scans
+from medldm.training.data import load_scans
 from medldm.volume import Volume
 from tests.tiny import tiny_table
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from medldm.errors import InputError
 from medldm.evaluate import baselines
+from medldm.evaluate.similarity import psnr, ssim
 from medldm.geometry import Geometry
-from medldm.metrics.similarity import psnr, ssim
 from medldm.report.page import Section, Table
 from medldm.volume import Volume
 

@@ -73,7 +73,7 @@ def own_scan(run: Run, path: Path, models: list[Model]) -> None:
     """Denoise the user's scan with the model of its kind."""
     volume = api.read(path)
     dims = 2 if volume.array.shape[2] == 1 else 3
-    fitting = [model for model in models if model.recipe.dims == dims]
+    fitting = [model for model in models if model.pack.dims == dims]
     if not fitting:
         raise ModelError("your scan", f"a {dims}D scan", f"a {dims}D model", "see medldm models")
     result = api.denoise(volume, model=fitting[0], seed=run.seed, progress=run.progress)

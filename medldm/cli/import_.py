@@ -14,7 +14,7 @@ from medldm.cli.tables import print_table
 from medldm.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from medldm.recipe import IntensityTable
+    from medldm.pack import IntensityTable
 
 REPORT = "report.html"
 Source = Annotated[
@@ -80,13 +80,11 @@ def import_(
     given = _config(config) | ({} if input_range is None else {"input_range": list(input_range)})
     table, size = _intensity(intensity), _crop(crop)
     steps = o.parse_spacing(spacing)
-    from medldm.code_pack import save_code
+    from medldm.evaluate.autoencoder import measure_autoencoder
     from medldm.io.atomic import write_folder_whole
-    from medldm.metrics.code_quality import measure_code
-    from medldm.model import default_device
-    from medldm.training.adopt import Wishes, adopt, fitting_scans
-    from medldm.training.code_verdict import judge
-    from medldm.training.import_card import import_card, import_report, warnings_of
+    from medldm.model import default_device, save_autoencoder
+    from medldm.training.importing import Wishes, adopt, fitting_scans, import_card, import_report, warnings_of
+    from medldm.training.verdict import judge
 
     wishes = Wishes(
         modality=tuple(modality) if modality else None,
@@ -109,16 +107,16 @@ def import_(
         )
         images, names = [scan.image for scan in adopted.scans], [scan.name for scan in adopted.scans]
         with fitting_scans(name):
-            quality = measure_code(adopted.autoencoder, images, names, progress)
+            quality = measure_autoencoder(adopted.autoencoder, images, names, progress)
 
     def fill(folder: Path) -> None:
-        save_code(folder, adopted.recipe, adopted.autoencoder, import_card(adopted, quality))
+        save_autoencoder(folder, adopted.pack, adopted.autoencoder, import_card(adopted, quality))
         (folder / REPORT).write_text(import_report(adopted, quality), encoding="utf-8")
 
     write_folder_whole(out, fill)
     warnings = warnings_of(judge(quality))
     if json:
-        facts = {"name": name, "recipe": adopted.recipe.model_dump(mode="json")}
+        facts = {"name": name, "pack": adopted.pack.model_dump(mode="json")}
         print(json_.dumps({**facts, **quality.to_dict(), "warnings": warnings}, indent=2))
     elif not quiet:
         rows = [(f"{len(quality.scans)} scans", f"{quality.psnr:.2f}", f"{quality.ssim:.4f}")]
@@ -160,7 +158,7 @@ def _config(text: str | None) -> dict[str, Any]:
 
 def _intensity(text: str | None) -> IntensityTable | None:
     from medldm.intensity import Intensity
-    from medldm.recipe import IntensityTable
+    from medldm.pack import IntensityTable
 
     if text is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_
 
 from medldm.cli import options as o
-from medldm.packs import installed_models
+from medldm.pack import installed_models
 
 
 def models(json: o.Json = False) -> None:

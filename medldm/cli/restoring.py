@@ -15,11 +15,11 @@ from medldm.cli.call import DICOM, Call
 from medldm.cli.progress import Progress
 from medldm.cli.tables import print_table
 from medldm.errors import InputError, OutputError
-from medldm.packs import folder_of
+from medldm.pack import folder_of
 
 if TYPE_CHECKING:
+    from medldm.folder import Row
     from medldm.model import Model
-    from medldm.restore.each import Row
     from medldm.restore.restoration import Restoration
     from medldm.volume import Volume
 
@@ -70,8 +70,8 @@ def run_each(call: Call, restore: Restore, own: dict[str, Any]) -> None:
     choice = call.choice()
     folder_of(call.model)
     check_sampler(call.sampler)
+    from medldm.folder import restore_each
     from medldm.model import load_model
-    from medldm.restore.each import restore_each
 
     rows = []
     with Progress(quiet=call.quiet) as progress:
@@ -168,9 +168,9 @@ def finish(scan: Volume, result: Restoration, call: Call) -> None:
     if call.uncertainty is not None:
         write(result.uncertainty, call.uncertainty, call.map_format(call.uncertainty), overwrite=call.overwrite)
     if call.report is not None:
-        from medldm.report.page import TASKS, Section, write_report
+        from medldm.report.page import Section, title_of, write_report
 
-        write_report(call.report, [Section.of_restoration(TASKS[result.report["task"]], scan, result)])
+        write_report(call.report, [Section.of_restoration(title_of(result.report["task"]), scan, result)])
     if call.json:
         print(json.dumps(result.report, indent=2))
     elif not call.quiet:

@@ -11,7 +11,7 @@ import typer
 from medldm.cli import options as o
 from medldm.cli.progress import Progress
 from medldm.errors import ModelError, OutputError
-from medldm.packs import describe, folder_of
+from medldm.pack import describe, folder_of
 
 Count = Annotated[int, typer.Option("-n", "--count", min=1, help="How many scans.")]
 Folder = Annotated[

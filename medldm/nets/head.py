@@ -5,7 +5,7 @@ The latents drop what the code cannot hold; the measurement still has it. The he
 posterior mean when nothing but the measurement is known, and keeps to the sampled latents at the end of
 sampling. It also predicts the standard deviation of its own error.
 
-What it adds to the measurement is in units of the measurement's own error (`Measurement.error_scale`), so
+What it adds to the measurement is in units of the measurement's own error (`condition.error_scale`), so
 that light and heavy noise ask for numbers of the same size: docs/decisions/0004-head-in-units-of-the-noise.md.
 A scan that is coarse along one axis is turned so that this axis comes first: one thing to learn, not three.
 """
@@ -19,8 +19,10 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 
 from medldm.nets.blocks import ResidualBlock
-from medldm.nets.conditioning import Measurement, coarse_axis
+from medldm.nets.condition import error_scale, level_maps
 from medldm.nets.patches import depth_to_space, space_to_depth
+from medldm.operators.measurement import Measurement
+from medldm.pack import MeasurementTable
 
 FULL_WIDTH = 16
 
@@ -31,19 +33,27 @@ class MeasurementHead(nn.Module):
     channels : widths, one a level; the first is at half the image's resolution
     depth : residual blocks a level on each side
     separable : convolutions divided into space and channels, for a small head (`ResidualBlock`)
-    gaps : a head for gaps: it is told where they are, and changes nothing else
+    mask : it is told where nothing was measured, and changes nothing else
+    told : the scales by which it is told of the measurement
     """
 
     def __init__(
-        self, dims: int, *, channels: Sequence[int], depth: int = 2, separable: bool = False, gaps: bool = False
+        self,
+        dims: int,
+        *,
+        channels: Sequence[int],
+        depth: int = 2,
+        separable: bool = False,
+        mask: bool = False,
+        told: MeasurementTable | None = None,
     ) -> None:
         super().__init__()
         conv = Conv[Conv.CONV, dims]
         self.dims = dims
         self.multiple = 2 ** len(channels)
         self.block = (2,) * dims
-        self.gaps = gaps
-        inputs = (2 + gaps) * 2**dims + 2 + dims
+        self.mask, self.told = mask, told or MeasurementTable()
+        inputs = (2 + mask) * 2**dims + 2 + dims
         self.stem = conv(inputs, channels[0], 1) if separable else conv(inputs, channels[0], 3, padding=1)
         self.pool = Pool[Pool.AVG, dims](2)
         self.down = nn.ModuleList(
@@ -56,7 +66,7 @@ class MeasurementHead(nn.Module):
         )
         self.to_full = conv(channels[0], FULL_WIDTH * 2**dims // 2, 1)
         self.finish = nn.Sequential(
-            conv(FULL_WIDTH // 2 + 2 + gaps, FULL_WIDTH, 3, padding=1), nn.ReLU(), conv(FULL_WIDTH, 3, 3, padding=1)
+            conv(FULL_WIDTH // 2 + 2 + mask, FULL_WIDTH, 3, padding=1), nn.ReLU(), conv(FULL_WIDTH, 3, 3, padding=1)
         )
 
     def forward(self, decoded: Tensor, measurement: Measurement, level: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +77,7 @@ class MeasurementHead(nn.Module):
         level : (B,) diffusion level of the latent estimate, 0..1 (1: nothing but the measurement is known)
         Returns the image (B, 1, *S) and the standard deviation of its error (B, 1, *S).
         """
-        axis = coarse_axis(measurement.factor)
+        axis = measurement.coarse_axis()
         if axis:
             turned = measurement.swapped(0, axis)
             image, std = self._merge(decoded.transpose(2, 2 + axis), turned, level)
@@ -76,10 +86,11 @@ class MeasurementHead(nn.Module):
 
     def _merge(self, decoded: Tensor, measurement: Measurement, level: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` for a scan whose coarse axis, if it has one, is the first."""
-        gap = [measurement.gap - 0.5] if self.gaps and measurement.gap is not None else []
-        half = space_to_depth(torch.cat([measurement.image - 0.5, decoded - 0.5, *gap], dim=1), self.block)
+        missing = measurement.missing if self.mask else None
+        where = [] if missing is None else [missing - 0.5]
+        half = space_to_depth(torch.cat([measurement.image - 0.5, decoded - 0.5, *where], dim=1), self.block)
         level_map = level.to(half).view(-1, 1, *(1,) * self.dims).expand(-1, 1, *half.shape[2:])
-        h = self.stem(torch.cat([half, measurement.level_maps(half.shape[2:]), level_map], dim=1))
+        h = self.stem(torch.cat([half, level_maps(measurement, self.block, self.told), level_map], dim=1))
         skips: list[Tensor] = []
         for index, blocks in enumerate(self.down):
             h = blocks(h)
@@ -92,12 +103,12 @@ class MeasurementHead(nn.Module):
                 narrow = narrow.repeat_interleave(2, dim=axis)
             h = self.up[index](skips[index] + narrow)
         full = depth_to_space(self.to_full(torch.relu(h)), self.block)
-        scale = measurement.error_scale().view(-1, 1, *(1,) * self.dims)
+        scale = error_scale(measurement, self.told)
         apart = ((decoded - measurement.image) / scale).clamp(-4, 4)
-        finish = self.finish(torch.cat([full, measurement.image - 0.5, apart, *gap], dim=1)).float()
+        finish = self.finish(torch.cat([full, measurement.image - 0.5, apart, *where], dim=1)).float()
         gate, residual, log_std = finish.chunk(3, dim=1)
         change = scale * (torch.sigmoid(gate - 2) * apart + residual)
         std = scale * torch.exp((log_std - 1).clamp(-6, 3))
-        if self.gaps and measurement.gap is not None:
-            change, std = measurement.gap * change, measurement.gap * std
+        if missing is not None:
+            change, std = missing * change, missing * std
         return measurement.image + change, std

@@ -1,17 +1,22 @@
-"""Block average: thick slices and large pixels, each the mean over the voxels that it covers."""
+"""Block average: thick slices and large pixels, each the mean over the voxels that it covers; and its problem."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from scipy import ndimage
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from medldm.errors import InputError
 from medldm.geometry import Geometry
+from medldm.operators.measurement import Measurement
+from medldm.operators.operator import Operator
+from medldm.operators.problem import Axes, Draw, Problem
 
 
 @lru_cache(maxsize=64)
@@ -21,6 +26,8 @@ def _upsampling_matrix(n: int, factor: int) -> Tensor:
     Returns (n * factor, n). Back-projection (Irani and Peleg 1991) makes the block means of the
     result equal the measurement; both steps are linear, so along an axis they are one matrix.
     """
+    from scipy import ndimage
+
     centres = (np.arange(n * factor) + 0.5) / factor - 0.5
     order = 3 if n > 1 else 0
     cubic = np.stack(
@@ -39,7 +46,7 @@ def _along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class BlockAverage:
+class BlockAverage(Operator):
     """``A`` = mean over blocks of ``factor`` voxels along I, J, K (a box slice profile).
 
     factor : three integers >= 1
@@ -59,6 +66,14 @@ class BlockAverage:
         i, j, k = (1.0 / f for f in self.factor)
         return geometry.zoom((i, j, k))
 
+    def input_geometry(self, geometry: Geometry) -> Geometry:
+        i, j, k = (float(f) for f in self.factor)
+        return geometry.zoom((i, j, k))
+
+    def blur(self) -> tuple[float, float, float]:
+        i, j, k = (float(f) for f in self.factor)
+        return (i, j, k)
+
     def forward(self, x: Tensor) -> Tensor:
         for axis, f in enumerate(self.factor, start=2):
             if x.shape[axis] % f:
@@ -76,9 +91,111 @@ class BlockAverage:
             y = y.repeat_interleave(f, dim=axis) / f
         return y
 
-    def upsample(self, y: Tensor) -> Tensor:
-        """Cubic interpolation to the fine grid with ``A upsample(y) = y`` (to 1e-3 of the range or better)."""
+    def first_guess(self, y: Tensor) -> Tensor:
+        """Cubic interpolation to the fine grid with ``A first_guess(y) = y`` (to 1e-3 of the range or better)."""
         for axis, f in enumerate(self.factor, start=2):
             if f > 1:
                 y = _along(_upsampling_matrix(y.shape[axis], f), y, axis)
         return y
+
+
+class SuperResolve(Problem):
+    """Finer voxels, by whole factors; the outer edges of the field of view stay.
+
+    factors : that the pack was trained on, drawn as often as `factor_weights` say (equally if None)
+    through_plane : along one axis at a time; else along both axes of an image alike
+    noisy_share : of the training's coarse images that are noisy
+    """
+
+    factors: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1)
+    factor_weights: tuple[float, ...] | None = None
+    through_plane: bool = False
+    noisy_share: float = Field(0.4, ge=0, le=1)
+
+    operator_type: ClassVar[type[Operator]] = BlockAverage
+    estimates_noise: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _one_weight_a_factor(self) -> Self:
+        weights = self.factor_weights
+        if weights is not None and (len(weights) != len(self.factors) or min(weights) < 0 or sum(weights) <= 0):
+            raise ValueError("factor_weights must be as many numbers >= 0 as there are factors")
+        return self
+
+    def operator(self, options: Mapping[str, Any], axes: Axes) -> BlockAverage:
+        """options : `scale`, a factor (of an image's axes, or of a volume's thickest), or one an axis of the scan; or
+        `spacing`, the voxel size to reach in mm."""
+        scale, spacing = options.get("scale"), options.get("spacing")
+        unknown = sorted(set(options) - {"scale", "spacing"})
+        if unknown or (scale is None) == (spacing is None):
+            got = unknown[0] if unknown else "both or neither of scale and spacing"
+            raise InputError("super_resolve", got, "one of scale and spacing")
+        factor = self._factor(scale, axes) if spacing is None else self._towards(spacing, axes)
+        text, refined = " x ".join(map(str, factor)), [f for f in factor if f != 1]
+        if not refined or any(f not in self.factors for f in refined):
+            known = ", ".join(map(str, self.factors))
+            raise InputError("scale", text, f"factors out of {known}", "take another scale")
+        if self.through_plane and len(refined) > 1:
+            raise InputError("scale", text, "one axis: this model refines through plane", "e.g. 1x1x2")
+        if not self.through_plane and (factor[0] != factor[1] or factor[2] != 1):
+            raise InputError("scale", text, "the same factor on both axes of the image")
+        i, j, k = axes.to_model(factor)
+        return BlockAverage((int(i), int(j), int(k)))
+
+    @staticmethod
+    def _factor(scale: Any, axes: Axes) -> tuple[int, int, int]:
+        """Of each axis of the scan. Raises InputError for what is no whole number, or not one an axis."""
+        wanted = "a whole factor (2), or one an axis of the scan (1, 1, 2)"
+        try:
+            given = np.atleast_1d(np.asarray(scale, dtype=float))
+        except (TypeError, ValueError):
+            raise InputError("scale", repr(scale)[:60], wanted) from None
+        whole = given.ndim == 1 and len(given) in {1, axes.dims, 3} and bool((given == np.rint(given)).all())
+        if not whole or not (np.isfinite(given) & (given >= 1)).all():
+            raise InputError("scale", repr(scale)[:60], wanted)
+        factor = [1, 1, 1]
+        if len(given) > 1:
+            factor[: len(given)] = [int(f) for f in given]
+        elif axes.dims == 2:
+            factor[:2] = [int(given[0])] * 2
+        else:
+            spacing = axes.geometry.spacing
+            factor[max(range(3), key=lambda axis: (spacing[axis], axis))] = int(given[0])
+        return (factor[0], factor[1], factor[2])
+
+    @staticmethod
+    def _towards(spacing: Any, axes: Axes) -> tuple[int, int, int]:
+        """The factor of each axis that reaches a spacing in mm. Raises InputError."""
+        now = np.array(axes.geometry.spacing)
+        try:
+            wanted = np.broadcast_to(np.asarray(spacing, dtype=float), (3,))
+        except (TypeError, ValueError):
+            wanted = np.zeros(3)
+        if not (np.isfinite(wanted).all() and (wanted > 0).all()):
+            raise InputError("spacing", str(spacing), "one or three lengths > 0 in mm")
+        exact = np.where(np.arange(3) < axes.dims, now / wanted, 1.0)
+        factor = np.rint(exact)
+        if np.any(np.abs(exact - factor) > 0.02 * factor) or np.any(factor < 1):
+            text = " x ".join(f"{s:.4g}" for s in now)
+            raise InputError("spacing", str(spacing), f"whole fractions of the scan's {text} mm", "or give scale")
+        return (int(factor[0]), int(factor[1]), int(factor[2]))
+
+    def drawn_operator(self, shape: tuple[int, int, int], draw: Draw, dims: int) -> BlockAverage:
+        """One for all examples of a step: the heads turn a batch so that its coarse axis comes first."""
+        weights = self.factor_weights
+        share = None if weights is None else np.array(weights) / sum(weights)
+        f = int(draw.step.choice(self.factors, p=share))
+        if not self.through_plane:
+            return BlockAverage((f, f, f if dims == 3 else 1))
+        axis = int(draw.step.integers(dims))
+        return BlockAverage((f if axis == 0 else 1, f if axis == 1 else 1, f if axis == 2 else 1))
+
+    def drawn_noise(self, draw: Draw) -> float:
+        noise_std = super().drawn_noise(draw)
+        return noise_std if draw.own.random() < self.noisy_share else 0.0
+
+    def error_weight(self, x: Tensor, measurement: Measurement) -> Tensor:
+        """Of interpolation, less where noise is to be taken off, too."""
+        coarsest = measurement.blur.flatten(1).amax(1)
+        noise_std = measurement.noise_std.flatten(1).amax(1)
+        return 2000 * torch.where(coarsest > 2.5, 1.0, 2.0) / (1 + noise_std / 0.05)

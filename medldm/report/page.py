@@ -16,8 +16,13 @@ from medldm.io.atomic import write_whole
 from medldm.report.pictures import CENTRE, Window, detail, montage
 from medldm.volume import Volume
 
-TASKS = {"denoise": "Denoised", "super_resolve": "Super-resolved", "inpaint": "Filled"}
+TITLES = {"denoise": "Denoised", "super_resolve": "Super-resolved", "inpaint": "Filled"}
 UNITS = {"arbitrary": "", "grey8": "grey levels", "grey16": "grey levels"}
+
+
+def title_of(task: str) -> str:
+    """What a section on a restoration is called, of a plugin's problem as well."""
+    return TITLES.get(task, task.replace("_", " ").capitalize())
 
 
 class Restored(Protocol):

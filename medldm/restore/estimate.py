@@ -12,32 +12,68 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from medldm import registry
+from medldm.diffusion.noise import sample_generator
+from medldm.diffusion.predict import bind
 from medldm.diffusion.samplers import Sampler
-from medldm.diffusion.schedule import SIGMA_MAX, level_of, log_uniform_sigmas
 from medldm.model import Networks
-from medldm.nets.conditioning import Measurement
 from medldm.nets.head import MeasurementHead
+from medldm.operators.measurement import Measurement
+from medldm.restore.settings import Settings
 from medldm.restore.tiles import merge_by_tiles
 
 _WAYS = 2  # the image and its mirror image
-
-
-def sample_generator(seed: int, index: int) -> torch.Generator:
-    """A sample's own generator: it depends on (seed, index), not on what is sampled beside it."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + index * 7_919 + 17) % 2**63)
-
-
 OnStep = Callable[[int, int, "Tensor | None"], None]
 
 
-def posterior_mean(networks: Networks, measurement: Measurement, on_step: OnStep) -> tuple[Tensor, Tensor]:
+def estimate(
+    networks: Networks, head: MeasurementHead, measurement: Measurement, settings: Settings, on_step: OnStep
+) -> tuple[Tensor, Tensor]:
+    """Image and deviation of its error, (1, 1, *S) each; the spread between samples joins the deviation within them.
+
+    `on_step(done, total, estimate)` may raise to cancel; it gets decoded estimates where there is a preview, else None.
+    """
+    depth = settings.depth()
+    if depth == 0 and settings.samples == 1:
+        return posterior_mean(networks, head, measurement, on_step)
+    sampler: Sampler = registry.find("samplers", settings.sampler)
+    images, variances = [], []
+    for index in range(settings.samples):
+
+        def counted(done: int, total: int, x: Tensor | None, before: int = index) -> None:
+            on_step(before * total + done, settings.samples * total, x)
+
+        image, std = posterior_sample(
+            networks,
+            head,
+            measurement,
+            depth=depth or 1.0,
+            steps=settings.steps,
+            sampler=sampler,
+            generator=sample_generator(settings.seed, index),
+            on_step=counted,
+            decode_steps=settings.preview is not None,
+        )
+        images.append(image)
+        variances.append(std.square())
+    variance = torch.stack(variances).mean(0)
+    if settings.samples > 1:
+        variance = variance + torch.stack(images).var(0)
+    image = images[0]
+    if depth == 0:
+        image, _ = posterior_mean(networks, head, measurement, lambda done, total, x: None)
+    return image, variance.sqrt()
+
+
+def posterior_mean(
+    networks: Networks, head: MeasurementHead, measurement: Measurement, on_step: OnStep
+) -> tuple[Tensor, Tensor]:
     """``E[x | y]`` and the deviation of its error: (1, 1, *S) each; one evaluation of the denoiser."""
-    cond = measurement.to_latent_condition(networks.autoencoder)
-    z = networks.denoiser.posterior_mean(cond, networks.autoencoder.channels)
+    condition = networks.condition(measurement)
+    z = networks.denoiser.posterior_mean(condition, networks.autoencoder.channels)
     decoded = networks.autoencoder.decode(z)
     on_step(1, 1 + _WAYS, decoded)
-    level = level_of(torch.full((len(z),), SIGMA_MAX, device=z.device))
-    return merge_both_ways(networks.head_for(measurement), decoded, measurement, level, on_step)
+    return merge_both_ways(head, decoded, measurement, torch.ones(len(z), device=z.device), on_step)
 
 
 def merge_both_ways(
@@ -61,6 +97,7 @@ def merge_both_ways(
 
 def posterior_sample(
     networks: Networks,
+    head: MeasurementHead,
     measurement: Measurement,
     *,
     depth: float,
@@ -72,23 +109,19 @@ def posterior_sample(
 ) -> tuple[Tensor, Tensor]:
     """Sample the latents down to the share `depth` (0..1) of the way, then take the mean given them.
 
-    Returns the image and the deviation that is left, (1, 1, *S) each. `on_step(done, total, estimate)` may raise
-    to cancel; it gets the decoded estimate of each step with `decode_steps`, else None.
+    Returns the image and the deviation that is left, (1, 1, *S) each.
     """
-    cond = measurement.to_latent_condition(networks.autoencoder)
-    sigmas = log_uniform_sigmas(steps)
-    shape = (1, networks.autoencoder.channels, *cond.shape[2:])
-    x_T = sigmas[0].item() * torch.randn(shape, generator=generator).to(cond)
-
-    def predict_x0(x_t: Tensor, sigma: float) -> Tensor:
-        x_0: Tensor = networks.denoiser(x_t, torch.full((1,), sigma, device=x_t.device), cond)
-        return x_0
-
-    stop = 1.0 - depth
-    z, level = x_T, torch.ones(1, device=cond.device)
-    for step in sampler(predict_x0, x_T, sigmas, generator=generator):
-        on_step(step.index + 1, step.total, networks.autoencoder.decode(step.x_0) if decode_steps else None)
-        z, level = step.x_0, level_of(torch.full((1,), step.sigma, device=cond.device))
-        if float(level) <= stop:
+    process, condition = networks.denoiser.process, networks.condition(measurement)
+    sigmas = process.sigmas(steps)
+    reached = process.level(sigmas[:-1]) <= 1.0 - depth
+    total = int(reached.int().argmax()) + 1 if bool(reached.any()) else steps
+    shape = (1, networks.autoencoder.channels, *condition.shape[2:])
+    x_T = sigmas[0].item() * torch.randn(shape, generator=generator).to(condition)
+    z, sigma = x_T, sigmas[0].item()
+    for step in sampler(bind(networks.denoiser, condition), x_T, sigmas, generator=generator):
+        z, sigma = step.x_0, step.sigma
+        on_step(step.index + 1, total, networks.autoencoder.decode(z) if decode_steps else None)
+        if step.index + 1 == total:
             break
-    return merge_by_tiles(networks.head_for(measurement), networks.autoencoder.decode(z), measurement, level)
+    level = process.level(torch.full((1,), sigma, device=condition.device))
+    return merge_by_tiles(head, networks.autoencoder.decode(z), measurement, level)

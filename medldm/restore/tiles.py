@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medldm.nets.conditioning import Measurement
 from medldm.nets.head import MeasurementHead
 from medldm.nets.tiling import tiles
+from medldm.operators.measurement import Measurement
 
 HALO = 32
 MAX_VOXELS = 12_000_000

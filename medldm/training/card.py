@@ -12,9 +12,9 @@ from medldm.recipe import Recipe
 def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str) -> str:
     """Markdown: what it is, how it was made, what it cost, what it cannot do."""
     lines = [
-        f"# {recipe.name}",
+        f"# {recipe.pack.name}",
         "",
-        recipe.description or "A latent diffusion model trained with medldm.",
+        recipe.pack.description or "A latent diffusion model trained with medldm.",
         "",
         "Research use only; not a medical device.",
         "",
@@ -33,7 +33,7 @@ def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str
         text = ", ".join(f"{key} {value:.4g}" for key, value in losses.items())
         lines.append(f"| {name} | {done['seconds'].get(name, 0):.0f} | {text} |")
     lines += ["", *(f"- {note}" for note in done.get("notes", ()))]
-    lines += ["", "The whole recipe is in `recipe.json`.", ""]
+    lines += ["", "What the model is stands in `pack.json`, how it was trained in `training.json`.", ""]
     return "\n".join(lines)
 
 
@@ -42,7 +42,7 @@ def _beginning(done: dict[str, Any]) -> list[str]:
     if "start" in done:
         return [f"- started from {done['start']}"]
     kept = done.get("linear_variance")
-    return [] if kept is None else [f"- variance kept by the linear code: {100 * kept:.2f} %"]
+    return [] if kept is None else [f"- variance kept by the block PCA: {100 * kept:.2f} %"]
 
 
 def _gate(done: dict[str, Any]) -> list[str]:

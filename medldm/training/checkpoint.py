@@ -14,6 +14,7 @@ from medldm.errors import OutputError, RunError
 from medldm.io.atomic import write_whole
 
 CHECKPOINT = "checkpoint.pt"
+FREE_TO_CHANGE = {"checkpoint_seconds"}  # what an interrupted training may be gone on with otherwise
 LOCK = ".lock"
 
 
@@ -63,8 +64,9 @@ def load_checkpoint(folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | No
         raise RunError(
             str(path), f"unreadable ({type(failure).__name__})", "a checkpoint", "delete it, start anew"
         ) from None
-    if state["recipe"] != recipe:
-        changed = sorted(k for k in {*recipe, *state["recipe"]} if recipe.get(k) != state["recipe"].get(k))
+    before = state["recipe"]
+    changed = sorted(k for k in {*recipe, *before} - FREE_TO_CHANGE if recipe.get(k) != before.get(k))
+    if changed:
         raise RunError(
             str(path),
             f"another recipe (differs in {', '.join(changed)})",

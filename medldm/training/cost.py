@@ -11,12 +11,12 @@ from torch import Tensor
 
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Networks
+from medldm.operators.problem import problems_of
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch
-from medldm.training.devices import alone
-from medldm.training.plan import STAGES, build_stage, stage_batches
-from medldm.training.scans import load_scans
-from medldm.training.stages import Stage
+from medldm.training.data import load_scans
+from medldm.training.parallel import alone
+from medldm.training.stages import Stage, build_stage, stage_batches
 
 ADAM_BYTES = 4 * 4  # of a learning number: its gradient, two moments, its running mean
 
@@ -77,14 +77,13 @@ def estimate(
     """
     fabric, _ = alone(device, recipe.precision)
     scans = load_scans(recipe, data, cache=None if cache is None else ArrayCache(cache))
-    networks = Networks(recipe).to(fabric.device)
+    networks, problems = Networks(recipe.pack).to(fabric.device), problems_of(recipe.pack)
     costs = []
-    for name in STAGES:
-        table: StageTable | None = getattr(recipe, f"stage_{name}")
-        if table is None or table.steps == 0:
+    for number, table in enumerate(recipe.stages):
+        if table.steps == 0:
             continue
-        stage = build_stage(name, networks, recipe)
-        drawn = stage.batch(stage_batches(recipe, scans, name, table), 0)
+        stage = build_stage(table, networks, problems)
+        drawn = stage.batch(stage_batches(recipe, scans, number, problems), 0)
         with fabric.autocast():
-            costs.append(_cost(name, stage, fabric.to_device(drawn), table))
+            costs.append(_cost(table.name, stage, fabric.to_device(drawn), table))
     return costs

@@ -11,19 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from medldm.errors import RunError
-from medldm.geometry import Geometry
+from medldm.evaluate.autoencoder import Progress, measure_autoencoder
 from medldm.io.atomic import write_whole
-from medldm.metrics.code_quality import Progress, measure_code
 from medldm.nets.autoencoder import Autoencoder
-from medldm.recipe import CodeRecipe
-from medldm.training.code_report import MeasuredCode, code_page, one_line
-from medldm.training.code_verdict import judge
-from medldm.training.scans import Scan
+from medldm.pack import AutoencoderPack
+from medldm.space import centred_geometry
+from medldm.training.data import Scan
+from medldm.training.report import MeasuredAutoencoder, autoencoder_page, one_line
+from medldm.training.verdict import judge
 
 REPORT, FIGURES = "gate.html", "gate.json"
 MOST_SCANS = {2: 64, 3: 8}  # by dimensions: enough images for a KID; eight heads hold millions of voxels
@@ -31,7 +30,7 @@ MOST_VOXELS = {2: 1024, 3: 128}  # along each axis: what a network without tiles
 
 
 def examine(
-    recipe: CodeRecipe,
+    pack: AutoencoderPack,
     code: Autoencoder,
     scans: Sequence[Scan],
     learned_from: Sequence[Scan],
@@ -47,23 +46,23 @@ def examine(
     Returns what a checkpoint and a card keep: "go", "reasons", "doubts", "cases", "held_out"; "psnr", "line" as text.
     Raises RunError for scans that the network cannot take or memory cannot hold, OutputError.
     """
-    numbers = _spread(len(scans), MOST_SCANS[recipe.dims])
-    images = [_middle(scans[n].image, recipe.dims) for n in numbers]
-    others = [_middle(learned_from[n].image, recipe.dims) for n in _spread(len(learned_from), MOST_SCANS[recipe.dims])]
+    numbers = _spread(len(scans), MOST_SCANS[pack.dims])
+    images = [_middle(scans[n].image, pack.dims) for n in numbers]
+    others = [_middle(learned_from[n].image, pack.dims) for n in _spread(len(learned_from), MOST_SCANS[pack.dims])]
     names = [f"case {n + 1}" for n in numbers]
     try:
         with torch.random.fork_rng(devices=[]):
-            quality = measure_code(code, images, names, progress, stage="gate", fitted_to=others)
+            quality = measure_autoencoder(code, images, names, progress, stage="gate", fitted_to=others)
     except RuntimeError as failure:  # torch.OutOfMemoryError among them
         reason = (str(failure).splitlines() or [""])[0][:100]
         raise RunError("gate", f"a failure on the held-out scans ({reason})", "", "look at the recipe") from None
     verdict = judge(quality)
-    geometries = [_geometry(image, recipe) for image in images]
-    shown = MeasuredCode(recipe, code, quality, verdict, images, geometries)
+    geometries = [centred_geometry(pack, image.shape) for image in images]
+    shown = MeasuredAutoencoder(pack, code, quality, verdict, images, geometries)
     of_what = f"{len(scans)} held-out scans" if held_out else f"{len(scans)} training scans, as none are held out"
-    basis = f"{len(numbers)} of {of_what}; of each axis at most the middle {MOST_VOXELS[recipe.dims]} voxels"
+    basis = f"{len(numbers)} of {of_what}; of each axis at most the middle {MOST_VOXELS[pack.dims]} voxels"
     text = "Is this autoencoder worth diffusing in? Cases are numbered in the order in which the scans are read."
-    page = code_page(shown, title="Reconstruction gate", text=text, facts={"measured on": basis})
+    page = autoencoder_page(shown, title="Reconstruction gate", text=text, facts={"measured on": basis})
     write_whole(out / REPORT, lambda path: path.write_text(page, encoding="utf-8"))
     kept = {**verdict.to_dict(), "cases": len(numbers), "held_out": held_out}
     figures = json.dumps({**kept, "measured_on": basis, **quality.to_dict()}, indent=2)
@@ -87,15 +86,3 @@ def _middle(image: Tensor, dims: int) -> Tensor:
     most = MOST_VOXELS[dims]
     starts = [max(size - most, 0) // 2 for size in image.shape]
     return image[tuple(slice(a, a + most) for a in starts)]
-
-
-def _geometry(image: Tensor, recipe: CodeRecipe) -> Geometry:
-    """Where a scan in the model's orientation lies, for pictures: the recipe's spacing, at no place in particular."""
-    towards = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
-    codes = recipe.axcodes or ("LPS" if recipe.dims == 2 else "RAS")
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for axis, (letter, step) in enumerate(zip(codes, recipe.spacing, strict=True)):
-        row, sign = towards[letter]
-        affine[row, axis] = sign * step
-    return Geometry(affine, (*image.shape, 1)[:3])

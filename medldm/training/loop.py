@@ -1,4 +1,4 @@
-"""The training loop on Lightning Fabric: one for all stages, one process or many."""
+"""The training loop on Lightning Fabric: one for all stages, one process or many; and the weights' mean."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from medldm.errors import RunError
 from medldm.recipe import StageTable
-from medldm.training.average import WeightAverage
 from medldm.training.batches import Batch
-from medldm.training.sharding import gathered, is_divided, make_whole, scatter_optimizer_state
+from medldm.training.parallel import gathered, is_divided, make_whole, scatter_optimizer_state, scattered
 from medldm.training.stages import Stage
 
 Progress = Callable[[str, int, int], None]
@@ -93,7 +92,7 @@ def _culprits(stage: Stage, batch: Batch, names: Callable[[int], str]) -> str:
         bad = [
             int(part.scans[0]) for part in batch.split(1) if not bool(torch.isfinite(cast(Tensor, stage(part)["loss"])))
         ]
-    return "; ".join(names(n) for n in dict.fromkeys(bad or batch.scans.tolist()))
+    return "; ".join(names(n) for n in dict.fromkeys(bad or batch.scans))
 
 
 def run_stage(
@@ -114,8 +113,7 @@ def run_stage(
     is not finite, before the step is taken.
     """
     first, skipped = 0, 0
-    tail: dict[str, list[Tensor]] = {}
-    window: dict[str, list[Tensor]] = {}
+    window, tail = Means(), Means()
     if resume is not None:
         for learner, weights in zip(stage.learners(), resume["weights"], strict=True):
             learner.module.load_state_dict(weights)
@@ -135,7 +133,7 @@ def run_stage(
         for group in bare.param_groups:
             group["fused"] = fused
         first = resume["step"]
-        window, tail = ({key: list(values) for key, values in resume[part].items()} for part in ("window", "tail"))
+        window, tail = Means(resume["window"]), Means(resume["tail"])
     optimizer = cast(_FabricOptimizer, fabric.setup_optimizers(bare))
     wrapped.train()
     partwise = PartwiseGradients(name, fabric, wrapped, hooks.note)
@@ -163,13 +161,12 @@ def run_stage(
             )
         optimizer.step()
         average.update()
-        for key, value in losses.items():
-            window.setdefault(key, []).append(value)
-            if step >= table.steps * 9 // 10:
-                tail.setdefault(key, []).append(value)
+        window.add(losses)
+        if step >= table.steps * 9 // 10:
+            tail.add(losses)
         if (step + 1) % REPORT_STEPS == 0:
-            hooks.scalars(name, _means(fabric, window), step + 1)
-            window.clear()
+            hooks.scalars(name, window.over(fabric), step + 1)
+            window = Means()
         if hooks.progress is not None:
             hooks.progress(name, step + 1, table.steps)
         if step + 1 == table.steps or _any_process(fabric, time.monotonic() - saved > hooks.checkpoint_seconds):
@@ -178,14 +175,14 @@ def run_stage(
                 "weights": [learner.module.state_dict() for learner in stage.learners()],
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
-                "window": _over_processes(fabric, window),
-                "tail": _over_processes(fabric, tail),
+                "window": window.state(fabric),
+                "tail": tail.state(fabric),
             }
             hooks.checkpoint(gathered(state))
             saved = time.monotonic()
     average.copy_to_module()
     make_whole(stage)
-    return _means(fabric, tail)
+    return tail.over(fabric)
 
 
 def _any_process(fabric: Fabric, due: bool) -> bool:
@@ -195,12 +192,53 @@ def _any_process(fabric: Fabric, due: bool) -> bool:
     return bool(fabric.all_reduce(torch.tensor(float(due), device=fabric.device), reduce_op="sum"))
 
 
-def _means(fabric: Fabric, losses: dict[str, list[Tensor]]) -> dict[str, float]:
-    """Mean over steps and processes."""
-    return {key: float(values.mean()) for key, values in _over_processes(fabric, losses).items()}
+class Means:
+    """Running means of losses: a sum and a count each, however many steps. The same in all processes once reduced."""
+
+    def __init__(self, state: dict[str, Tensor] | None = None) -> None:
+        self.sums: dict[str, Tensor] = dict(state or {})  # (2,) float64 each: sum and count
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for key, value in losses.items():
+            entry = torch.stack([value.double(), value.new_ones((), dtype=torch.float64)])
+            self.sums[key] = entry + self.sums[key].to(entry) if key in self.sums else entry
+
+    def state(self, fabric: Fabric) -> dict[str, Tensor]:
+        """Mean over the processes of sums and counts."""
+        return cast(dict[str, Tensor], fabric.all_reduce(dict(self.sums), reduce_op="mean"))
+
+    def over(self, fabric: Fabric) -> dict[str, float]:
+        """Mean over steps and processes."""
+        return {key: float(total[0] / total[1]) for key, total in self.state(fabric).items()}
 
 
-def _over_processes(fabric: Fabric, losses: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    """Mean over processes of each step's losses."""
-    stacked = {key: torch.stack(values).float() for key, values in losses.items()}
-    return cast(dict[str, Tensor], fabric.all_reduce(stacked, reduce_op="mean"))
+class WeightAverage:
+    """Running mean of a module's parameters over the last tenth of the run, up to ``1 / (1 - decay)`` steps.
+
+    With the full memory from the start, the average of a short run is mostly what it began with. Buffers are
+    not averaged.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module, self.decay, self.count = module, decay, 0
+        self.mean = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        share = max(1 - self.decay, 9 / (10 + self.count)) if self.count else 1.0
+        for name, parameter in self.module.named_parameters():
+            self.mean[name].lerp_(parameter.detach(), share)
+        self.count += 1
+
+    @torch.no_grad()
+    def copy_to_module(self) -> None:
+        for name, parameter in self.module.named_parameters():
+            parameter.copy_(self.mean[name])
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        return {**self.mean, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        self.count = int(state["count"])
+        for name, mean in self.mean.items():
+            mean.copy_(scattered(cast(Tensor, state[name]), mean))

@@ -1,4 +1,4 @@
-"""What each stage minimises. A stage is a module whose forward takes a batch and returns its losses.
+"""What each stage trains and minimises. A stage is a module whose forward takes a batch and returns its losses.
 
 Each loss is a mean over examples, so that a batch may be divided among processes or into parts.
 """
@@ -6,38 +6,34 @@ Each loss is a mean over examples, so that a batch may be divided among processe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from medldm.diffusion.schedule import SIGMA_MAX, SIGMA_MIN, level_of
+from medldm.diffusion.noise import PerSample
+from medldm.errors import RecipeError
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Networks
-from medldm.nets.conditioning import Measurement
-from medldm.nets.head import MeasurementHead
-from medldm.recipe import ReconstructionTable
-from medldm.training.adversarial import Opponent
+from medldm.nets.blocks import channels_last
+from medldm.operators.measurement import Measurement
+from medldm.operators.problem import Problem
+from medldm.recipe import AutoencoderStage as AutoencoderTable
+from medldm.recipe import DenoiserStage as DenoiserTable
+from medldm.recipe import HeadStage as HeadTable
+from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch, Batches
-from medldm.training.draws import Draws
-from medldm.training.kept_latents import KeptLatents
-from medldm.training.losses import PerceptualDistance, lost_gradient, spectral_distance
+from medldm.training.data import Scan
+from medldm.training.latents import KeptLatents
+from medldm.training.losses import Adversary, PerceptualDistance, lost_gradient, spectral_distance
 
-MEAN_SHARE = 0.4
-HEAD_MEAN_SHARE = 0.8
-LOG_SIGMA_MEAN, LOG_SIGMA_STD = 0.0, 1.5
-SYNTHESIS_EVERY = 2
-DRIFT_WEIGHT = 0.1
 ADVERSARIAL_BETAS = (0.5, 0.99)  # a game has no use for a long memory of gradients (Radford et al. 2016)
 
 
 def _per_example(values: Tensor, like: Tensor) -> Tensor:
     """(B,) -> (B, 1, 1, ...)."""
     return values.view(-1, *(1,) * (like.ndim - 1))
-
-
-def _log_normal_sigmas(draws: Draws) -> Tensor:
-    return torch.exp(LOG_SIGMA_MEAN + LOG_SIGMA_STD * draws.normal()).clamp(SIGMA_MIN, SIGMA_MAX)
 
 
 class Learner(NamedTuple):
@@ -76,41 +72,41 @@ class Stage(nn.Module, ABC):
 class AutoencoderStage(Stage):
     """The reconstruction's error, with the latents' noise, in the terms that `table` weighs."""
 
-    def __init__(self, networks: Networks, table: ReconstructionTable, steps: int) -> None:
+    def __init__(self, networks: Networks, table: AutoencoderTable) -> None:
         super().__init__(networks.autoencoder)
-        self.code, self.table = networks.autoencoder, table
-        self.perceptual = PerceptualDistance().requires_grad_(False) if table.perceptual else None
-        rival = table.adversary
-        self.opponent = (
-            Opponent(networks.autoencoder.dims, rival, steps) if rival is not None and rival.weight else None
+        self.autoencoder, self.table = networks.autoencoder, table.reconstruction
+        self.perceptual = PerceptualDistance().requires_grad_(False) if self.table.perceptual else None
+        rival = self.table.adversary
+        self.adversary = (
+            Adversary(networks.autoencoder.dims, rival, table.steps) if rival is not None and rival.weight else None
         )
 
     def learners(self) -> list[Learner]:
-        if self.opponent is None:
+        if self.adversary is None:
             return super().learners()
-        return [*super().learners(), Learner(self.opponent, self.opponent.table.lr, ADVERSARIAL_BETAS)]
+        return [*super().learners(), Learner(self.adversary, self.adversary.table.lr, ADVERSARIAL_BETAS)]
 
     def batch(self, batches: Batches, step: int) -> Batch:
         return batches.images(step)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        draws = Draws(batch.seeds)
-        mean, std = self.code.encode(batch.x)
-        z = mean + std * draws.normal(mean.shape[1:])
-        rounded, commitment = self.code.quantize(z)
-        image = self.code.raw_decode(rounded)
+        own = PerSample(batch.seeds, batch.x.device)
+        mean, std = self.autoencoder.encode(batch.x)
+        z = mean + std * own.normal(mean.shape[1:])
+        rounded, commitment = self.autoencoder.quantize(z)
+        image = self.autoencoder.raw_decode(rounded)
         error = (image - batch.x).square().flatten(1).mean(1)
         drift = (mean.square().flatten(1).mean(1) - 1).clamp_min(0)
-        terms = {"l2": error, "drift": drift} | self._further_terms(image, batch.x, mean, std, draws)
-        weights = {"drift": DRIFT_WEIGHT} | self.table.model_dump()
+        terms = {"l2": error, "drift": drift} | self._further_terms(image, batch.x, mean, std, own)
+        weights = self.table.model_dump()
         loss = torch.stack([weights[name] * term.mean() for name, term in terms.items()]).sum() + commitment
         shown = {name: term.detach().mean() for name, term in terms.items() if name not in ("l2", "drift")}
-        if self.opponent is not None:
-            against, more = self.opponent(self.step, loss, image, batch.x, self.code.last_weight)
+        if self.adversary is not None:
+            against, more = self.adversary(self.step, loss, image, batch.x, self.autoencoder.last_weight)
             loss, shown = loss + against, shown | more
         return {"loss": loss, "psnr": -10 * torch.log10(error.detach().mean()), **shown}
 
-    def _further_terms(self, image: Tensor, x: Tensor, mean: Tensor, std: Tensor, draws: Draws) -> dict[str, Tensor]:
+    def _further_terms(self, image: Tensor, x: Tensor, mean: Tensor, std: Tensor, own: PerSample) -> dict[str, Tensor]:
         """Those that the table weighs, (B,) each."""
         table, terms = self.table, {}
         if table.l1:
@@ -123,71 +119,69 @@ class AutoencoderStage(Stage):
             divergence = 0.5 * (mean.square() + std.square() - 1 - 2 * torch.log(std))
             terms["kl"] = divergence.expand_as(mean).flatten(1).mean(1)
         if self.perceptual is not None:
-            places = draws.uniform((3, table.slices)) if x.ndim == 5 else None
+            places = own.uniform((3, table.slices)) if x.ndim == 5 else None
             terms["perceptual"] = self.perceptual(image, x, places)
         return terms
 
 
 class DenoiserStage(Stage):
-    """Denoising in the latent space, with the measurement, and every second step without (synthesis).
+    """Denoising in the latent space, with the measurement, and on whole images without (synthesis).
 
     White latents count alike what is plain to see and what is hardly there; each channel's error is therefore
     weighted by its deviation in the image.
-
-    A share of the examples asks for the posterior mean: nothing of the image in x_t, which is 0.
 
     cache : keeps the latents of the whole images, which come again and again; a crop of a restoration batch, of
         random place, size and gain, and with it its measurement, never comes twice, so keeping it would be waste
     """
 
-    def __init__(self, networks: Networks, cache: ArrayCache | None = None) -> None:
+    def __init__(self, networks: Networks, table: DenoiserTable, cache: ArrayCache | None = None) -> None:
         super().__init__(networks.denoiser)
+        self.networks, self.table = networks, table
         self.autoencoder = networks.autoencoder.requires_grad_(False)
         self.whole_images = KeptLatents(cache, networks.autoencoder)
 
     def batch(self, batches: Batches, step: int) -> Batch:
-        if step % SYNTHESIS_EVERY == SYNTHESIS_EVERY - 1 and batches.synthesis:
-            return batches.whole(step)
-        return batches.restoration(step)
+        """Whole images wherever their share of the steps so far falls short."""
+        share = self.table.synthesis if batches.synthesis else 0.0
+        whole = not self.table.problems or int((step + 1) * share) > int(step * share)
+        return batches.whole(step) if whole else batches.restoration(step)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        draws = Draws(batch.seeds)
+        own, process = PerSample(batch.seeds, batch.x.device), self.networks.denoiser.process
         with torch.no_grad():
             encoder = self.whole_images if batch.measurement is None else self.autoencoder
             mean, std = encoder.encode(batch.x)
-            z = mean + std * draws.normal(mean.shape[1:])
-            cond = None if batch.measurement is None else batch.measurement.to_latent_condition(self.autoencoder)
-        sigma = _log_normal_sigmas(draws)
-        noise = draws.normal(z.shape[1:])
+            z = mean + std * own.normal(mean.shape[1:])
+            condition = None if batch.measurement is None else self.networks.condition(batch.measurement)
+        sigma = process.draw(own.normal())
+        noise = own.normal(z.shape[1:])
         x_t = z + _per_example(sigma, z) * noise
-        if cond is not None:
-            asks_mean = draws.uniform() < MEAN_SHARE
-            sigma = torch.where(asks_mean, torch.full_like(sigma, SIGMA_MAX), sigma)
-            x_t = torch.where(_per_example(asks_mean, z), torch.zeros_like(x_t), x_t)
-        error = (self.trained(x_t, sigma, cond) - z).square()
-        spread = _per_example(sigma, z)
-        weight = (spread.square() + 1) / spread.square()
-        name = "synthesis" if cond is None else "restoration"
+        if condition is not None:
+            x_t, sigma = _some_ask_the_mean(x_t, sigma, own, self.table.mean_share, process.sigma_max)
+        error = (self.trained(x_t, sigma, condition) - z).square()
+        weight = process.weight(_per_example(sigma, z))
         loss = (self.autoencoder.channel_weights() * weight * error).mean()
-        return {"loss": loss, name: loss.detach()}
+        return {"loss": loss, batch.problem or "synthesis": loss.detach()}
 
 
-def error_weight(measurement: Measurement) -> Tensor:
-    """Inverse of the mean squared error to expect, so that each noise level counts alike: (B,).
-
-    The exponent is that of block-matching denoisers on chest radiographs: error ~ noise_std^0.58.
-    """
-    denoising = (measurement.noise_std.clamp_min(0.004) / 0.1) ** -1.16
-    coarsest = measurement.factor.amax(1)
-    interpolation = torch.where(coarsest > 2.5, 1.0, 2.0) / (1 + measurement.noise_std / 0.05)
-    return torch.where(coarsest > 1, interpolation, denoising)
+def _some_ask_the_mean(
+    x_t: Tensor, sigma: Tensor, own: PerSample, share: float, sigma_max: float
+) -> tuple[Tensor, Tensor]:
+    """A share of the examples asks for the posterior mean: nothing of the image in x_t, which is 0, at sigma_max."""
+    asks = own.uniform() < share
+    sigma = torch.where(asks, torch.full_like(sigma, sigma_max), sigma)
+    return torch.where(_per_example(asks, x_t), torch.zeros_like(x_t), x_t), sigma
 
 
 class HeadStage(Stage):
-    """Merging: squared error of the image, and likelihood of the predicted deviation of that error."""
+    """Merging: squared error of the image, and likelihood of the predicted deviation of that error.
 
-    def __init__(self, networks: Networks, head: MeasurementHead) -> None:
-        super().__init__(head)
+    Where a part was not measured, what counts lies in it.
+    """
+
+    def __init__(self, networks: Networks, table: HeadTable, problems: Mapping[str, Problem]) -> None:
+        super().__init__(networks.head(table.head))
+        self.networks, self.table, self.problems = networks, table, problems
         self.autoencoder = networks.autoencoder.requires_grad_(False)
         self.denoiser = networks.denoiser.requires_grad_(False)
 
@@ -195,55 +189,64 @@ class HeadStage(Stage):
         return batches.restoration(step)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x, measurement, draws = batch.x, batch.measurement, Draws(batch.seeds)
+        x, measurement, own = batch.x, batch.measurement, PerSample(batch.seeds, batch.x.device)
         assert measurement is not None
+        process = self.denoiser.process
         with torch.no_grad():
-            cond = measurement.to_latent_condition(self.autoencoder)
+            condition = self.networks.condition(measurement)
             z, _ = self.autoencoder.encode(x)
-            sigma = _log_normal_sigmas(draws)
-            x_t = z + _per_example(sigma, z) * draws.normal(z.shape[1:])
-            asks_mean = draws.uniform() < HEAD_MEAN_SHARE
-            sigma = torch.where(asks_mean, torch.full_like(sigma, SIGMA_MAX), sigma)
-            x_t = torch.where(_per_example(asks_mean, z), torch.zeros_like(x_t), x_t)
-            decoded = self.autoencoder.decode(self.denoiser(x_t, sigma, cond))
-        image, std = self.trained(decoded, measurement, level_of(sigma))
+            sigma = process.draw(own.normal())
+            x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
+            x_t, sigma = _some_ask_the_mean(x_t, sigma, own, self.table.mean_share, process.sigma_max)
+            decoded = self.autoencoder.decode(self.denoiser(x_t, sigma, condition))
+        image, std = self.trained(decoded, measurement, process.level(sigma))
         error = (image - x).square()
-        fidelity = self.fidelity(error, batch)
+        weight = self.problems[batch.problem].error_weight(x, measurement)
+        fidelity = (weight * _mean(error, measurement)).mean()
         variance = std.square() + 1e-8
-        likelihood = self.mean(error.detach() / variance + torch.log(variance), measurement).mean()
+        likelihood = _mean(error.detach() / variance + torch.log(variance), measurement).mean()
         return {
-            "loss": fidelity + 0.02 * likelihood,
+            "loss": fidelity + self.table.likelihood * likelihood,
             "fidelity": fidelity.detach(),
             "likelihood": likelihood.detach(),
         }
 
-    def mean(self, values: Tensor, measurement: Measurement) -> Tensor:
-        """Over the voxels of each example that count: (B,)."""
+
+def _mean(values: Tensor, measurement: Measurement) -> Tensor:
+    """Over the voxels of each example that count: (B,)."""
+    if measurement.missing is None:
         return values.flatten(1).mean(1)
-
-    def fidelity(self, error: Tensor, batch: Batch) -> Tensor:
-        """What is minimised of the squared error (B, 1, *S)."""
-        assert batch.measurement is not None
-        return 2000 * (error_weight(batch.measurement) * self.mean(error, batch.measurement)).mean()
+    inside = measurement.missing.flatten(1)
+    return (inside * values.flatten(1)).sum(1) / inside.sum(1).clamp_min(1)
 
 
-class GapHeadStage(HeadStage):
-    """Filling gaps: what counts lies inside them, beside the error of their interpolation."""
+def stage_batches(
+    recipe: Recipe,
+    scans: Sequence[Scan],
+    number: int,
+    problems: Mapping[str, Problem],
+    *,
+    rank: int = 0,
+    world: int = 1,
+) -> Batches:
+    """The batches of a recipe's stage, or this process's share. Raises RecipeError where they cannot be shared."""
+    table = recipe.stages[number]
+    if table.batch_size % world:
+        where = f"stage.{number}.batch_size"
+        raise RecipeError(where, str(table.batch_size), f"a multiple of {world} processes")
+    flips = table.train != "denoiser"
+    return Batches(scans, recipe, table, problems, salt=100 * number, all_flips=flips, rank=rank, world=world)
 
-    def __init__(self, networks: Networks) -> None:
-        assert networks.gap_head is not None
-        super().__init__(networks, networks.gap_head)
 
-    def batch(self, batches: Batches, step: int) -> Batch:
-        return batches.gaps(step)
-
-    def mean(self, values: Tensor, measurement: Measurement) -> Tensor:
-        assert measurement.gap is not None
-        inside = measurement.gap.flatten(1)
-        return (inside * values.flatten(1)).sum(1) / inside.sum(1).clamp_min(1)
-
-    def fidelity(self, error: Tensor, batch: Batch) -> Tensor:
-        """Relative, as large gaps would drown the small ones; the floor is 40 dB."""
-        assert batch.measurement is not None
-        interpolated = self.mean((batch.measurement.image - batch.x).square(), batch.measurement)
-        return (self.mean(error, batch.measurement) / (interpolated + 1e-4)).mean()
+def build_stage(
+    table: StageTable, networks: Networks, problems: Mapping[str, Problem], cache: ArrayCache | None = None
+) -> Stage:
+    """The stage with everything else frozen, laid out in memory for a fast training; `cache` keeps latents."""
+    networks.requires_grad_(True)
+    for part in (networks.autoencoder, networks.heads):
+        channels_last(part, networks.autoencoder.dims)
+    if isinstance(table, AutoencoderTable):
+        return AutoencoderStage(networks, table)
+    if isinstance(table, DenoiserTable):
+        return DenoiserStage(networks, table, cache)
+    return HeadStage(networks, table, problems)

@@ -1,65 +1,92 @@
-"""What a training starts from: the weights of a whole model, or those of an autoencoder alone."""
+"""What a training starts from: the weights of a whole model, or those of an autoencoder alone; and its recipe."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from medldm.code_pack import CodePack, load_code
-from medldm.errors import ModelError
-from medldm.model import Networks, load_model
-from medldm.packs import holds_code_alone, table_of
-from medldm.recipe import AutoencoderTable, CodeRecipe, ImportedCodeTable, Recipe
+from medldm.errors import ModelError, RecipeError
+from medldm.model import LoadedAutoencoder, Networks, load_autoencoder, load_model
+from medldm.pack import AutoencoderPack, AutoencoderTable, ImportedTable, ModelPack, read_tables
+from medldm.recipe import Recipe, parse_recipe, read_table
+
+START = {"kind": "start"}
 
 
-def start_from(networks: Networks, recipe: Recipe, name_or_folder: str | Path, *, code_alone: bool) -> str:
+def resolve(recipe: str | Path | dict[str, Any] | Recipe, start: str | Path | None = None) -> tuple[Recipe, bool]:
+    """The recipe (TOML file or table), checked, and whether it takes the autoencoder of `start` and nothing else of it.
+
+    ``[pack.autoencoder] kind = "start"`` stands for the table in the other pack, which takes its place.
+    Raises RecipeError; ModelError for a pack that is unknown, damaged, or of other dimensions.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe, False
+    where, table = ("recipe", recipe) if isinstance(recipe, dict) else (str(recipe), read_table(recipe))
+    own = table.get("pack")
+    wanted = own.get("autoencoder") if isinstance(own, dict) else None
+    if not isinstance(own, dict) or not isinstance(wanted, dict) or wanted.get("kind") != START["kind"]:
+        return parse_recipe(table, where=where), False
+    if wanted != START:
+        extra = sorted(set(wanted) - set(START))[0]
+        raise RecipeError(where, f"pack.autoencoder.{extra} beside kind = 'start'", "the kind alone", "remove it")
+    if start is None:
+        raise RecipeError(where, "pack.autoencoder.kind 'start'", "a model that is started from", "give --start PACK")
+    other = read_tables(str(start))
+    if other.dims != own.get("dims"):
+        got = f"{other.dims} dimensions"
+        raise ModelError(f"autoencoder of {Path(start).name}", got, f"the recipe's {own.get('dims')} dimensions")
+    taken = own | {"autoencoder": other.autoencoder.model_dump(mode="json")}
+    return parse_recipe(table | {"pack": taken}, where=where), True
+
+
+def start_from(networks: Networks, pack: ModelPack, name_or_folder: str | Path, *, autoencoder_alone: bool) -> str:
     """Take over the weights of a model, or of its autoencoder; returns which, in words for a card.
 
-    code_alone : the autoencoder of a whole model is taken, and nothing else of it; a pack that holds an autoencoder
-        alone has nothing else
+    autoencoder_alone : the autoencoder of a whole model is taken, and nothing else of it; a pack that holds an
+        autoencoder alone has nothing else
     A further head that a whole model lacks begins anew. Raises ModelError where networks or scans are others.
     """
-    if code_alone or holds_code_alone(table_of(str(name_or_folder))):
-        pack = load_code(name_or_folder)
-        check_fits(recipe, pack)
+    if autoencoder_alone or not isinstance(read_tables(str(name_or_folder)), ModelPack):
+        other = load_autoencoder(name_or_folder)
+        check_fits(pack, other)
         try:
-            networks.autoencoder.load_state_dict(pack.autoencoder.state_dict())
+            networks.autoencoder.load_state_dict(other.autoencoder.state_dict())
         except RuntimeError:
-            got, do = "a network of other sizes than the recipe's", _advice("autoencoder", pack.recipe)
-            raise ModelError(f"autoencoder of {pack.name}", got, "the same", do) from None
-        return f"the autoencoder of {pack.name}, weights sha256 {pack.weights_sha256[:12]}"
+            got, do = "a network of other sizes than the recipe's", _advice("autoencoder", other.pack)
+            raise ModelError(f"autoencoder of {other.name}", got, "the same", do) from None
+        return f"the autoencoder of {other.name}, weights sha256 {other.weights_sha256[:12]}"
     return _whole_model(networks, name_or_folder)
 
 
 def _whole_model(networks: Networks, name_or_folder: str | Path) -> str:
     model = load_model(name_or_folder, "cpu")
     weights = model.networks.state_dict()
-    for name in ("super_head", "gap_head"):
-        wanted, has = getattr(networks, name), getattr(model.networks, name)
-        if wanted is not None and has is None:
-            weights |= {f"{name}.{key}": value for key, value in wanted.state_dict().items()}
+    for name, head in networks.heads.items():
+        if name not in model.networks.heads:
+            weights |= {f"heads.{name}.{key}": value for key, value in head.state_dict().items()}
     try:
         networks.load_state_dict(weights)
     except RuntimeError:
         got = "networks of other sizes than the recipe's"
-        raise ModelError(f"model {model.name}", got, "the same autoencoder, unet and head tables") from None
+        raise ModelError(f"model {model.name}", got, "the same autoencoder, unet and heads") from None
     return f"{model.name}, weights sha256 {model.weights_sha256[:12]}"
 
 
-def check_fits(recipe: Recipe, pack: CodePack) -> None:
-    """Raises ModelError, naming the first thing in which recipe and autoencoder differ."""
-    own, where = pack.recipe, f"autoencoder of {pack.name}"
+def check_fits(pack: ModelPack, other: LoadedAutoencoder) -> None:
+    """Raises ModelError, naming the first thing in which the recipe's pack and the autoencoder's differ."""
+    own, where = other.pack, f"autoencoder of {other.name}"
     pairs = [
-        ("dims", own.dims, recipe.dims),
-        ("factor", own.latent_factor, recipe.latent_factor),
-        ("channels", own.autoencoder.channels, recipe.autoencoder.channels),
-        ("autoencoder", _network(own.autoencoder), _network(recipe.autoencoder)),
-        ("axcodes", own.axcodes, recipe.axcodes),
-        ("intensity", own.intensity, recipe.intensity),
+        ("dims", own.dims, pack.dims),
+        ("factor", own.latent_factor, pack.latent_factor),
+        ("channels", own.autoencoder.channels, pack.autoencoder.channels),
+        ("autoencoder", _network(own.autoencoder), _network(pack.autoencoder)),
+        ("axcodes", own.axcodes, pack.axcodes),
+        ("intensity", own.intensity, pack.intensity),
     ]
     for key, has, wanted in pairs:
         if has != wanted:
             raise ModelError(where, f"{key} {_short(has)}", f"the recipe's {_short(wanted)}", _advice(key, own))
-    (low, high), (least, most) = own.spacing_range, recipe.spacing_range
+    (low, high), (least, most) = own.spacing_range, pack.spacing_range
     if high < least or most < low:
         got, expected = f"voxels of {low:g} to {high:g} mm", f"the recipe's {least:g} to {most:g}"
         raise ModelError(where, got, expected, "import it with scans such as these, or change spacing_range")
@@ -67,7 +94,7 @@ def check_fits(recipe: Recipe, pack: CodePack) -> None:
 
 def _network(table: AutoencoderTable) -> object:
     """What must be alike: the kind, and of another library's network everything (TOML has no None)."""
-    if not isinstance(table, ImportedCodeTable):
+    if not isinstance(table, ImportedTable):
         return table.kind
     return table.family, {key: value for key, value in table.config.items() if value is not None}
 
@@ -77,7 +104,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _advice(key: str, own: CodeRecipe) -> str:
+def _advice(key: str, own: AutoencoderPack) -> str:
     if key in ("factor", "channels", "autoencoder"):
-        return 'write [autoencoder] kind = "start" to take the pack\'s'
-    return f"write {key} in the recipe as it is in the pack's recipe.json"
+        return 'write [pack.autoencoder] kind = "start" to take the pack\'s'
+    return f"write {key} in the recipe as it is in the other pack's pack.json"

@@ -15,36 +15,33 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from medldm.diffusion.schedule import SIGMA_MAX, level_of
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Model, Networks, load_model
-from medldm.recipe import Recipe, StageTable
-from medldm.training.batches import Batch, Batches
+from medldm.operators.problem import problems_of
+from medldm.recipe import Recipe
+from medldm.training.batches import Batch, Batches, prefetch
 from medldm.training.card import write_card
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
-from medldm.training.devices import run_launched
-from medldm.training.feed import feed
+from medldm.training.data import load_scans
 from medldm.training.gate import examine, refuse
 from medldm.training.latents import begin_from_data, measure_latents
 from medldm.training.loop import Hooks, Progress, run_stage
-from medldm.training.plan import STAGES, build_stage, stage_batches
-from medldm.training.scans import load_scans
-from medldm.training.sharding import gathered, is_divided
+from medldm.training.parallel import gathered, is_divided, run_launched
+from medldm.training.stages import build_stage, stage_batches
 from medldm.training.start import start_from
 
 
 @torch.no_grad()
 def _panel(networks: Networks, validation: Batches) -> Tensor:
     """(1, H, W * 3) one validation crop: measurement, posterior mean, truth (middle plane)."""
-    x, measurement, _, _ = validation.restoration(0)
-    assert measurement is not None
+    batch = validation.restoration(0)
+    assert batch.measurement is not None
     device = networks.autoencoder.latent_mean.device
-    moved = measurement.map(lambda part: part.to(device))
-    cond = moved.to_latent_condition(networks.autoencoder)
-    z = networks.denoiser.posterior_mean(cond, networks.autoencoder.channels)
-    level = level_of(torch.full((len(x),), SIGMA_MAX, device=device))
-    image, _ = networks.head_for(moved)(networks.autoencoder.decode(z), moved, level)
-    row = [t[0, 0].float().cpu() for t in (measurement.image, image, x)]
+    moved = batch.measurement.map(lambda part: part.to(device))
+    z = networks.denoiser.posterior_mean(networks.condition(moved), networks.autoencoder.channels)
+    head = networks.head(validation.problems[batch.problem].head)
+    image, _ = head(networks.autoencoder.decode(z), moved, torch.ones(len(z), device=device))
+    row = [t[0, 0].float().cpu() for t in (batch.measurement.image, image, batch.x)]
     planes = [t if t.ndim == 2 else t[:, :, t.shape[2] // 2] for t in row]
     return torch.cat(planes, dim=1).clamp(0, 1)[None]
 
@@ -59,7 +56,8 @@ class _Training:
         self.out, self.workers = out, workers
         self.table = recipe.model_dump(mode="json")
         torch.manual_seed(recipe.seed)
-        self.networks = Networks(recipe)
+        self.networks = Networks(recipe.pack)
+        self.problems = problems_of(recipe.pack)
         self.done: dict[str, Any] = {"seconds": {}, "losses": {}}
         with contextlib.nullcontext() if cache is None else fabric.rank_zero_first(local=True):  # one fills the cache
             self.cache = None if cache is None else ArrayCache(cache)
@@ -68,12 +66,12 @@ class _Training:
         self.writer: SummaryWriter | None = None
         self.state: dict[str, Any] | None = None
 
-    def batches(self, name: str, table: StageTable) -> Batches:
+    def batches(self, number: int) -> Batches:
         """Of a stage, shared among the processes."""
-        fabric = self.fabric
-        return stage_batches(self.recipe, self.scans, name, table, rank=fabric.global_rank, world=fabric.world_size)
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        return stage_batches(self.recipe, self.scans, number, self.problems, rank=rank, world=world)
 
-    def save(self, stage: str, inside: dict[str, Any] | None) -> None:
+    def save(self, stage: int, inside: dict[str, Any] | None) -> None:
         """A checkpoint: everything that was finished, and how far `stage` is (None: not begun)."""
         weights = gathered(self.networks.state_dict())
         if self.fabric.is_global_zero:
@@ -90,24 +88,21 @@ class _Training:
             log.write(json.dumps(entry) + "\n")
 
     def pictures(self, stage: str, step: int) -> None:
-        if self.writer is None or is_divided(self.networks):
+        last = self.recipe.stages[-1]
+        if self.writer is None or is_divided(self.networks) or not getattr(last, "problems", None):
             return
-        share = self.recipe.degradation.super_resolution_share
-        table = self.recipe.stage_head
-        panel = Batches(
-            self.held_out, self.recipe, table, salt=999_000, all_flips=False, super_resolution_share=share
-        )
+        panel = Batches(self.held_out, self.recipe, last, self.problems, salt=999_000, all_flips=False)
         self.writer.add_image(f"{stage}/measured, restored, truth", _panel(self.networks, panel), step)
 
-    def run(
-        self, name: str, table: StageTable, progress: Progress | None, inside: dict[str, Any] | None
-    ) -> None:
+    def run(self, number: int, progress: Progress | None, inside: dict[str, Any] | None) -> None:
         """Train one stage to its end."""
+        table = self.recipe.stages[number]
+        name = table.name
         started, before = time.monotonic(), self.done["seconds"].get(name, 0.0)
 
         def checkpoint(state: dict[str, Any]) -> None:
             self.done["seconds"][name] = before + time.monotonic() - started
-            self.save(name, state)
+            self.save(number, state)
             self.pictures(name, state["step"])
 
         hooks = Hooks(
@@ -117,18 +112,18 @@ class _Training:
             self.recipe.checkpoint_seconds,
             self.note,
         )
-        batches, stage = self.batches(name, table), build_stage(name, self.networks, self.recipe, self.cache)
+        batches, stage = self.batches(number), build_stage(table, self.networks, self.problems, self.cache)
 
         def from_step(first: int) -> Iterator[tuple[int, Batch]]:
             make = functools.partial(stage.batch, batches)
-            return feed(make, range(first, table.steps), self.workers, batches.scans_of, f"stage {name}")
+            return prefetch(make, range(first, table.steps), self.workers, batches.scans_of, f"stage {name}")
 
         self.done["losses"][name] = run_stage(
             name,
             self.fabric,
             stage,
             from_step,
-            lambda number: self.scans[number].name,
+            lambda scan: self.scans[scan].name,
             table,
             hooks,
             self.precision,
@@ -136,10 +131,12 @@ class _Training:
         )
         self.done["seconds"][name] = before + time.monotonic() - started
 
-    def begin(self, start: str | Path | None, *, code_alone: bool, resume: bool) -> None:
+    def begin(self, start: str | Path | None, *, autoencoder_alone: bool, resume: bool) -> None:
         """Take over the weights of a model, and then what a checkpoint says."""
         if start is not None:
-            self.done["start"] = start_from(self.networks, self.recipe, start, code_alone=code_alone)
+            self.done["start"] = start_from(
+                self.networks, self.recipe.pack, start, autoencoder_alone=autoencoder_alone
+            )
         self.networks = self.networks.to(self.fabric.device)
         self.state = load_checkpoint(self.out, self.table) if resume else None
         if self.state is not None:
@@ -156,40 +153,41 @@ class _Training:
         found = None
         if self.fabric.is_global_zero:
             held_out = self.held_out is not self.scans
-            code = self.networks.autoencoder
             found = examine(
-                self.recipe, code, self.held_out, self.scans, self.out, held_out=held_out, progress=progress
+                self.recipe.pack,
+                self.networks.autoencoder,
+                self.held_out,
+                self.scans,
+                self.out,
+                held_out=held_out,
+                progress=progress,
             )
         found = self.fabric.broadcast(found)
         assert found is not None
         self.done["gate"] = found
-        later = [getattr(self.recipe, f"stage_{name}") for name in STAGES[1:]]
-        if not found["go"] and any(table is not None and table.steps for table in later):
+        if not found["go"] and any(table.steps for table in self.recipe.stages[1:]):
             if not despite:
                 raise refuse(found, self.out)
             found["despite"] = True
 
     def run_stages(self, progress: Progress | None, *, despite_gate: bool) -> None:
         """Every stage that is not finished, from where it was left."""
-        at = STAGES.index(self.state["stage"]) if self.state is not None else 0
-        for index, name in enumerate(STAGES[at:], start=at):
-            table: StageTable | None = getattr(self.recipe, f"stage_{name}")
-            if table is None:
-                continue
-            inside = self.state["inside"] if self.state is not None and self.state["stage"] == name else None
-            fresh = name == "autoencoder" and inside is None and "start" not in self.done
+        at = 0 if self.state is None else self.state["stage"]
+        for number, table in enumerate(self.recipe.stages[at:], start=at):
+            inside = self.state["inside"] if self.state is not None and number == at else None
+            first = number == 0
+            fresh = first and inside is None and "start" not in self.done
             if fresh:
-                batches = stage_batches(self.recipe, self.scans, name, table)
+                batches = stage_batches(self.recipe, self.scans, number, self.problems)
                 self.done["linear_variance"] = begin_from_data(self.networks.autoencoder, batches)
             if table.steps:
-                self.run(name, table, progress, inside)
-            if name == "autoencoder" and (table.steps or fresh):
+                self.run(number, progress, inside)
+            if first and (table.steps or fresh):
                 measure_latents(self.networks.autoencoder, self.scans)
-            if name == "autoencoder":
+            if first:
                 self.pass_gate(progress, despite=despite_gate)
-            following = STAGES[index + 1 : index + 2]
-            if following:
-                self.save(following[0], None)
+            if number + 1 < len(self.recipe.stages):
+                self.save(number + 1, None)
 
     def finish(self, command: str) -> None:
         """Write the pack."""
@@ -199,7 +197,8 @@ class _Training:
             self.writer.close()
         if self.fabric.is_global_zero:
             card = write_card(self.recipe, self.done, scans=len(self.scans), command=command)
-            Model(self.recipe.name, self.networks, self.recipe, card, "").save(self.out)
+            model = Model(self.recipe.pack.name, self.networks, self.recipe.pack, card, "")
+            model.save(self.out, self.recipe.training_table())
         self.fabric.barrier()
 
     def note(self, text: str) -> None:
@@ -213,7 +212,7 @@ def train(
     data: Path,
     out: Path,
     start: str | Path | None = None,
-    code_alone: bool = False,
+    autoencoder_alone: bool = False,
     resume: bool = True,
     despite_gate: bool = False,
     device: str | None = None,
@@ -225,8 +224,8 @@ def train(
 ) -> Model:
     """Train every stage of `recipe` on the scans below `data`; the pack is written to `out`.
 
-    With `start`, a model of the same networks, its weights are gone on from instead of the linear code; of a pack of an
-    autoencoder, or with `code_alone`, the autoencoder's.
+    With `start`, a model of the same networks, its weights are gone on from instead of the block PCA; of a pack of an
+    autoencoder, or with `autoencoder_alone`, the autoencoder's.
 
     Between autoencoder and denoiser stands a gate (`medldm.training.gate`): what does not pass it is not trained on,
     unless `despite_gate`.
@@ -241,7 +240,7 @@ def train(
     def work(fabric: Fabric, precision: str) -> None:
         with sole_training(out) if fabric.is_global_zero else contextlib.nullcontext():
             this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers, cache=cache)
-            this.begin(start, code_alone=code_alone, resume=resume)
+            this.begin(start, autoencoder_alone=autoencoder_alone, resume=resume)
             this.run_stages(progress, despite_gate=despite_gate)
             this.finish(command)
 

@@ -4,5 +4,5 @@ from pathlib import Path
 
 
 def folder() -> Path:
-    """The pack: weights.safetensors, recipe.json, card.md."""
+    """The pack: weights.safetensors, pack.json, training.json, card.md."""
     return Path(__file__).parent / "pack"

@@ -98,7 +98,7 @@ def test_labels_of_another_grid_are_sampled_where_they_lie(viewer, noisy_scan):
 def test_a_model_without_gaps_says_so(viewer, panel, filling, pack):
     from napari_medldm.models import reason_against
 
-    from medldm.packs import describe
+    from medldm.pack import describe
 
     without, with_gaps = (describe(folder) for folder in (pack, panel.form.model.currentText()))
     assert "not trained to fill gaps" in reason_against(without, None, "inpaint")

@@ -1,4 +1,4 @@
-"""What a caller gives, as what the restorer takes: a scan in any of its forms, a mask, a factor; and back."""
+"""What a caller gives, as what the restorer takes: a scan in any of its forms, a mask; and back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.io import read
-from medldm.model import Model
 from medldm.restore.restoration import Restoration
 from medldm.volume import Volume, refused_map
 
@@ -23,7 +22,7 @@ Scan = str | Path | Volume | NDArray[Any]
 def as_volume(
     scan: Scan,
     *,
-    spacing: Sequence[float] | None = None,
+    spacing: Sequence[float] | float | None = None,
     affine: NDArray[Any] | None = None,
     series: str | None = None,
 ) -> Volume:
@@ -69,7 +68,7 @@ def as_volume(
     return Volume(array.astype(np.float32), geometry, unit, "", (step,))
 
 
-def gap_of(scan: Scan, mask: Scan, volume: Volume) -> NDArray[np.bool_]:
+def mask_of(scan: Scan, mask: Scan, volume: Volume) -> NDArray[np.bool_]:
     """The mask on the scan's voxels, (I, J, K). Raises InputError where it is of another grid, empty, or everything."""
     if isinstance(mask, np.ndarray):
         flat = isinstance(scan, np.ndarray) and scan.ndim == 2
@@ -83,64 +82,14 @@ def gap_of(scan: Scan, mask: Scan, volume: Volume) -> NDArray[np.bool_]:
             raise InputError("mask", "another affine than the scan's", "the same grid", "resample it to the scan")
     if values.shape != volume.array.shape:
         raise InputError("mask", f"shape {values.shape}", f"the scan's {volume.array.shape}", "draw it on the scan")
-    gap = np.asarray(values > 0)
-    if not gap.any() or gap.all():
-        got = "an empty mask" if not gap.any() else "a mask that covers the whole scan"
+    filled = np.asarray(values > 0)
+    if not filled.any() or filled.all():
+        got = "an empty mask" if not filled.any() else "a mask that covers the whole scan"
         raise InputError("mask", got, "a part of the scan to be filled")
-    return gap
+    return filled
 
 
-def factor_of(
-    volume: Volume, model: Model, scale: int | Sequence[int] | None, spacing: Sequence[float] | float | None
-) -> tuple[int, int, int]:
-    """Factor an axis of the scan; raises InputError for what the model was not trained on."""
-    dims, now = model.recipe.dims, np.array(volume.geometry.spacing)
-    if (scale is None) == (spacing is None):
-        raise InputError("super_resolve", "both or neither of scale and spacing", "one of them")
-    if spacing is not None:
-        wanted = (
-            np.broadcast_to(np.asarray(spacing, dtype=float), (3,)) if np.size(spacing) in (1, 3) else None
-        )
-        if wanted is None or not (np.isfinite(wanted).all() and (wanted > 0).all()):
-            raise InputError("spacing", str(spacing), "one or three lengths > 0 in mm")
-        exact = np.where(np.arange(3) < dims, now / wanted, 1.0)
-        factor = np.rint(exact)
-        if np.any(np.abs(exact - factor) > 0.02 * factor) or np.any(factor < 1):
-            text = " x ".join(f"{s:.4g}" for s in now)
-            raise InputError(
-                "spacing", str(spacing), f"whole fractions of the scan's {text} mm", "or give scale"
-            )
-    elif np.size(np.asarray(scale)) == 1:
-        one = int(np.asarray(scale).reshape(-1)[0])
-        factor = np.array([one, one, 1]) if dims == 2 else np.ones(3)
-        if dims == 3:
-            factor[len(now) - 1 - int(np.argmax(now[::-1]))] = one
-    else:
-        factor = np.ones(3)
-        given = np.asarray(scale)
-        factor[: len(given)] = given[:3]
-    result = (int(factor[0]), int(factor[1]), int(factor[2]))
-    table = model.recipe.degradation
-    refined = [f for f in result if f != 1]
-    bad = [f for f in refined if f not in table.factors]
-    if bad or not refined:
-        known = ", ".join(map(str, table.factors))
-        raise InputError(
-            "scale", " x ".join(map(str, result)), f"factors out of {known}", "take another scale"
-        )
-    if table.through_plane and len(refined) > 1:
-        raise InputError(
-            "scale",
-            " x ".join(map(str, result)),
-            f"one axis: {model.name} refines through plane",
-            "e.g. 1x1x2",
-        )
-    if not table.through_plane and (result[0] != result[1] or result[2] != 1):
-        raise InputError("scale", " x ".join(map(str, result)), "the same factor on both axes of the image")
-    return result
-
-
-def _lengths(spacing: Sequence[float], count: int) -> tuple[float, ...]:
+def _lengths(spacing: Sequence[float] | float, count: int) -> tuple[float, ...]:
     values = tuple(float(s) for s in np.broadcast_to(spacing, (count,)))
     if not all(np.isfinite(v) and v > 0 for v in values):
         raise InputError("spacing", str(spacing), f"{count} lengths > 0 in mm")

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
 from medldm.errors import InputError
-from medldm.nets.efficientnet import EfficientNetLite0
-from medldm.nets.planes import wide_planes
+from medldm.nets.efficientnet import EfficientNetLite0, wide_planes
 
 Features = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from medldm.nets.blocks import last_convolution
 from medldm.nets.quantizers import Quantizer
 
 
-class PlainCode(Autoencoder):
+class MonaiAutoencoder(Autoencoder):
     """`monai.networks.nets.AutoencoderKL`, with no attention at its levels.
 
     widths : a level each, multiples of `norm_groups`; each level but the last halves the resolution

@@ -35,7 +35,7 @@ def _residual_branch(dims: int, c_in: int, c_out: int, width: int, depth: int) -
     return nn.Sequential(conv(c_in, width, 3, padding=1), *blocks, nn.ReLU(), last)
 
 
-class LinearCode(Autoencoder):
+class PCAAutoencoder(Autoencoder):
     """Block PCA with residual branches.
 
     factor : downsampling along each axis

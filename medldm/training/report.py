@@ -12,43 +12,43 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medldm.evaluate.autoencoder import AutoencoderQuality, reconstructed
 from medldm.geometry import Geometry
-from medldm.metrics.code_quality import CodeQuality, reconstructed
 from medldm.nets.autoencoder import Autoencoder
-from medldm.recipe import CodeRecipe
+from medldm.pack import AutoencoderPack
 from medldm.report.page import Picture, Section, Table, render
 from medldm.report.pictures import Window, montage
-from medldm.training.code_verdict import Verdict
+from medldm.training.verdict import Verdict
 from medldm.volume import Volume
 
 WORST = 3
 
 
 @dataclass(frozen=True, eq=False)
-class MeasuredCode:
+class MeasuredAutoencoder:
     """An autoencoder, what was measured of it, and the scans that it was measured on, for the pictures.
 
     images, geometries : one each a scan, in the autoencoder's range
     """
 
-    recipe: CodeRecipe
+    pack: AutoencoderPack
     autoencoder: Autoencoder
-    quality: CodeQuality
+    quality: AutoencoderQuality
     verdict: Verdict
     images: Sequence[Tensor]
     geometries: Sequence[Geometry]
 
     def facts(self) -> dict[str, str]:
         """What it is, in words."""
-        recipe, code = self.recipe, self.autoencoder
-        intensity = recipe.intensity
+        pack, code = self.pack, self.autoencoder
+        intensity = pack.intensity
         return {
-            "dimensions": f"{recipe.dims}",
+            "dimensions": f"{pack.dims}",
             "downsampling": " x ".join(map(str, code.factor)),
             "latent channels": str(code.channels),
             "its 0 and 1": f"{intensity.kind} {intensity.low:g} to {intensity.high:g}",
-            "modality": ", ".join(recipe.modality),
-            "spacing (mm)": " x ".join(f"{s:.3g}" for s in recipe.spacing[: recipe.dims]),
+            "modality": ", ".join(pack.modality),
+            "spacing (mm)": " x ".join(f"{s:.3g}" for s in pack.spacing[: pack.dims]),
             "scans": str(len(self.images)),
         }
 
@@ -58,12 +58,12 @@ def one_line(verdict: Verdict) -> str:
     return "Go." if verdict.go else f"No-go: {'; '.join(verdict.reasons)}."
 
 
-def code_tables(quality: CodeQuality) -> list[Table]:
+def autoencoder_tables(quality: AutoencoderQuality) -> list[Table]:
     """Reconstructions, latents, and which channels go together."""
     return [_reconstruction(quality), _latents(quality)]
 
 
-def _reconstruction(quality: CodeQuality) -> Table:
+def _reconstruction(quality: AutoencoderQuality) -> Table:
     def row(label: str, psnr: float, ssim: float, haarpsi: float) -> tuple[str, str, str, str]:
         shown = zip((psnr, ssim, haarpsi), (".2f", ".4f", ".4f"), strict=True)
         return label, *("" if math.isnan(v) else format(v, form) for v, form in shown)  # type: ignore[return-value]
@@ -86,7 +86,7 @@ def _reconstruction(quality: CodeQuality) -> Table:
     return Table("Reconstruction", ("scans", "PSNR (dB)", "SSIM", "HaarPSI"), tuple(rows), note=note)
 
 
-def _latents(quality: CodeQuality) -> Table:
+def _latents(quality: AutoencoderQuality) -> Table:
     latents = quality.latents
     columns = (quality.raw_mean, quality.raw_std, latents.mean, latents.std, latents.noise, latents.kurtosis)
     rows = []
@@ -100,13 +100,13 @@ def _latents(quality: CodeQuality) -> Table:
     return Table("Latents", tuple(head), tuple(rows), note=note)
 
 
-def code_page(shown: MeasuredCode, *, title: str, text: str, facts: dict[str, str]) -> str:
+def autoencoder_page(shown: MeasuredAutoencoder, *, title: str, text: str, facts: dict[str, str]) -> str:
     """One HTML page: verdict, figures, latents, the worst reconstructions. `facts` stand before those of the code."""
     verdict = shown.verdict
     head = Section(
-        shown.recipe.name,
+        shown.pack.name,
         text=one_line(verdict),
-        tables=tuple(code_tables(shown.quality)),
+        tables=tuple(autoencoder_tables(shown.quality)),
         warnings=(*verdict.reasons, *(f"Doubt: {doubt}" for doubt in verdict.doubts)),
         facts=facts | shown.facts(),
     )
@@ -114,7 +114,7 @@ def code_page(shown: MeasuredCode, *, title: str, text: str, facts: dict[str, st
     return render([head, *worst], title=title, text=text)
 
 
-def _case(shown: MeasuredCode, number: int) -> Section:
+def _case(shown: MeasuredAutoencoder, number: int) -> Section:
     image, geometry = shown.images[number], shown.geometries[number]
     again = torch.nan_to_num(reconstructed(shown.autoencoder, image), 0.0, 0.0, 0.0)
     volumes = [Volume(t.numpy().reshape(geometry.shape), geometry) for t in (image, again, again - image)]

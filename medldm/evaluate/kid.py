@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medldm.errors import InputError
-from medldm.metrics.intervals import Interval
+from medldm.evaluate.intervals import Interval
 
 SCALE = 1000
 DEGREE = 3
@@ -36,7 +36,7 @@ def kid(
 ) -> Interval:
     """Unbiased squared maximum mean discrepancy, times 1000, with a bootstrap interval over patients.
 
-    a, b : features (M, d) and (N, d), as of `medldm.metrics.features`
+    a, b : features (M, d) and (N, d), as of `medldm.evaluate.features`
     groups_a, groups_b : whose image each is (M,), (N,); without, each is a patient of its own. Only pairs of
         different patients enter, so that slices of one head do not pass for independent images.
     paired : both sets are of the same patients (reconstructions against originals), who are then left out of the

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from medldm.errors import InputError, ModelError
-from medldm.metrics.features import Features, image_features
-from medldm.metrics.intervals import Interval
-from medldm.metrics.kid import FEWEST, kid
-from medldm.metrics.latent_statistics import LatentMoments, LatentStatistics, finite
-from medldm.metrics.similarity import haarpsi, psnr, ssim
+from medldm.evaluate.features import Features, image_features
+from medldm.evaluate.intervals import Interval
+from medldm.evaluate.kid import FEWEST, kid
+from medldm.evaluate.latent_statistics import LatentMoments, LatentStatistics, finite
+from medldm.evaluate.similarity import haarpsi, psnr, ssim
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.efficientnet import EfficientNetLite0
-from medldm.nets.linear_code import LinearCode
 from medldm.nets.patches import pad_to_multiple, space_to_depth
+from medldm.nets.pca_autoencoder import PCAAutoencoder
 
 Progress = Callable[[str, int, int], None]
 LINEAR_LARGEST = 1024  # numbers a patch; beyond it, its covariance takes longer than it is worth
@@ -51,7 +51,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class CodeQuality:
+class AutoencoderQuality:
     """What was measured over all scans.
 
     latents : of these scans, once the latents' statistics are measured
@@ -132,7 +132,7 @@ def reconstructed(code: Autoencoder, image: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure_code(
+def measure_autoencoder(
     code: Autoencoder,
     images: Sequence[Tensor],
     names: Sequence[str],
@@ -140,7 +140,7 @@ def measure_code(
     *,
     stage: str = "reconstruct",
     fitted_to: Sequence[Tensor] | None = None,
-) -> CodeQuality:
+) -> AutoencoderQuality:
     """Reconstruct every scan, (*S) each in the autoencoder's range, once the latents' statistics are measured.
 
     fitted_to : scans that the linear code beside it is fitted to (those that the autoencoder learned from); None:
@@ -163,7 +163,7 @@ def measure_code(
     if network is not None and len(features) < FEWEST:
         network, without = None, "reconstructions that are not finite"
     linear_psnr, linear_haarpsi = _linear(code, images, images if fitted_to is None else fitted_to)
-    return CodeQuality(
+    return AutoencoderQuality(
         tuple(rows),
         moments.statistics(),
         tuple(code.latent_mean.double().cpu().tolist()),
@@ -225,7 +225,7 @@ def _linear(
         padded, _ = pad_to_multiple(image[None, None], code.factor)
         own = space_to_depth(padded, code.factor).movedim(1, -1).flatten(0, -2)
         cells.append(own[:: max(len(own) // each, 1)])
-    linear = LinearCode(code.dims, factor=code.factor, channels=code.channels, width=1)
+    linear = PCAAutoencoder(code.dims, factor=code.factor, channels=code.channels, width=1)
     linear.begin(torch.cat(cells))
     found = [_quality("", reconstructed(linear, image), image) for image in images]
     similar = _mean([scan.haarpsi for scan in found])

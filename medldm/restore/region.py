@@ -1,4 +1,4 @@
-"""Fill a gap: the model sees the scan around it, and nothing outside it is touched."""
+"""Fill a region: the model sees the scan around it, and nothing outside it is touched."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medldm.errors import InputError
-from medldm.geometry import Geometry
 from medldm.model import Model
-from medldm.operators.gap import fill_harmonic
+from medldm.operators.mask import fill_harmonic
 from medldm.restore.restoration import Restoration
-from medldm.restore.restore import Settings, restore
+from medldm.restore.restore import restore
+from medldm.restore.settings import Settings
+from medldm.space import ModelSpace
 from medldm.volume import Volume
 
-AROUND = 48  # voxels of the scan around a gap that the model sees; more tells it nothing
+AROUND = 48  # voxels of the scan around a mask that the model sees; more tells it nothing
 
 
-def fill_gap(volume: Volume, gap: NDArray[np.bool_], model: Model, settings: Settings) -> Restoration:
-    """Fill `gap` (I, J, K); outside it the scan comes back bit for bit, with an uncertainty of 0.
+def fill_region(volume: Volume, mask: NDArray[np.bool_], model: Model, settings: Settings) -> Restoration:
+    """Fill `mask` (I, J, K); outside it the scan comes back bit for bit, with an uncertainty of 0.
 
-    Values are scaled as in the whole scan, the gap left out. Raises what `restore` raises, and InputError for
-    samples: no denoiser has been trained on gaps yet (docs/decisions/0007).
+    Values are scaled as in the whole scan, the mask left out. Raises what `restore` raises, and InputError for
+    samples: no denoiser has been trained on masks yet (docs/decisions/0007).
     """
     for name, asked in (("mode", settings.depth() > 0), ("samples", settings.samples > 1)):
         if asked:
-            got, do = f"{getattr(settings, name)} to fill a gap", "the uncertainty says what else it could be"
+            got, do = f"{getattr(settings, name)} to fill a region", "the uncertainty says what else it could be"
             raise InputError(name, got, "fidelity and one sample: what is likely, not one draw of it", do)
-    box = ndimage.find_objects(gap.astype(np.uint8))[0]
+    model.problem("inpaint")
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
     start = [max(part.start - AROUND, 0) for part in box]
-    stop = [min(part.stop + AROUND, n) for part, n in zip(box, gap.shape, strict=True)]
+    stop = [min(part.stop + AROUND, n) for part, n in zip(box, mask.shape, strict=True)]
     window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     if settings.value_range is None:
-        scaling = model.intensity.fit(dataclasses.replace(volume, array=fill_harmonic(volume.array, gap)))
+        around = dataclasses.replace(volume, array=fill_harmonic(volume.array, mask))
+        scaling = ModelSpace.of(model.pack, volume).fitted(around).range
         settings = dataclasses.replace(settings, value_range=(scaling.offset, scaling.offset + scaling.scale))
     if settings.preview is not None:
         shown = settings.preview
         settings = dataclasses.replace(
             settings, preview=lambda part: shown(_pasted(volume, volume.array, part, window))
         )
-    part = restore(volume.crop(start, stop), model, (1, 1, 1), settings, gap[window])
+    part = restore(volume.crop(start, stop), model, "inpaint", {"mask": mask[window]}, settings)
     nothing = np.zeros_like(volume.array)
     result = _pasted(volume, volume.array, part.volume, window)
     residual, spread = (_pasted(volume, nothing, each, window) for each in (part.residual, part.uncertainty))
@@ -52,5 +55,4 @@ def _pasted(volume: Volume, around: NDArray[np.float32], part: Volume, window: t
     """The part within the whole's grid."""
     whole = around.copy()
     whole[window] = part.array
-    geometry: Geometry = volume.geometry
-    return dataclasses.replace(part, array=whole, geometry=geometry, source=volume.source)
+    return dataclasses.replace(part, array=whole, geometry=volume.geometry, source=volume.source)

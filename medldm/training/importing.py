@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,15 +16,20 @@ import torch
 
 from medldm import registry
 from medldm.errors import EmptyInput, InputError, ModelError
+from medldm.evaluate.autoencoder import AutoencoderQuality
 from medldm.geometry import Geometry
 from medldm.io import read
 from medldm.manifest import Row, load_manifest, rows_of_folder
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.build import build_autoencoder
 from medldm.nets.imported.weights import Reading, Weights, open_weights
-from medldm.recipe import CodeRecipe, ImportedCodeTable, IntensityTable, Source
+from medldm.pack import AutoencoderPack, ImportedTable, IntensityTable
+from medldm.recipe import Source
+from medldm.space import ModelSpace
+from medldm.training.data import Scan
 from medldm.training.latents import measure_latents
-from medldm.training.scans import Scan, scaled
+from medldm.training.report import MeasuredAutoencoder, autoencoder_page, autoencoder_tables
+from medldm.training.verdict import Verdict, judge
 from medldm.volume import Volume
 
 Progress = Callable[[str, int, int], None]
@@ -49,14 +55,14 @@ class Wishes:
 
 @dataclass(frozen=True, eq=False)
 class Adopted:
-    """An autoencoder with white latents, its recipe, and the scans that it was measured on.
+    """An autoencoder with white latents, its pack, and the scans that it was measured on.
 
     scans, geometries : one each a scan, in the autoencoder's range and orientation
     source_sha256 : hash of the file of weights
     """
 
     autoencoder: Autoencoder
-    recipe: CodeRecipe
+    pack: AutoencoderPack
     scans: tuple[Scan, ...]
     geometries: tuple[Geometry, ...]
     source_name: str
@@ -87,8 +93,8 @@ def adopt(
     chosen = family or recognised(found)
     reading: Reading = registry.find("autoencoders", chosen).read(found)
     rows = _rows(data, index)
-    recipe, code = _built(found, chosen, reading, name)
-    scans, geometries, recipe = _load(rows, recipe, wishes or Wishes(), data, progress)
+    pack, code = _built(found, chosen, reading, name)
+    scans, geometries, pack = _load(rows, pack, wishes or Wishes(), data, progress)
     code = code.to(device).eval().requires_grad_(False)
     with fitting_scans(name):
         measure_latents(code, scans)
@@ -97,7 +103,7 @@ def adopt(
         raise ModelError(found.where, "latents that are not finite", "finite ones", "is this the right family?")
     with found.file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return Adopted(code, recipe, tuple(scans), tuple(geometries), found.file.name, digest)
+    return Adopted(code, pack, tuple(scans), tuple(geometries), found.file.name, digest)
 
 
 @contextlib.contextmanager
@@ -122,10 +128,10 @@ def recognised(weights: Weights) -> str:
     return found[0]
 
 
-def _built(weights: Weights, family: str, reading: Reading, name: str) -> tuple[CodeRecipe, Autoencoder]:
-    """A recipe that as yet knows the network alone, and the network with its weights. Raises ModelError."""
+def _built(weights: Weights, family: str, reading: Reading, name: str) -> tuple[AutoencoderPack, Autoencoder]:
+    """A pack that as yet knows the network alone, and the network with its weights. Raises ModelError."""
     made: Autoencoder = registry.find("autoencoders", family).build(reading.dims, reading.config)
-    recipe = CodeRecipe(
+    pack = AutoencoderPack(
         name=name,
         description=f"An autoencoder of the family {family}, imported from {weights.file.name}.",
         dims=3 if reading.dims == 3 else 2,
@@ -133,11 +139,11 @@ def _built(weights: Weights, family: str, reading: Reading, name: str) -> tuple[
         spacing=(1, 1, 1),
         spacing_range=(1, 1),
         intensity=OTHER,
-        autoencoder=ImportedCodeTable(
+        autoencoder=ImportedTable(
             kind="imported", family=family, factor=made.factor, channels=made.channels, config=reading.config
         ),
     )
-    code = build_autoencoder(recipe)  # by the way that a pack will be built
+    code = build_autoencoder(pack)  # by the way that a pack will be built
     expected, got = set(code.state_dict()) - STATISTICS, set(reading.state)
     odd = sorted(expected ^ got)
     if odd:
@@ -148,7 +154,7 @@ def _built(weights: Weights, family: str, reading: Reading, name: str) -> tuple[
     except RuntimeError as failure:
         reason = str(failure).splitlines()[-1].strip()[:120]
         raise ModelError(weights.where, reason, f"the shapes of {family}") from None
-    return recipe, code
+    return pack, code
 
 
 def _rows(data: Path, index: str | None) -> list[Row]:
@@ -167,47 +173,91 @@ def _intensity(volume: Volume, modality: Sequence[str]) -> IntensityTable:
 
 
 def _load(
-    rows: Sequence[Row], recipe: CodeRecipe, wishes: Wishes, data: Path, progress: Progress | None
-) -> tuple[list[Scan], list[Geometry], CodeRecipe]:
-    """The scans in the model's range, and the recipe with what they say. Raises InputError."""
+    rows: Sequence[Row], pack: AutoencoderPack, wishes: Wishes, data: Path, progress: Progress | None
+) -> tuple[list[Scan], list[Geometry], AutoencoderPack]:
+    """The scans in the model's range, and the pack with what they say. Raises InputError."""
     source, scans, geometries = Source(folder=".", weight=1.0), [], []
-    axcodes = wishes.axcodes or ("RAS" if recipe.dims == 3 else None)
+    axcodes = wishes.axcodes or ("RAS" if pack.dims == 3 else None)
     spacings: list[tuple[float, ...]] = []
     units: set[str] = set()
     modalities: set[str] = set()
     for number, row in enumerate(rows, start=1):
         volume = read(row.path, row.series or None, select=row.select)
-        volume = _cut(volume.reorient(axcodes) if recipe.dims == 3 and axcodes else volume, recipe.dims, wishes.crop)
+        if pack.dims == 2 and volume.array.shape[2] != 1:
+            got = f"a scan of {volume.array.shape[2]} slices"
+            raise InputError("--data", got, "single images: this autoencoder is 2D")
+        pack = pack.model_copy(update={"axcodes": axcodes})
+        space = ModelSpace.of(pack, volume)
+        volume = _cut(space.turned(volume), wishes.crop)
         if number == 1:
             intensity = wishes.intensity or _intensity(volume, wishes.modality or ())
-            recipe = recipe.model_copy(update={"intensity": intensity, "axcodes": axcodes})
+            pack = pack.model_copy(update={"intensity": intensity})
         units.add(volume.unit)
         if len(units) > 1 and "HU" in units:
             raise InputError(data.name, f"scans in {' and '.join(sorted(units))}", "scans of one unit")
         name = f"scan {number} (patient {row.patient_hash})"
-        scans.append(Scan(scaled(volume, recipe), None, source, name))
+        space = dataclasses.replace(space, pack=pack).fitted(volume)
+        scans.append(Scan(space.image(volume), None, source, name))
         geometries.append(volume.geometry)
         spacings.append(tuple(volume.geometry.spacing))
         modalities |= {volume.modality} - {""}
         if progress is not None:
             progress("read", number, len(rows))
     steps = np.array(spacings)
-    within = steps[:, : recipe.dims]
+    within = steps[:, : pack.dims]
     update = {
         "modality": wishes.modality or tuple(sorted(modalities)) or ("OT",),
         "spacing": wishes.spacing or tuple(np.median(steps, axis=0).round(4).tolist()),
         "spacing_range": (math.floor(1000 * within.min()) / 1000, math.ceil(1000 * within.max()) / 1000),
     }
-    return scans, geometries, CodeRecipe.model_validate(recipe.model_dump() | update)
+    return scans, geometries, AutoencoderPack.model_validate(pack.model_dump() | update)
 
 
-def _cut(volume: Volume, dims: int, crop: tuple[int, ...] | None) -> Volume:
-    """The middle of a scan, and never more than there is. Raises InputError for a scan that is no image in 2D."""
-    if dims == 2 and volume.array.shape[2] != 1:
-        got = f"a scan of {volume.array.shape[2]} slices"
-        raise InputError("--data", got, "single images: this autoencoder is 2D")
+def _cut(volume: Volume, crop: tuple[int, ...] | None) -> Volume:
+    """The middle of a scan, and never more than there is."""
     if crop is None:
         return volume
     size = [min(c, s) for c, s in zip((*crop, *(1,) * (3 - len(crop))), volume.array.shape, strict=True)]
     start = [(s - c) // 2 for c, s in zip(size, volume.array.shape, strict=True)]
     return volume.crop(start, [a + c for a, c in zip(start, size, strict=True)])
+
+
+def _measured(adopted: Adopted, quality: AutoencoderQuality) -> MeasuredAutoencoder:
+    images = [scan.image for scan in adopted.scans]
+    verdict, geometries = judge(quality), list(adopted.geometries)
+    return MeasuredAutoencoder(adopted.pack, adopted.autoencoder, quality, verdict, images, geometries)
+
+
+def _facts(adopted: Adopted) -> dict[str, str]:
+    table = adopted.pack.autoencoder.model_dump()
+    return {
+        "family": table["family"],
+        "weights": f"{adopted.source_name}, sha256 {adopted.source_sha256[:12]}",
+        "range of its input": " to ".join(f"{v:g}" for v in table["config"].get("input_range", (0, 1))),
+    }
+
+
+def warnings_of(verdict: Verdict) -> list[str]:
+    """Reasons not to train on these latents, and doubts; none: an empty list."""
+    return [*verdict.reasons, *verdict.doubts]
+
+
+def import_card(adopted: Adopted, quality: AutoencoderQuality) -> str:
+    """Markdown for the pack's card."""
+    shown = _measured(adopted, quality)
+    lines = [f"# {adopted.pack.name}", "", adopted.pack.description, ""]
+    lines += ["Research use only; not a medical device. The weights have the licence of whoever made them.", ""]
+    lines += [f"- {key}: {value}" for key, value in (_facts(adopted) | shown.facts()).items()]
+    lines += ["", *(f"Warning: {warning}." for warning in warnings_of(shown.verdict))]
+    for table in autoencoder_tables(quality):
+        lines += ["", f"## {table.title}", "", f"| {' | '.join(table.columns)} |", "|---" * len(table.columns) + "|"]
+        lines += [f"| {' | '.join(row)} |" for row in table.rows]
+        lines += ["", table.note] if table.note else []
+    return "\n".join(lines) + "\n"
+
+
+def import_report(adopted: Adopted, quality: AutoencoderQuality) -> str:
+    """One HTML page: figures, latents, the worst reconstructions."""
+    shown = _measured(adopted, quality)
+    text = adopted.pack.description
+    return autoencoder_page(shown, title="Imported autoencoder", text=text, facts=_facts(adopted))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medldm.metrics.code_quality import OUTLIER, CodeQuality
+from medldm.evaluate.autoencoder import OUTLIER, AutoencoderQuality
 
 # Against the block PCA of the same size. A decibel is a quarter more squared error; codes that are trained for looks
 # (an adversary, perceptual terms) may give as much away, and then show it in HaarPSI. 6 dB is twice the error: no looks
@@ -55,19 +55,19 @@ class Verdict:
         return {"go": self.go, "reasons": list(self.reasons), "doubts": list(self.doubts)}
 
 
-def judge(quality: CodeQuality) -> Verdict:
+def judge(quality: AutoencoderQuality) -> Verdict:
     """Every rule, in this order: finite, better than the linear code, alive, white, within the range."""
     found = [rule(quality) for rule in RULES]
     return Verdict(tuple(r for v in found for r in v.reasons), tuple(d for v in found for d in v.doubts))
 
 
-def _finite(quality: CodeQuality) -> Verdict:
+def _finite(quality: AutoencoderQuality) -> Verdict:
     voxels, latents = sum(scan.nonfinite for scan in quality.scans), quality.latents.nonfinite
     where = [f"{n} {name}" for n, name in ((voxels, "voxels of the reconstructions"), (latents, "latents")) if n]
     return Verdict((f"{' and '.join(where)} are not finite",)) if where else Verdict()
 
 
-def _better_than_linear(quality: CodeQuality) -> Verdict:
+def _better_than_linear(quality: AutoencoderQuality) -> Verdict:
     linear = quality.linear_psnr
     if linear is None or not quality.psnr < linear:  # nan is not less, and not finite: another rule's
         return Verdict()
@@ -82,7 +82,7 @@ def _better_than_linear(quality: CodeQuality) -> Verdict:
     return Verdict((text,)) if stops else Verdict((), (text,))
 
 
-def _alive(quality: CodeQuality) -> Verdict:
+def _alive(quality: AutoencoderQuality) -> Verdict:
     latents, reasons, doubts = quality.latents, [], []
     dead = [n for n, std in enumerate(latents.std) if std < DEAD_STD]
     if dead:
@@ -99,7 +99,7 @@ def _alive(quality: CodeQuality) -> Verdict:
     return Verdict(tuple(reasons), tuple(doubts))
 
 
-def _white(quality: CodeQuality) -> Verdict:
+def _white(quality: AutoencoderQuality) -> Verdict:
     latents = quality.latents
     every = enumerate(zip(latents.mean, latents.std, latents.kurtosis, strict=True))
     rows = [(n, row) for n, row in every if row[1] >= DEAD_STD]
@@ -122,7 +122,7 @@ def _white(quality: CodeQuality) -> Verdict:
     return Verdict(tuple(reasons), tuple(doubts))
 
 
-def _within_range(quality: CodeQuality) -> Verdict:
+def _within_range(quality: AutoencoderQuality) -> Verdict:
     beyond = max((scan.beyond for scan in quality.scans), default=0.0)
     outliers = max((scan.outliers for scan in quality.scans), default=0.0)
     if not outliers:
@@ -138,4 +138,5 @@ def _channels(numbers: Sequence[int]) -> str:
     return f"channel {named} is" if len(numbers) == 1 else f"channels {named} ({len(numbers)}) are"
 
 
-RULES: tuple[Callable[[CodeQuality], Verdict], ...] = (_finite, _better_than_linear, _alive, _white, _within_range)
+Rule = Callable[[AutoencoderQuality], Verdict]
+RULES: tuple[Rule, ...] = (_finite, _better_than_linear, _alive, _white, _within_range)

@@ -8,17 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from medldm.errors import EmptyInput, InputError, RunError
-from medldm.intensity import Intensity
 from medldm.io import read
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.manifest import Row, load_manifest, rows_of_folder, split_rows
-from medldm.recipe import CodeRecipe, Recipe, Source
-from medldm.volume import Volume, refused_map
+from medldm.pack import AutoencoderPack
+from medldm.recipe import Recipe, Source
+from medldm.space import ModelSpace
+from medldm.volume import refused_map
 
 READING = 1  # to be raised when readers or scaling give other voxels from the same file
 
@@ -35,13 +35,6 @@ class Scan:
     organ: Tensor | None
     source: Source
     name: str
-
-
-def scaled(volume: Volume, recipe: CodeRecipe) -> Tensor:
-    """(*S) float32 in the model's range; the volume already has the model's orientation."""
-    scaling = Intensity.from_dict(recipe.intensity.model_dump()).fit(volume)
-    array = torch.from_numpy(np.ascontiguousarray(scaling.forward(volume.array), dtype=np.float32))
-    return array[..., 0] if recipe.dims == 2 else array
 
 
 def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
@@ -64,22 +57,22 @@ def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
     return train if part == "train" else validation
 
 
-def _load(row: Row, recipe: CodeRecipe, source: Source, name: str) -> Scan:
+def _load(row: Row, pack: AutoencoderPack, source: Source, name: str) -> Scan:
     volume = read(row.path, row.series or None, select=row.select)
     if volume.quantity:
         raise refused_map(row.path.name, volume.quantity)
-    if recipe.dims == 3 and recipe.axcodes:
-        volume = volume.reorient(recipe.axcodes)
-    if recipe.dims == 2 and volume.array.shape[2] != 1:
+    if pack.dims == 2 and volume.array.shape[2] != 1:
         raise InputError(row.path.name, f"{volume.array.shape[2]} slices", "a single image for a 2D model")
-    organ = None
+    space, organ = ModelSpace.of(pack, volume), None
+    turned = space.turned(volume)
     if row.mask is not None:
         mask = read(row.mask)
-        mask = mask.reorient(recipe.axcodes) if recipe.axcodes else mask
-        if not mask.geometry.isclose(volume.geometry):
+        mask = ModelSpace.of(pack, mask).turned(mask)
+        if not mask.geometry.isclose(turned.geometry):
             raise InputError(row.mask.name, "another grid than its scan's", "the same affine and shape")
-        organ = scaled(volume.with_array(volume.array * (mask.array > 0)), recipe)
-    return Scan(scaled(volume, recipe), organ, source, name)
+        alone = turned.with_array(turned.array * (mask.array > 0))
+        organ = space.fitted(alone).image(alone)
+    return Scan(space.fitted(turned).image(turned), organ, source, name)
 
 
 def load_scans(
@@ -97,7 +90,7 @@ def load_scans(
         for number, row in enumerate(_rows(recipe, source, data, part), start=1):
             name = f"scan {number} of {source.folder} (patient {row.patient_hash})"
             if cache is None:
-                scans.append(_load(row, recipe, source, name))
+                scans.append(_load(row, recipe.pack, source, name))
             else:
                 entries.append(_entry(row, recipe, source, name, cache))
     if not (scans or entries) and part == "train":
@@ -150,18 +143,18 @@ class CachedScans(Sequence[Scan]):
         return torch.from_numpy(array)
 
 
-def _entry(row: Row, recipe: CodeRecipe, source: Source, name: str, cache: ArrayCache) -> Entry:
+def _entry(row: Row, recipe: Recipe, source: Source, name: str, cache: ArrayCache) -> Entry:
     """A scan's place in the cache, where it is put if need be. Raises InputError, OutputError."""
     content = _content(row, cache)
     made = {
         "content": content,
         "reading": [READING, version("medldm"), row.series, row.select],
-        "recipe": recipe.model_dump(mode="json", include={"dims", "axcodes", "intensity"}),
+        "pack": recipe.pack.model_dump(mode="json", include={"dims", "axcodes", "intensity"}),
     }
     image = cache_key({**made, "part": "image"})
     organ = cache_key({**made, "part": "organ"}) if row.mask is not None else None
     if not all(cache.holds(key) for key in (image, organ) if key is not None):
-        scan = _load(row, recipe, source, name)
+        scan = _load(row, recipe.pack, source, name)
         if _content(row, cache) != content:
             raise InputError(row.path.name, "a scan that was changed while it was read", "a data set left alone")
         cache.put(image, scan.image.numpy())

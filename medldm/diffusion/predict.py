@@ -1,0 +1,106 @@
+"""From a denoiser to what a sampler asks: ``predict_x0(x_t, sigma)``. Each function here wraps one into another.
+
+A sampler knows nothing of conditions, guidance, tiles or measurements; whatever is to be true of every step is put
+around the network here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from medldm.diffusion.process import Denoiser
+from medldm.diffusion.samplers import PredictX0
+from medldm.nets.autoencoder import Autoencoder
+from medldm.nets.tiling import tiles
+from medldm.operators.operator import Operator
+
+Box = tuple[slice, ...]
+
+
+def bind(denoiser: Denoiser, condition: Tensor | None) -> PredictX0:
+    """The denoiser under a condition (B or 1, condition_channels, *S), or under none."""
+
+    def predict(x_t: Tensor, sigma: float) -> Tensor:
+        x_0: Tensor = denoiser(x_t, torch.full((len(x_t),), sigma, device=x_t.device), condition)
+        return x_0
+
+    return predict
+
+
+def guided(
+    conditional: PredictX0,
+    unconditional: PredictX0,
+    scale: float,
+    interval: tuple[float, float] = (0.0, float("inf")),
+) -> PredictX0:
+    """Classifier-free guidance (Ho and Salimans 2022) by `scale` (1: none) at levels within `interval` (Kynkäänniemi
+    et al. 2024); outside it, and at a scale of 1, the unconditional estimate is not computed."""
+    low, high = interval
+
+    def predict(x_t: Tensor, sigma: float) -> Tensor:
+        x_0 = conditional(x_t, sigma)
+        if scale == 1 or not low <= sigma <= high:
+            return x_0
+        without = unconditional(x_t, sigma)
+        return without + scale * (x_0 - without)
+
+    return predict
+
+
+def tiled(make: Callable[[Box], PredictX0], size: Sequence[int], edge: Sequence[int], halo: Sequence[int]) -> PredictX0:
+    """One estimate for a field of any `size`, of tiles that overlap by twice the `halo` and are blended in it.
+
+    make : the estimator of a tile, given its place in the field, so that its condition can be cut
+    edge, halo : of each tile, in latent cells; weights fall linearly over the halo, and add up to one
+    Blended within every step, so that the tiles agree in what they make.
+    """
+    places = [(part.outer, _weight(part.outer, size, halo)) for part in tiles(size, edge, halo)]
+    estimators = [make(outer) for outer, _ in places]
+
+    def predict(x_t: Tensor, sigma: float) -> Tensor:
+        total, weights = torch.zeros_like(x_t), x_t.new_zeros(size)
+        for (outer, weight), estimate in zip(places, estimators, strict=True):
+            at = (slice(None), slice(None), *outer)
+            total[at] += weight.to(x_t) * estimate(x_t[at], sigma)
+            weights[outer] += weight.to(x_t)
+        return total / weights
+
+    return predict
+
+
+def _weight(outer: Box, size: Sequence[int], halo: Sequence[int]) -> Tensor:
+    """Of a tile's cells: 1 inside, falling towards those of its edges that are not the field's."""
+    weight = torch.ones([part.stop - part.start for part in outer])
+    for axis, (part, n, h) in enumerate(zip(outer, size, halo, strict=True)):
+        length, reach = part.stop - part.start, 2 * h + 1
+        place = torch.arange(1, length + 1, dtype=torch.float32)
+        ramp = torch.ones(length)
+        if part.start > 0:
+            ramp = torch.minimum(ramp, place / reach)
+        if part.stop < n:
+            ramp = torch.minimum(ramp, place.flip(0) / reach)
+        weight = weight * ramp.view(-1, *(1,) * (weight.ndim - 1 - axis))
+    return weight
+
+
+def consistent(
+    predict: PredictX0, autoencoder: Autoencoder, operator: Operator, y: Tensor, noise_std: float
+) -> PredictX0:
+    """Each estimate is decoded, brought to agree with the measurement, and encoded again (DDNM: Wang et al. 2023).
+
+    y : (1, 1, I, J, K) in the model's range; `noise_std` of it
+    Where the measurement is noisy, the step towards it shrinks by ``sigma^2 / (sigma^2 + noise_std^2)``, so that its
+    noise is not taken for detail once the estimate is surer than it.
+    """
+
+    def corrected(x_t: Tensor, sigma: float) -> Tensor:
+        x = autoencoder.decode(predict(x_t, sigma))
+        deep = x if x.ndim == 5 else x[..., None]
+        share = sigma**2 / (sigma**2 + noise_std**2) if noise_std else 1.0
+        moved = deep + share * (operator.project(deep, y.expand(len(deep), *y.shape[1:])) - deep)
+        return autoencoder.encode(moved if x.ndim == 5 else moved[..., 0])[0]
+
+    return corrected

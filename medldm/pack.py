@@ -1,0 +1,332 @@
+"""What a pack is: its tables, checked, and the packs that are installed. Nothing here needs torch.
+
+A pack is a folder: `weights.safetensors`, `pack.json` (the tables below, with the version of their format), `card.md`,
+and, for whoever wants to know, `training.json`: how it was trained. Loading it executes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
+
+from medldm import registry
+from medldm.errors import MedldmError, ModelError
+
+FORMAT = 2  # of pack.json; format 1 was called recipe.json
+WEIGHTS, PACK, TRAINING, CARD = "weights.safetensors", "pack.json", "training.json", "card.md"
+
+
+class Table(BaseModel):
+    """A table of a pack or a recipe; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IntensityTable(Table):
+    """Arguments of `medldm.intensity.Intensity`."""
+
+    kind: Literal["window", "percentile"]
+    low: float
+    high: float
+    zero_floor: bool = False
+
+
+class LevelsTable(Table):
+    """Arguments of `medldm.nets.quantizers.FiniteLevels`: one number of levels a latent channel."""
+
+    kind: Literal["levels"] = "levels"
+    levels: tuple[Annotated[int, Field(ge=2)], ...]
+
+
+class CodebookTable(Table):
+    """Arguments of `medldm.nets.quantizers.Codebook`."""
+
+    kind: Literal["codebook"] = "codebook"
+    size: int = Field(ge=2)
+    decay: float = Field(0.99, gt=0, lt=1)
+    commitment: float = Field(0.25, ge=0)
+    restart_below: float = Field(0.05, ge=0)
+
+
+QuantizerTable = Annotated[LevelsTable | CodebookTable, Field(discriminator="kind")]
+
+
+class PCATable(Table):
+    """Arguments of `medldm.nets.pca_autoencoder`. factor : one number, or one an axis (thick slices)."""
+
+    kind: Literal["pca"] = "pca"
+    factor: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...]
+    channels: int = Field(ge=1)
+    width: int = 96
+    encoder_depth: int = 2
+    decoder_depth: int = 4
+    noise_std: float = 0.01
+    learned_std: bool = False
+    white_branches: bool = True
+    quantizer: QuantizerTable | None = None
+
+    def factors(self, dims: int) -> tuple[int, ...]:
+        return (self.factor,) * dims if isinstance(self.factor, int) else self.factor
+
+
+class MonaiTable(Table):
+    """Arguments of `medldm.nets.monai_autoencoder`."""
+
+    kind: Literal["monai"]
+    channels: int = Field(ge=1)
+    widths: tuple[int, ...] = (32, 64, 64)
+    num_res_blocks: int = 2
+    norm_groups: int = Field(16, ge=1)
+    middle_attention: bool = False
+    quantizer: QuantizerTable | None = None
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        if any(width % self.norm_groups for width in self.widths):
+            raise ValueError("widths must be multiples of norm_groups")
+        return self
+
+    def factors(self, dims: int) -> tuple[int, ...]:
+        return (2 ** (len(self.widths) - 1),) * dims
+
+
+class ImportedTable(Table):
+    """An autoencoder of another library: `family` is the entry point `medldm.autoencoders`, `config` is its own."""
+
+    kind: Literal["imported"]
+    family: str
+    factor: tuple[Annotated[int, Field(ge=1)], ...]
+    channels: int = Field(ge=1)
+    config: dict[str, JsonValue]
+    quantizer: None = None
+
+    def factors(self, dims: int) -> tuple[int, ...]:
+        return self.factor
+
+
+def _kind(table: Any) -> Any:
+    return table.get("kind", "pca") if isinstance(table, dict) else getattr(table, "kind", "pca")
+
+
+AutoencoderTable = Annotated[
+    Annotated[PCATable, Tag("pca")] | Annotated[MonaiTable, Tag("monai")] | Annotated[ImportedTable, Tag("imported")],
+    Discriminator(_kind),
+]
+
+
+class UNetTable(Table):
+    """Arguments of `medldm.nets.unet.LatentUNet`."""
+
+    channels: tuple[int, ...]
+    attention_levels: tuple[bool, ...]
+    num_res_blocks: int = 1
+
+
+class ProcessTable(Table):
+    """Arguments of `medldm.diffusion.process.NoiseProcess`."""
+
+    parameterisation: Literal["edm"] = "edm"
+    sigma_min: Annotated[float, Field(gt=0)] = 0.008
+    sigma_max: Annotated[float, Field(gt=0)] = 40.0
+    sigma_data: Annotated[float, Field(gt=0)] = 1.0
+    log_mean: float = 0.0
+    log_std: Annotated[float, Field(gt=0)] = 1.5
+
+
+class HeadTable(Table):
+    """Arguments of `medldm.nets.head.MeasurementHead`. mask : it is told where nothing was measured."""
+
+    channels: tuple[int, ...]
+    depth: int = 2
+    separable: bool = False
+    mask: bool = False
+
+
+class MeasurementTable(Table):
+    """How networks are told of a measurement (`medldm.nets.condition`), and how far off they may take it to be.
+
+    noise_std : noise, as a share of the range, that is told as 0 and as 1
+    least_error, blur_error, missing_error : the measurement's own error, as shares of the range: at least; for each
+        halving of the resolution; where a part was not measured
+    """
+
+    noise_std: tuple[float, float] = (0.001, 0.3)
+    least_error: Annotated[float, Field(gt=0)] = 0.003
+    blur_error: Annotated[float, Field(ge=0)] = 0.03
+    missing_error: Annotated[float, Field(ge=0)] = 0.1
+
+
+class ProblemTable(BaseModel):
+    """A task that a pack was trained for; further keys are those of its `medldm.operators.problem.Problem`.
+
+    head : which of the pack's heads answers it
+    noise_std : of the scans trained on, least and most, as shares of the range
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    head: str
+    noise_std: tuple[float, float]
+
+
+class SynthesisTable(Table):
+    """The grid of synthetic scans, and what the model's 1 is in their unit."""
+
+    shape: tuple[int, int, int]
+    unit: str = "arbitrary"
+    scale: float = 1.0
+
+
+class AutoencoderPack(Table):
+    """An autoencoder, and the scans that it is for. The pack of an autoencoder alone says nothing else."""
+
+    name: str
+    description: str = ""
+    dims: Literal[2, 3]
+    modality: tuple[str, ...]
+    spacing: tuple[float, float, float]
+    spacing_range: tuple[float, float]
+    axcodes: str | None = None
+    intensity: IntensityTable
+    autoencoder: AutoencoderTable
+
+    @model_validator(mode="after")
+    def _one_factor_an_axis(self) -> Self:
+        table = self.autoencoder
+        if len(table.factors(self.dims)) != self.dims:
+            raise ValueError(f"autoencoder.factor must be one number, or {self.dims}")
+        if isinstance(table.quantizer, LevelsTable) and len(table.quantizer.levels) != table.channels:
+            raise ValueError("quantizer.levels must be one number a latent channel")
+        return self
+
+    @property
+    def turns(self) -> bool:
+        """Whether scans are turned to the model's axes: an image of two dimensions is taken as it lies."""
+        return self.dims == 3 and self.axcodes is not None
+
+    @property
+    def latent_factor(self) -> tuple[int, ...]:
+        """Downsampling of the latents along each axis (dims numbers)."""
+        return self.autoencoder.factors(self.dims)
+
+
+class ModelPack(AutoencoderPack):
+    """A whole model: which scans it is for, its networks, the problems that it solves.
+
+    problems : by the name of their entry point in `medldm.problems`
+    synthesis : None for a model that was not trained to synthesize
+    """
+
+    noise: Literal["gaussian", "rician"]
+    process: ProcessTable = ProcessTable()
+    measurement: MeasurementTable = MeasurementTable()
+    unet: UNetTable
+    heads: dict[str, HeadTable]
+    problems: dict[str, ProblemTable]
+    synthesis: SynthesisTable | None = None
+
+    @model_validator(mode="after")
+    def _each_problem_has_its_head(self) -> Self:
+        for name, problem in self.problems.items():
+            if problem.head not in self.heads:
+                raise ValueError(f"problems.{name}.head must be one of {', '.join(self.heads) or 'the heads'}")
+        return self
+
+    @property
+    def multiple(self) -> tuple[int, ...]:
+        """What each image size is padded to a multiple of, so that every network takes it (dims numbers)."""
+        heads = [2 ** len(head.channels) for head in self.heads.values()]
+        levels = 2 ** (len(self.unet.channels) - 1)
+        return tuple(math.lcm(factor * levels, *heads) for factor in self.latent_factor)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One model on offer: what it is for, how large it is, or why it cannot be used.
+
+    problems : names of what it restores; tasks : the same and synthesis, in words
+    """
+
+    name: str
+    modality: str = ""
+    spacing: str = ""
+    megabytes: float = 0.0
+    tasks: str = ""
+    dims: int = 0
+    problems: tuple[str, ...] = ()
+    synthesizes: bool = False
+    problem: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def folder_of(name: str) -> Path:
+    """Folder of a model by its name or itself, whole. Raises ModelError."""
+    path = Path(name)
+    if not path.is_dir():
+        if path.parent != Path(".") or name in ("", ".."):
+            raise ModelError(f"model {name}", "no such folder", "a model folder, or a name", "see medldm models")
+        path = Path(registry.find("models", name).folder())
+    missing = [part for part in (WEIGHTS, PACK) if not (path / part).is_file()]
+    if PACK in missing and (path / "recipe.json").is_file():
+        raise ModelError(f"model {name}", "a pack of format 1", f"format {FORMAT}", "train or install it anew")
+    if missing:
+        raise ModelError(f"model {name}", f"no {' and no '.join(missing)}", "a whole folder", "install or train it")
+    return path
+
+
+def read_tables(name: str) -> AutoencoderPack:
+    """The tables of a pack, by name or folder: a `ModelPack`, or that of an autoencoder alone. Raises ModelError."""
+    where = f"model {Path(name).resolve().name if Path(name).is_dir() else name}"
+    try:
+        table = json.loads((folder_of(name) / PACK).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as failure:
+        if isinstance(failure, MedldmError):
+            raise
+        raise ModelError(where, f"a {PACK} that cannot be read ({type(failure).__name__})", "a table") from None
+    if not isinstance(table, dict):
+        raise ModelError(where, f"a {PACK} that is no table", "a table")
+    found = table.pop("format", None)
+    if found != FORMAT:
+        raise ModelError(where, f"a pack of format {found}", f"format {FORMAT}", "another version of medldm reads it")
+    kind = ModelPack if "unet" in table else AutoencoderPack
+    try:
+        return kind.model_validate(table)
+    except ValidationError as failure:
+        first = failure.errors()[0]
+        got = f"a {PACK} that is wrong in {'.'.join(map(str, first['loc'])) or 'itself'} ({first['msg']})"
+        raise ModelError(where, got, "one of this version", "reinstall it") from None
+
+
+def describe(name: str) -> Pack:
+    """What a model is for; what is wrong with it goes into `problem`."""
+    try:
+        pack, folder = read_tables(name), folder_of(name)
+        spacing = " x ".join(f"{s:g}" for s in pack.spacing[: pack.dims])
+        size = round((folder / WEIGHTS).stat().st_size / 1e6, 1)
+    except MedldmError as failure:
+        return Pack(name, problem=str(failure))
+    except OSError as failure:
+        return Pack(name, problem=f"weights that cannot be read ({type(failure).__name__})")
+    modality = ", ".join(pack.modality)
+    if not isinstance(pack, ModelPack):
+        return Pack(name, modality, spacing, size, "none: an autoencoder alone, to train a model on", pack.dims)
+    synthesizes = pack.synthesis is not None
+    tasks = [_words(problem, table) for problem, table in pack.problems.items()] + ["synthesize"] * synthesizes
+    return Pack(name, modality, spacing, size, ", ".join(tasks), pack.dims, tuple(pack.problems), synthesizes)
+
+
+def _words(problem: str, table: ProblemTable) -> str:
+    keys = table.model_extra or {}
+    factors = ", ".join(f"x{factor}" for factor in keys.get("factors", ()))
+    return problem + (f" ({factors}{' through plane' if keys.get('through_plane') else ''})" if factors else "")
+
+
+def installed_models() -> list[Pack]:
+    """Every model on offer, usable or not."""
+    return [describe(name) for name in registry.names("models")]

@@ -1,0 +1,99 @@
+"""How to restore: the options that every restoring function shares, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medldm.errors import InputError
+from medldm.volume import Volume
+
+Progress = Callable[[str, int, int], None]
+Preview = Callable[[Volume], None]
+MODES = {"fidelity": 0.0, "perceptual": 1.0}
+
+
+class SamplingOptions(TypedDict, total=False):
+    """Keyword arguments of every restoring function that say how to restore.
+
+    noise_std : of the scan, in its own unit (default None: estimated; in super-resolution taken as 0)
+    mode : "fidelity" (default; posterior mean, one step), "perceptual" (posterior sample), or a number between, 0..1
+    samples : posterior samples drawn (default 1); more than one puts their spread into the uncertainty
+    steps : of the sampler (default 20)
+    sampler : "dpmpp_2m" (default), "heun", "ddim", or that of a plugin
+    seed : default 0; the same seed gives the same result
+    value_range : values of the scan that are the model's 0 and 1 (default None: found in the scan)
+    progress : called with (task, steps done, steps in all); whatever it raises ends the work
+    preview : called with the decoded estimate after each step, on the result's grid
+    """
+
+    noise_std: float | None
+    mode: str | float
+    samples: int
+    steps: int
+    sampler: str
+    seed: int
+    value_range: tuple[float, float] | None
+    progress: Progress | None
+    preview: Preview | None
+
+
+class RestoreOptions(SamplingOptions, total=False):
+    """The same, and what says where the scan lies and where to compute.
+
+    spacing : mm an axis, of a scan that is an array (default None); a 2D array is rows x columns
+    affine : voxel -> RAS+ mm, of a scan that is an array, in the place of `spacing`
+    series : which one, of a path that holds several
+    device : "cpu", "cuda", "cuda:1" (default None: a GPU where there is one, or where a loaded model is)
+    """
+
+    spacing: Sequence[float] | float | None
+    affine: NDArray[Any] | None
+    series: str | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`SamplingOptions` with their defaults, checked."""
+
+    noise_std: float | None = None
+    mode: str | float = "fidelity"
+    samples: int = 1
+    steps: int = 20
+    sampler: str = "dpmpp_2m"
+    seed: int = 0
+    value_range: tuple[float, float] | None = None
+    progress: Progress | None = None
+    preview: Preview | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a setting that makes no sense."""
+        self.depth()
+        for name, least in (("samples", 1), ("steps", 2), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < least:
+                raise InputError(name, repr(value), f"a whole number, at least {least}")
+        if self.noise_std is not None and not _is_number(self.noise_std, least=0):
+            expected = "a number >= 0 in the scan's unit, or None to estimate it"
+            raise InputError("noise_std", repr(self.noise_std), expected)
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise InputError("value_range", str(self.value_range), "(low, high) with low < high")
+
+    def depth(self) -> float:
+        """The dial as a number: 0 posterior mean, 1 posterior sample. Raises InputError."""
+        try:
+            depth = MODES[self.mode] if self.mode in MODES else float(self.mode)
+        except (TypeError, ValueError):
+            depth = float("nan")
+        if not 0 <= depth <= 1:
+            raise InputError("mode", repr(self.mode), "fidelity, perceptual, or a number from 0 to 1")
+        return depth
+
+
+def _is_number(value: object, *, least: float) -> bool:
+    return isinstance(value, int | float | np.number) and bool(np.isfinite(value)) and float(value) >= least

@@ -1,0 +1,124 @@
+"""The only way between a scan and a model: the model's axes, its intensity range, tensors; and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medldm.errors import InputError, ModelError
+from medldm.geometry import Geometry
+from medldm.intensity import Intensity, Scaling
+from medldm.pack import AutoencoderPack
+from medldm.volume import Volume
+
+_DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+
+
+@dataclass(frozen=True)
+class ModelSpace:
+    """How one scan lies in the space of a model.
+
+    geometry : the scan's own grid
+    order, flips : ``permute(order)`` then ``flip(flips)`` takes the scan's axes to the model's
+    scaling : the scan's unit to the model's range; None until `fitted`
+    """
+
+    pack: AutoencoderPack
+    geometry: Geometry
+    order: tuple[int, int, int]
+    flips: tuple[int, ...]
+    scaling: Scaling | None = None
+
+    @classmethod
+    def of(cls, pack: AutoencoderPack, volume: Volume) -> ModelSpace:
+        """The space of a scan, whose values are not looked at yet. Raises ModelError for several slices in 2D."""
+        if pack.dims == 2 and volume.array.shape[2] != 1:
+            got = f"a scan of {volume.array.shape[2]} slices"
+            do = "give one slice, or take a 3D model"
+            raise ModelError(f"model {pack.name}", got, "a single image (this model is 2D)", do)
+        order, flips = ((0, 1, 2), ()) if not pack.turns else volume.geometry.orientation_to(pack.axcodes or "RAS")
+        return cls(pack, volume.geometry, order, flips)
+
+    @property
+    def dims(self) -> int:
+        return self.pack.dims
+
+    def fitted(self, turned: Volume, value_range: tuple[float, float] | None = None) -> ModelSpace:
+        """The same, with the intensity range of a scan in the model's axes, or the one that is given."""
+        intensity = Intensity.from_dict(self.pack.intensity.model_dump())
+        return replace(self, scaling=intensity.fit(turned, value_range))
+
+    @property
+    def range(self) -> Scaling:
+        """The scaling. Raises InputError before `fitted`."""
+        if self.scaling is None:
+            raise InputError("ModelSpace", "no intensity range yet", "one", "call fitted() first")
+        return self.scaling
+
+    def turned(self, volume: Volume) -> Volume:
+        """A volume in the scan's axes -> in the model's."""
+        return volume.permute(self.order).flip(self.flips)
+
+    def turned_back(self, volume: Volume) -> Volume:
+        """The reverse of `turned`, for a volume on any grid of the same axes."""
+        return volume.flip(self.flips).permute(self._reverse)
+
+    @property
+    def _reverse(self) -> tuple[int, int, int]:
+        i, j, k = (int(a) for a in np.argsort(self.order))
+        return (i, j, k)
+
+    def turn(self, array: NDArray[Any]) -> NDArray[Any]:
+        """An array on the scan's voxels -> on the model's axes."""
+        return np.flip(array.transpose(self.order), self.flips)
+
+    def to_model(self, values: tuple[float, float, float]) -> tuple[float, float, float]:
+        """One number an axis of the scan -> one an axis of the model."""
+        i, j, k = (values[axis] for axis in self.order)
+        return (i, j, k)
+
+    def to_scan(self, values: Sequence[float]) -> tuple[float, float, float]:
+        """The reverse of `to_model`."""
+        i, j, k = (values[axis] for axis in self._reverse)
+        return (i, j, k)
+
+    def tensor(self, turned: NDArray[Any]) -> Tensor:
+        """(I, J, K) in the scan's unit, in the model's axes -> (1, 1, I, J, K) float32 in the model's range."""
+        return torch.from_numpy(np.ascontiguousarray(self.range.forward(turned), dtype=np.float32))[None, None]
+
+    def image(self, turned: Volume) -> Tensor:
+        """A scan in the model's axes as it is trained on: (*S), K dropped in 2D."""
+        found = self.tensor(turned.array)[0, 0]
+        return found[..., 0] if self.dims == 2 else found
+
+    def array(self, x: Tensor) -> NDArray[np.float32]:
+        """(1, 1, *S) in the model's range -> (I, J, K) in the scan's unit, in the model's axes."""
+        return self.range.inverse(to_array(x, self.dims)).astype(np.float32)
+
+    def std_array(self, std: Tensor) -> NDArray[np.float32]:
+        """`array` for standard deviations."""
+        return self.range.std_inverse(to_array(std, self.dims)).astype(np.float32)
+
+
+def to_array(x: Tensor, dims: int) -> NDArray[np.float32]:
+    """(1, 1, *S) -> (I, J, K), values as they are."""
+    array: NDArray[np.float32] = x[0, 0].float().cpu().numpy()
+    return array[..., None] if dims == 2 else array
+
+
+def centred_geometry(pack: AutoencoderPack, shape: Sequence[int]) -> Geometry:
+    """A grid in the model's axes with its spacing, its centre at the world's origin: where no scan says one."""
+    codes, affine = pack.axcodes or ("LPS" if pack.dims == 2 else "RAS"), np.zeros((4, 4))
+    size = tuple((*shape, 1)[:3])
+    for axis, (letter, step) in enumerate(zip(codes, pack.spacing, strict=True)):
+        row, sign = _DIRECTIONS[letter]
+        affine[row, axis] = sign * step
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(size) - 1) / 2
+    affine[3, 3] = 1
+    return Geometry(affine, (size[0], size[1], size[2]))
