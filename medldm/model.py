@@ -95,6 +95,12 @@ class Model:
             return self
         return replace(self, networks=copy.deepcopy(self.networks).to(target))
 
+    def value_range(self, scan: Volume) -> tuple[float, float]:
+        """Values of a scan that are the model's 0 and 1. Raises ModelError for several slices in 2D."""
+        space = ModelSpace.of(self.pack, scan)
+        scaling = space.fitted(space.turned(scan)).range
+        return scaling.offset, scaling.offset + scaling.scale
+
     def problem(self, name: str) -> Problem:
         """A problem that this model was trained for. Raises ModelError for another."""
         if name not in self.pack.problems:

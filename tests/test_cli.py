@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 import medldm
 from medldm.cli import app
 from medldm.cli.options import parse_mode, parse_scale, parse_spacing
-from medldm.cli.progress import time_left
+from medldm.cli.output import time_left
 from medldm.errors import InputError
-from tests.tiny import gap_model, tiny_model
+from tests.tiny import mask_model, tiny_model
 
 AFFINE = np.array([[0, 0, 1.0, -9], [-1.0, 0, 0, 8], [0, 2.0, 0, -7], [0, 0, 0, 1]])
 
@@ -333,11 +333,11 @@ def test_the_demonstration_leaves_a_report_with_every_part(packs, picture, tmp_p
 
 
 def test_inpaint_fills_the_mask_and_nothing_else(head, tmp_path):
-    gap_model(tmp_path, 3)
+    mask_model(tmp_path, 3)
     scan, gap = medldm.read(head), np.zeros((16, 12, 14), np.float32)
     gap[6:10, 4:8, 5:9] = 1
     medldm.write(scan.with_array(gap), tmp_path / "mask.nii.gz")
-    words = ("inpaint", "-i", head, "--mask", tmp_path / "mask.nii.gz", "--model", tmp_path / "gaps-3d")
+    words = ("inpaint", "-i", head, "--mask", tmp_path / "mask.nii.gz", "--model", tmp_path / "masks-3d")
     done = call(*words, "-o", tmp_path / "out.nii.gz", "--report", tmp_path / "report.html")
     assert done.exit_code == 0, done.output
     filled = medldm.read(tmp_path / "out.nii.gz")

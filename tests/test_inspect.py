@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import medldm
 from medldm.cli import app
 from medldm.cli.options import choice_of, parse_select
-from medldm.cli.tables import print_table
+from medldm.cli.output import print_table
 from medldm.errors import InputError, PixelError
 from medldm.io import read_choice
 from medldm.io.choice import series_key

@@ -14,6 +14,24 @@ from medldm.recipe import parse_recipe
 def tiny_table(dims: int) -> dict[str, Any]:
     """A recipe of seconds: 2D radiographs or 3D magnitude images."""
     stage = {"steps": 6, "batch_size": 2, "crop": [24] * dims, "lr": 1e-3, "ema": 0.5}
+    both = {"denoise": 0.65, "super_resolve": 0.35}
+    return {
+        "pack": tiny_pack(dims),
+        "validation_fraction": 0.3,
+        "augment_gain": 0.1,
+        "augment_zoom": 1.5,
+        "source": [{"folder": "."}],
+        "stage": [
+            {"train": "autoencoder", **stage},
+            {"train": "denoiser", "problems": both, **stage},
+            {"train": "head", "head": "main", "problems": both, **stage},
+        ],
+    }
+
+
+def tiny_pack(dims: int) -> dict[str, Any]:
+    """What the model of `tiny_table` is."""
+    coarse = {"factors": [2, 4], "through_plane": dims == 3}
     return {
         "name": f"tiny-{dims}d",
         "dims": dims,
@@ -21,26 +39,30 @@ def tiny_table(dims: int) -> dict[str, Any]:
         "spacing": [1.0, 1.0, 1.0],
         "spacing_range": [0.5, 3.0],
         "axcodes": None if dims == 2 else "PSR",
-        "synthesis_shape": [24, 16, 1] if dims == 2 else [20, 16, 12],
-        "synthesis_unit": "grey8" if dims == 2 else "arbitrary",
-        "synthesis_scale": 255.0 if dims == 2 else 1000.0,
-        "validation_fraction": 0.3,
-        "augment_gain": 0.1,
-        "augment_zoom": 1.5,
-        "intensity": {"kind": "percentile", "low": 0.1, "high": 99.9, "zero_floor": dims == 3},
-        "sources": [{"folder": "."}],
-        "degradation": {
-            "noise": "gaussian" if dims == 2 else "rician",
-            "factors": [2, 4],
-            "through_plane": dims == 3,
+        "synthesis": {
+            "shape": [24, 16, 1] if dims == 2 else [20, 16, 12],
+            "unit": "grey8" if dims == 2 else "arbitrary",
+            "scale": 255.0 if dims == 2 else 1000.0,
         },
+        "intensity": {"kind": "percentile", "low": 0.1, "high": 99.9, "zero_floor": dims == 3},
+        "noise": "gaussian" if dims == 2 else "rician",
         "autoencoder": {"factor": 4, "channels": 4, "width": 8, "encoder_depth": 1, "decoder_depth": 1},
         "unet": {"channels": [16, 32], "attention_levels": [False, True]},
-        "head": {"channels": [8, 8], "depth": 1},
-        "stage_autoencoder": stage,
-        "stage_denoiser": stage,
-        "stage_head": stage,
+        "heads": {"main": {"channels": [8, 8], "depth": 1}},
+        "problems": {
+            "denoise": {"head": "main", "noise_std": [0.005, 0.25]},
+            "super_resolve": {"head": "main", "noise_std": [0.0025, 0.125], **coarse},
+        },
     }
+
+
+def with_mask_head(table: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with a head that fills masks, too."""
+    pack, stage = table["pack"], table["stage"][-1]
+    heads = pack["heads"] | {"mask": {"channels": [8, 8], "depth": 1, "mask": True}}
+    problems = pack["problems"] | {"inpaint": {"head": "mask", "noise_std": [0.005, 0.05]}}
+    further = stage | {"head": "mask", "problems": {"inpaint": 1.0}}
+    return table | {"pack": pack | {"heads": heads, "problems": problems}, "stage": [*table["stage"], further]}
 
 
 def tiny_model(folder: Path, dims: int, *, seed: int = 0, scale: float = 0.02) -> Model:
@@ -48,21 +70,21 @@ def tiny_model(folder: Path, dims: int, *, seed: int = 0, scale: float = 0.02) -
     return _pack(folder, tiny_table(dims), seed=seed, scale=scale)
 
 
-def gap_model(folder: Path, dims: int) -> Model:
-    """The same with a head for gaps: `gaps-2d` or `gaps-3d`."""
-    table = tiny_table(dims)
-    further = {"gap_head": {"channels": [8, 8], "depth": 1}, "stage_gap_head": table["stage_head"]}
-    return _pack(folder, {**table, **further, "name": f"gaps-{dims}d"}, seed=0, scale=0.05)
+def mask_model(folder: Path, dims: int) -> Model:
+    """The same with a head for masks: `masks-2d` or `masks-3d`."""
+    table = with_mask_head(tiny_table(dims))
+    table["pack"] = table["pack"] | {"name": f"masks-{dims}d"}
+    return _pack(folder, table, seed=0, scale=0.05)
 
 
 def _pack(folder: Path, table: dict[str, Any], *, seed: int, scale: float) -> Model:
-    recipe = parse_recipe(table)
+    pack = parse_recipe(table).pack
     torch.manual_seed(seed)
-    networks = Networks(recipe)
+    networks = Networks(pack)
     generator = torch.Generator().manual_seed(seed)
     for parameter in networks.parameters():
         parameter.data = scale * torch.randn(parameter.shape, generator=generator)
     networks.autoencoder.begin(
-        torch.rand(2000, 4**recipe.dims, generator=generator) + torch.rand(2000, 1, generator=generator)
+        torch.rand(2000, 4**pack.dims, generator=generator) + torch.rand(2000, 1, generator=generator)
     )
-    return load_model(Model(recipe.name, networks, recipe, "# tiny\n", "").save(folder / recipe.name))
+    return load_model(Model(pack.name, networks, pack, "# tiny\n", "").save(folder / pack.name))

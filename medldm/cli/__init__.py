@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. One file a command; torch is imported once the call is checked."""
+"""The command line: parse, call, print. A file a kind of command; torch is imported once the call is checked."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import sys
 from medldm.cli.app import app
 from medldm.cli.check import check
 from medldm.cli.demo import demo
-from medldm.cli.denoise import denoise
-from medldm.cli.doctor import doctor
+from medldm.cli.doctor import doctor, models
 from medldm.cli.import_ import import_
-from medldm.cli.inpaint import inpaint
 from medldm.cli.inspect import inspect
-from medldm.cli.models import models
-from medldm.cli.superres import superres
+from medldm.cli.restoring import denoise, inpaint, restore, superres
 from medldm.cli.synthesize import synthesize
 from medldm.cli.train import train
 
 __all__ = ["app", "main"]
 
-for _command in (denoise, superres, inpaint, synthesize, train, inspect, check, models, doctor, demo):
+for _command in (denoise, superres, inpaint, restore, synthesize, train, inspect, check, models, doctor, demo):
     app.command()(_command)
 app.command("import")(import_)
 

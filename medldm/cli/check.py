@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medldm.cli import options as o
-from medldm.cli.progress import Progress
-from medldm.cli.tables import numbers, print_table
+from medldm.cli.output import Progress, numbers, print_table
 from medldm.errors import InputError, OutputError
 from medldm.io.limits import MAX_BYTES
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from medldm.cli import options as o
-from medldm.cli.progress import Progress
+from medldm.cli.output import Progress
 from medldm.errors import InputError, ModelError, OutputError
 from medldm.pack import describe
 

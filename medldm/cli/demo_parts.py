@@ -11,7 +11,7 @@ from typing import Any
 
 from medldm import api
 from medldm.cli import demo_cases as cases
-from medldm.cli.progress import Progress
+from medldm.cli.output import Progress
 from medldm.errors import MedldmError, ModelError
 from medldm.evaluate import baselines
 from medldm.model import Model

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medldm.cli import options as o
-from medldm.cli.progress import Progress
-from medldm.cli.tables import print_table
+from medldm.cli.output import Progress, print_table
 from medldm.errors import InputError, OutputError
 
 if TYPE_CHECKING:

@@ -90,12 +90,17 @@ def choice_of(
 
 def parse_select(texts: Sequence[str]) -> dict[str, str]:
     """ "EchoTime=5.19", ... by their keys. Raises InputError."""
+    return parse_pairs(texts, "--select", "EchoTime=5.19", "see medldm inspect")
+
+
+def parse_pairs(texts: Sequence[str], where: str, example: str, do: str = "") -> dict[str, str]:
+    """KEY=VALUE, ... by their keys. Raises InputError."""
     values: dict[str, str] = {}
     for text in texts:
         key, mark, value = (part.strip() for part in text.partition("="))
         if not (key and mark and value) or key in values:
             got = "the same key twice" if key in values else repr(text)
-            raise InputError("--select", got, "KEY=VALUE, e.g. EchoTime=5.19", "see medldm inspect")
+            raise InputError(where, got, f"KEY=VALUE, e.g. {example}", do)
         values[key] = value
     return values
 

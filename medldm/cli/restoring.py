@@ -1,4 +1,4 @@
-"""What restoring commands share: refusals before torch is imported, the work, and the way out."""
+"""`medldm denoise`, `superres`, `inpaint` and `restore`: refusals before torch is imported, the work, the way out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medldm.cli.call import DICOM, Call
-from medldm.cli.progress import Progress
-from medldm.cli.tables import print_table
+from medldm.cli import options as o
+from medldm.cli.call import DICOM, Call, restoring
+from medldm.cli.output import Progress, print_table
 from medldm.errors import InputError, OutputError
 from medldm.pack import folder_of
 
@@ -28,6 +28,76 @@ Restore = Callable[["Volume", "Model", dict[str, Any]], "Restoration"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
+Scale = Annotated[str | None, typer.Option("--scale", help="Factor, e.g. 2, or one an axis of the file: 1x1x2.")]
+Spacing = Annotated[
+    str | None, typer.Option("--spacing", help="Voxel size to reach in mm instead, e.g. 1 or 0.8x0.8x1.")
+]
+Mask = Annotated[
+    Path, typer.Option("--mask", help="What to fill: a file on the scan's grid; voxels > 0 are not looked at.")
+]
+Task = Annotated[str, typer.Option("--task", help="Name of the problem, as `medldm models` lists it for the model.")]
+Given = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Option of the problem, e.g. scale=2; repeatable."),
+]
+
+
+@restoring
+def denoise(call: Call, noise_std: o.NoiseStd = None, each: o.Each = False) -> None:
+    """Remove the noise of a scan; grid, unit and metadata are kept."""
+
+    def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
+        from medldm import api
+
+        return api.denoise(scan, model=model, noise_std=noise_std, **settings)
+
+    run_any(call, solve, each, {"task": "denoise", "noise_std": noise_std})
+
+
+@restoring
+def superres(
+    call: Call, scale: Scale = None, spacing: Spacing = None, noise_std: o.NoiseStd = None, each: o.Each = False
+) -> None:
+    """Refine a scan's grid by whole factors; the field of view stays where it is."""
+    factor, target = o.parse_scale(scale), o.parse_spacing(spacing)
+    if (factor is None) == (target is None):
+        raise InputError("superres", "both or neither of --scale and --spacing", "one of them")
+
+    def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
+        from medldm import api
+
+        return api.super_resolve(scan, model=model, scale=factor, spacing=target, noise_std=noise_std, **settings)
+
+    own = {"task": "super_resolve", "scale": scale, "spacing": spacing, "noise_std": noise_std}
+    run_any(call, solve, each, own)
+
+
+@restoring
+def inpaint(call: Call, mask: Mask) -> None:
+    """Fill a region that was not measured, or not well; outside it nothing changes by a bit. (Fidelity alone.)"""
+
+    def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
+        from medldm import api
+
+        return api.inpaint(scan, mask, model=model, **settings)
+
+    run(call, solve)
+
+
+@restoring
+def restore(
+    call: Call, task: Task, given: Given = None, noise_std: o.NoiseStd = None, each: o.Each = False
+) -> None:
+    """Solve any problem that a model was trained for, a plugin's as well: --task NAME --set KEY=VALUE."""
+    problem = o.parse_pairs(given or (), "--set", "scale=2")
+
+    def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
+        from medldm import api
+
+        return api.restore(scan, task, model=model, problem=problem, noise_std=noise_std, **settings)
+
+    run_any(call, solve, each, {"task": task, "problem": problem, "noise_std": noise_std})
+
 
 def check_report_path(path: Path, *, overwrite: bool) -> None:
     """Refuse a report that could not be written. Raises OutputError."""
@@ -39,6 +109,14 @@ def check_report_path(path: Path, *, overwrite: bool) -> None:
         )
     if not path.absolute().parent.is_dir():
         raise OutputError(str(path), "no folder to write into", "an existing folder", "create it first")
+
+
+def run_any(call: Call, restore: Restore, each: bool, own: dict[str, Any]) -> None:
+    """One scan, or every scan below a folder. Raises MedldmError."""
+    if each:
+        run_each(call, restore, own)
+    else:
+        run(call, restore)
 
 
 def run(call: Call, restore: Restore) -> None:

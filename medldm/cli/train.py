@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medldm.cli import options as o
-from medldm.cli.progress import Progress
+from medldm.cli.output import Progress
 from medldm.errors import InputError, OutputError
 
 if TYPE_CHECKING:

@@ -173,7 +173,11 @@ class Inpaint(Problem):
         """options : `mask`, an array on the scan's voxels, True where they are to be filled."""
         if set(options) != {"mask"}:
             raise InputError("inpaint", f"the options {', '.join(sorted(options)) or 'none'}", "a mask alone")
-        return Mask(np.asarray(axes.turn(options["mask"]), dtype=bool))
+        mask = options["mask"]
+        if not isinstance(mask, np.ndarray) or mask.shape != axes.geometry.shape:
+            got = f"shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise InputError("mask", got, f"an array of the scan's {axes.geometry.shape}")
+        return Mask(np.asarray(axes.turn(mask), dtype=bool))
 
     def drawn_operator(self, shape: tuple[int, int, int], draw: Draw, dims: int) -> Mask:
         mask = random_mask(shape[:dims], self.radius, draw.own)

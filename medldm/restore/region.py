@@ -14,7 +14,6 @@ from medldm.operators.mask import fill_harmonic
 from medldm.restore.restoration import Restoration
 from medldm.restore.restore import restore
 from medldm.restore.settings import Settings
-from medldm.space import ModelSpace
 from medldm.volume import Volume
 
 AROUND = 48  # voxels of the scan around a mask that the model sees; more tells it nothing
@@ -37,8 +36,7 @@ def fill_region(volume: Volume, mask: NDArray[np.bool_], model: Model, settings:
     window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     if settings.value_range is None:
         around = dataclasses.replace(volume, array=fill_harmonic(volume.array, mask))
-        scaling = ModelSpace.of(model.pack, volume).fitted(around).range
-        settings = dataclasses.replace(settings, value_range=(scaling.offset, scaling.offset + scaling.scale))
+        settings = dataclasses.replace(settings, value_range=model.value_range(around))
     if settings.preview is not None:
         shown = settings.preview
         settings = dataclasses.replace(

@@ -8,14 +8,15 @@ from qtpy.QtWidgets import QComboBox
 
 import medldm
 from medldm import LazyScan, Volume
+from napari_medldm.request import TASKS
 
 
 def reason_against(pack: Any, volume: Volume | LazyScan | None, task: str) -> str:
     """Why a model cannot do `task` on a scan, "" if it can; what else it doubts it says before it runs."""
     if pack.problem:
         return str(pack.problem)
-    if task == "inpaint" and not pack.inpaints:
-        return "a model that was not trained to fill gaps"
+    if not (pack.synthesizes if task == "synthesize" else TASKS[task] in pack.problems):
+        return f"a model that was not trained to {task}"
     if volume is None:
         return ""
     slices = volume.geometry.shape[2]

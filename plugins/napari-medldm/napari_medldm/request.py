@@ -163,7 +163,6 @@ def run_region(
     start = [max(s.start - CONTEXT, 0) for s in box]
     stop = [min(s.stop + CONTEXT, n) for s, n in zip(box, volume.array.shape, strict=True)]
     loaded = model if not isinstance(model, str) else medldm.load_model(model)
-    scaling = loaded.intensity.fit(volume)
     part = medldm.denoise(
         volume.crop(start, stop),
         model=loaded,
@@ -172,7 +171,7 @@ def run_region(
         samples=request.samples,
         steps=request.steps,
         seed=request.seed,
-        value_range=(scaling.offset, scaling.offset + scaling.scale),
+        value_range=loaded.value_range(volume),
         progress=progress,
     )
     window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))

@@ -58,11 +58,11 @@ def pack(tmp_path_factory):
 @pytest.fixture(scope="session")
 def gap_pack(tmp_path_factory):
     """The same with a head for gaps."""
-    from tests.tiny import gap_model
+    from tests.tiny import mask_model
 
     folder = tmp_path_factory.mktemp("packs")
-    gap_model(folder, 3)
-    return str(folder / "gaps-3d")
+    mask_model(folder, 3)
+    return str(folder / "masks-3d")
 
 
 @pytest.fixture

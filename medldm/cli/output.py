@@ -1,15 +1,17 @@
-"""Progress with the time left, on stderr: a bar on a terminal, now and then a line elsewhere."""
+"""What commands show: tables, and progress with the time left on stderr (a bar on a terminal, now and then a line)."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+WIDE = 240  # columns where there is no terminal: lines stay unbroken
 QUIET_SECONDS = 2.0
 LINE_SECONDS = 15.0
 
@@ -71,3 +73,23 @@ class Progress:
             self._shown = now
             left = (now - began) / (done - first) * (total - done)
             print(f"{stage}: {done}/{total}, {time_left(left)} left", file=sys.stderr)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """Print rows of plain text; columns that are empty throughout are left out. Nothing in them is markup."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    kept = [n for n in range(len(columns)) if any(row[n] for row in rows)]
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for n in kept:
+        table.add_column(columns[n], overflow="fold")
+    for row in rows:
+        table.add_row(*(row[n] for n in kept))
+    width = None if sys.stdout.isatty() else WIDE
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+
+
+def numbers(values: Sequence[float], mark: str = " x ") -> str:
+    return mark.join(f"{value:.6g}" for value in values)

@@ -11,7 +11,7 @@ from medldm.nets.condition import Measurement
 from medldm.operators.mask import fill_harmonic, random_mask
 from medldm.volume import Volume
 from tests.test_restore import OBLIQUE, head_like
-from tests.tiny import gap_model, tiny_model, tiny_table
+from tests.tiny import mask_model, tiny_model, tiny_table
 
 
 def dense_membrane(known, gap):
@@ -61,12 +61,12 @@ def test_random_gaps_leave_half_of_the_image_and_are_never_empty(shape):
 
 @pytest.fixture(scope="module")
 def model_3d(tmp_path_factory):
-    return gap_model(tmp_path_factory.mktemp("packs"), 3)
+    return mask_model(tmp_path_factory.mktemp("packs"), 3)
 
 
 @pytest.fixture(scope="module")
 def model_2d(tmp_path_factory):
-    return gap_model(tmp_path_factory.mktemp("packs"), 2)
+    return mask_model(tmp_path_factory.mktemp("packs"), 2)
 
 
 @pytest.fixture
