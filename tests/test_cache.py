@@ -16,12 +16,13 @@ from medldm.geometry import Geometry
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.io.content import Contents
 from medldm.model import Networks
+from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
 from medldm.training.latents import KeptLatents
 from medldm.training.stages import build_stage, stage_batches
 from medldm.training.data import load_scans
 from medldm.volume import Volume
-from tests.tiny import tiny_table
+from tests.tiny import tiny_table, with_pack
 
 NAMES = ("Miller_Ann", "Doe_John", "Roe_Jane")
 
@@ -49,7 +50,10 @@ def data(tmp_path):
 
 def recipe_table(**changes):
     source = {"folder": ".", "index": "index.csv", "mask": "{mask}"}
-    return tiny_table(3) | {"validation_fraction": 0.0, "sources": [source]} | changes
+    """`changes` of the recipe, or of its pack."""
+    table = tiny_table(3) | {"validation_fraction": 0.0, "source": [source]}
+    own = {key: changes.pop(key) for key in list(changes) if key in table["pack"]}
+    return with_pack(table, **own) | changes
 
 
 def entries(folder):
@@ -287,18 +291,18 @@ def test_crops_come_from_scans_that_the_memory_could_not_hold(tmp_path):
         from medldm.recipe import parse_recipe
         from medldm.training.batches import Batches
         from medldm.training.data import CachedScans, Entry
-        from tests.tiny import tiny_table
+        from tests.tiny import tiny_table, with_pack
 
         recipe = parse_recipe(tiny_table(3))
         entries = [Entry(cache_key(n), None, recipe.sources[0], str(n)) for n in range(20)]
         scans = CachedScans(ArrayCache(Path(sys.argv[1])), entries)
-        batches = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True, super_resolution_share=0.5)
+        batches = Batches(scans, recipe, recipe.stages[-1], {}, salt=1, all_flips=True)
         batches.images(0)
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + 96 * 2**20,) * 2)
         drawn = set()
         for step in range(60):
-            drawn |= set(batches.images(step).scans.tolist())
+            drawn |= set(batches.images(step).scans)
         print(len(drawn))
         try:
             kept = [scan.image.clone() for scan in scans]
@@ -311,30 +315,31 @@ def test_crops_come_from_scans_that_the_memory_could_not_hold(tmp_path):
     assert done.stdout.split("\n")[:2] == ["20", "no room"], done.stderr[-2000:]
 
 
-def code_of(seed=0, **changes):
+def autoencoder_of(seed=0, **changes):
     torch.manual_seed(seed)
     table = tiny_table(2)
-    code = Networks(parse_recipe(table | {"autoencoder": table["autoencoder"] | changes})).autoencoder
-    for parameter in code.parameters():
+    table = with_pack(table, autoencoder=table["pack"]["autoencoder"] | changes)
+    autoencoder = Networks(parse_recipe(table).pack).autoencoder
+    for parameter in autoencoder.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape)
-    return code.eval()
+    return autoencoder.eval()
 
 
 @pytest.mark.parametrize("changes", [{}, {"learned_std": True}])
 @pytest.mark.parametrize("half", [False, True])
 @torch.no_grad()
 def test_kept_latents_are_mean_and_deviation_bit_for_bit(changes, half, tmp_path):
-    code, x = code_of(**changes), torch.rand(3, 1, 24, 16)
+    autoencoder, x = autoencoder_of(**changes), torch.rand(3, 1, 24, 16)
     x = torch.cat([x, x.flip(2)])  # mirror images are images of their own
-    kept = KeptLatents(ArrayCache(tmp_path / "cache"), code)
+    kept = KeptLatents(ArrayCache(tmp_path / "cache"), autoencoder)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        mean, std = KeptLatents(None, code).encode(x)
+        mean, std = KeptLatents(None, autoencoder).encode(x)
         for _ in ("cold", "warm"):
             found_mean, found_std = kept.encode(x)
             assert torch.equal(found_mean, mean)
             assert torch.equal(found_std, std)
     if not half:  # and, to round-off, those of a batch
-        batch_mean, batch_std = code.encode(x)
+        batch_mean, batch_std = autoencoder.encode(x)
         torch.testing.assert_close(mean, batch_mean, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(std, batch_std.expand_as(std), rtol=1e-6, atol=1e-6)
     assert len(entries(tmp_path / "cache")) == 12
@@ -344,9 +349,9 @@ def test_kept_latents_are_mean_and_deviation_bit_for_bit(changes, half, tmp_path
 def test_kept_latents_belong_to_weights_and_precision(tmp_path):
     cache, x = ArrayCache(tmp_path / "cache"), torch.rand(1, 1, 24, 16)
     for count, (seed, half) in enumerate([(0, False), (1, False), (1, True)], start=1):
-        code = code_of(seed)
+        autoencoder = autoencoder_of(seed)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            assert torch.equal(KeptLatents(cache, code).encode(x)[0], code.encode(x)[0])
+            assert torch.equal(KeptLatents(cache, autoencoder).encode(x)[0], autoencoder.encode(x)[0])
         assert len(entries(tmp_path / "cache")) == 2 * count
 
 
@@ -358,9 +363,10 @@ def test_a_warm_stage_two_asks_the_autoencoder_of_crops_alone(tmp_path):
     recipe = parse_recipe(tiny_table(2) | {"validation_fraction": 0.0})
     cache = ArrayCache(tmp_path / "cache")
     scans = load_scans(recipe, folder, cache=cache)
-    batches = stage_batches(recipe, scans, "denoiser", recipe.stage_denoiser)
+    problems = problems_of(recipe.pack)
+    batches = stage_batches(recipe, scans, 1, problems)
     torch.manual_seed(0)
-    stage = build_stage("denoiser", Networks(recipe), recipe, cache)
+    stage = build_stage(recipe.stages[1], Networks(recipe.pack), problems, cache)
     steps = [stage.batch(batches, step) for step in range(40)]
     cold = [float(stage(batch)["loss"].detach()) for batch in steps]
     asked = []
@@ -369,5 +375,5 @@ def test_a_warm_stage_two_asks_the_autoencoder_of_crops_alone(tmp_path):
     warm = [float(stage(batch)["loss"].detach()) for batch in steps]
     assert warm == cold
     assert len(asked) == 2 * sum(batch.measurement is not None for batch in steps)  # the crop and what was measured
-    fresh = {tuple(batch.seeds.tolist()) for batch in steps}
+    fresh = {batch.seeds for batch in steps}
     assert len(fresh) == len(steps)  # each step draws noise of its own

@@ -77,7 +77,7 @@ def test_nothing_that_a_training_leaves_repeats_it(folder, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     table = tiny_table(3)
     medldm.train(table, data=folder.parent, out=tmp_path / "run")
-    assert {"checkpoint.pt", "card.md", "recipe.json", "weights.safetensors"} <= {
+    assert {"checkpoint.pt", "card.md", "pack.json", "training.json", "weights.safetensors"} <= {
         p.name for p in (tmp_path / "run").iterdir()
     }
     assert_absent(tmp_path / "run")

@@ -31,7 +31,7 @@ from medldm.manifest import (
 from medldm.recipe import parse_recipe
 from medldm.training.data import load_scans
 from tests.dicom_maker import CANARY, make_series, stored_values
-from tests.tiny import tiny_table
+from tests.tiny import tiny_table, with_pack
 
 NAMES = ("file", "series", "select", "patient", "modality", "spacing", "split")
 
@@ -309,7 +309,7 @@ def test_a_damaged_table_is_refused(tmp_path):
 
 
 def recipe_of(**source):
-    return parse_recipe(tiny_table(3) | {"sources": [source]})
+    return parse_recipe(tiny_table(3) | {"source": [source]})
 
 
 def test_training_reads_the_table_dicom_and_nifti_alike(mixed):
@@ -329,8 +329,8 @@ def test_series_and_selection_of_the_table_are_what_is_read(mixed):
     write_manifest(mixed / "two.csv", kept)
     read = load_manifest(mixed / "two.csv", root=mixed)
     assert [row.select for row in read] == [{"EchoTime": "3"}, {"EchoTime": "9"}]
-    table = tiny_table(3) | {"intensity": {"kind": "window", "low": 0, "high": 1000}, "validation_fraction": 0}
-    recipe = parse_recipe(table | {"sources": [{"index": "two.csv"}]})
+    table = with_pack(tiny_table(3), intensity={"kind": "window", "low": 0, "high": 1000})
+    recipe = parse_recipe(table | {"validation_fraction": 0, "source": [{"index": "two.csv"}]})
     three, nine = (scan.image for scan in load_scans(recipe, mixed))
     torch.testing.assert_close(nine - three, torch.full_like(three, 0.007), atol=1e-5, rtol=0)
 
@@ -351,7 +351,7 @@ def test_real_series_and_their_parts_are_read_by_the_table(data_dir, tmp_path):
 def test_without_a_validation_split_it_is_drawn_by_patient(mixed):
     call("check", mixed, "--test", 0, "--validation", 0)
     recipe = recipe_of(index="manifest.csv")
-    rows = load_manifest(mixed / "manifest.csv", root=mixed, dataset=recipe.name)
+    rows = load_manifest(mixed / "manifest.csv", root=mixed, dataset=recipe.pack.name)
     train, held_out = split_rows(rows, recipe.validation_fraction, seed=recipe.seed)
     assert len(load_scans(recipe, mixed)) == len(train)
     assert len(load_scans(recipe, mixed, part="validation")) == len(held_out) > 0
@@ -384,4 +384,4 @@ def test_a_map_beside_a_result_is_no_scan_to_train_on(tmp_path):
         ("d.nii.gz", "InputError"),
     ]
     with pytest.raises(InputError, match="residual of a result"):
-        load_scans(parse_recipe(tiny_table(3) | {"sources": [{"folder": "in"}]}), tmp_path)
+        load_scans(parse_recipe(tiny_table(3) | {"source": [{"folder": "in"}]}), tmp_path)

@@ -8,7 +8,7 @@ import medldm
 from medldm.training.batches import Batch
 from medldm.training.cost import _activation_bytes
 from medldm.training.stages import Stage
-from tests.tiny import tiny_table
+from tests.tiny import tiny_table, with_stages
 
 
 class Known(Stage):
@@ -26,7 +26,7 @@ class Known(Stage):
 
 @pytest.mark.parametrize("count", [1, 32])
 def test_what_backward_keeps_is_counted_once(count):
-    batch = Batch(torch.rand(count, 8), None, torch.zeros(count), torch.zeros(count))
+    batch = Batch(torch.rand(count, 8), None, "", (0,) * count, (0,) * count)
     assert _activation_bytes(Known(), batch) == 4 * count * (8 + 16)
 
 
@@ -43,11 +43,11 @@ def test_each_stage_with_steps_is_estimated_and_nothing_is_written(tmp_path):
     from medldm.recipe import parse_recipe
 
     table = tiny_table(2)
-    recipe = parse_recipe(table | {"stage_denoiser": table["stage_denoiser"] | {"steps": 0}})
+    recipe = parse_recipe(with_stages(table, denoiser={"steps": 0}))
     before = sorted(tmp_path.iterdir())
     costs = medldm.estimate_training(recipe, data=tmp_path)
-    assert [cost.name for cost in costs] == ["autoencoder", "head"]
-    larger = parse_recipe(table | {"stage_head": table["stage_head"] | {"batch_size": 8}})
+    assert [cost.name for cost in costs] == ["autoencoder", "head-main"]
+    larger = parse_recipe(with_stages(table, head={"batch_size": 8}))
     head = medldm.estimate_training(larger, data=tmp_path)[-1]
     fixed = 2 * costs[-1].memory_bytes - head.memory_bytes / 2  # weights do not grow with the batch, the rest does
     assert costs[-1].memory_bytes < head.memory_bytes < 4 * costs[-1].memory_bytes

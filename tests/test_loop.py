@@ -9,23 +9,24 @@ import medldm
 from medldm.errors import RunError
 from medldm.geometry import Geometry
 from medldm.model import Networks
-from medldm.nets.condition import Measurement
+from medldm.operators.measurement import Measurement
+from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
 from medldm.training.batches import Batches
 from medldm.training.parallel import start_fabric
-from medldm.training.draws import Draws
+from medldm.diffusion.noise import PerSample
 from medldm.training.batches import prefetch
 from medldm.nets.blocks import rows_last
 from medldm.training.loop import Hooks, PartwiseGradients, run_stage
 from medldm.training.stages import build_stage
 from medldm.training.data import Scan, load_scans
 from medldm.volume import Volume
-from tests.tiny import tiny_table
+from tests.tiny import tiny_table, with_pack, with_stages
 
 
 def scans_of(recipe, count=5):
     rng = np.random.default_rng(0)
-    size = (40, 36, 32)[: recipe.dims]
+    size = (40, 36, 32)[: recipe.pack.dims]
     return [
         Scan(torch.from_numpy(rng.random(size, dtype=np.float32)), None, recipe.sources[0], f"scan {n}")
         for n in range(count)
@@ -33,10 +34,13 @@ def scans_of(recipe, count=5):
 
 
 def batches_of(recipe, scans, *, rank=0, world=1, batch_size=4):
-    table = recipe.stage_head.model_copy(update={"batch_size": batch_size})
-    return Batches(
-        scans, recipe, table, salt=7, all_flips=True, super_resolution_share=0.5, rank=rank, world=world
-    )
+    table = recipe.stages[-1].model_copy(update={"batch_size": batch_size})
+    return Batches(scans, recipe, table, problems_of(recipe.pack), salt=7, all_flips=True, rank=rank, world=world)
+
+
+def stage_of(recipe, name, networks=None):
+    table = next(stage for stage in recipe.stages if stage.train == name)
+    return build_stage(table, networks or Networks(recipe.pack), problems_of(recipe.pack))
 
 
 def hooks(notes):
@@ -57,16 +61,17 @@ def test_processes_draw_together_what_one_would_have_drawn(dims):
                 continue
             for rank, part in enumerate(parts):
                 assert torch.equal(part.x, whole.x[rank::2])
-                assert torch.equal(part.seeds, whole.seeds[rank::2])
+                assert part.seeds == whole.seeds[rank::2]
+                assert part.problem == whole.problem
                 if whole.measurement is not None:
-                    assert part.measurement.gap is None
+                    assert part.measurement.missing is None
                     for a, b in zip(part.measurement[:3], whole.measurement[:3], strict=True):
                         assert torch.equal(a, b[rank::2])
 
 
 def test_an_example_draws_the_same_alone_and_among_others():
-    seeds = torch.tensor([3, 1, 4])
-    together, alone = Draws(seeds), Draws(seeds[1:2])
+    seeds, device = (3, 1, 4), torch.device("cpu")
+    together, alone = PerSample(seeds, device), PerSample(seeds[1:2], device)
     for _ in range(2):
         assert torch.equal(together.normal((2, 3))[1:2], alone.normal((2, 3)))
         assert torch.equal(together.uniform()[1:2], alone.uniform())
@@ -79,16 +84,17 @@ def test_gradients_in_parts_are_those_of_the_whole(name):
     if name == "every term":
         name = "autoencoder"
         terms = {"l1": 1.0, "perceptual": 1.0, "gradient": 1.0, "spectral": 0.1, "kl": 1e-3}
-        table |= {"reconstruction": terms, "autoencoder": table["autoencoder"] | {"learned_std": True}}
+        table = with_stages(table, autoencoder={"reconstruction": terms})
+        table = with_pack(table, autoencoder=table["pack"]["autoencoder"] | {"learned_std": True})
     recipe = parse_recipe(table)
     scans = scans_of(recipe)
 
     def gradients(most):
         torch.manual_seed(0)
-        networks = Networks(recipe)
+        networks = Networks(recipe.pack)
         for parameter in networks.parameters():
             parameter.data += 0.02 * torch.randn(parameter.shape)
-        stage = build_stage(name, networks, recipe)
+        stage = stage_of(recipe, name, networks)
         inner, notes = stage.forward, []
 
         def forward(batch):
@@ -112,12 +118,13 @@ def test_gradients_in_parts_are_those_of_the_whole(name):
 
 def test_an_adversary_learns_from_parts_what_it_learns_from_the_whole():
     """Of the autoencoder only the weight of its term is a part's own."""
-    recipe = parse_recipe(tiny_table(2) | {"reconstruction": {"adversary": {"weight": 0.5, "start": 0.0, "width": 4}}})
+    terms = {"adversary": {"weight": 0.5, "start": 0.0, "width": 4}}
+    recipe = parse_recipe(with_stages(tiny_table(2), autoencoder={"reconstruction": terms}))
     batch = batches_of(recipe, scans_of(recipe)).images(0)
     found = []
     for size in (4, 1):
         torch.manual_seed(0)
-        stage = build_stage("autoencoder", Networks(recipe), recipe)
+        stage = stage_of(recipe, "autoencoder")
         for part in batch.split(size):
             (stage(part)["loss"] * len(part.x) / len(batch.x)).backward()
         found.append(torch.cat([p.grad.flatten() for p in stage.learners()[1].module.parameters()]))
@@ -126,7 +133,7 @@ def test_an_adversary_learns_from_parts_what_it_learns_from_the_whole():
 
 def test_one_example_that_does_not_fit_is_the_end():
     recipe = parse_recipe(tiny_table(2))
-    stage = build_stage("autoencoder", Networks(recipe), recipe)
+    stage = stage_of(recipe, "autoencoder")
 
     def forward(batch):
         raise torch.OutOfMemoryError("too much")
@@ -150,10 +157,10 @@ def test_one_example_that_does_not_fit_is_the_end():
 
 @pytest.mark.parametrize("terms", [{}, {"adversary": {"weight": 0.5, "start": 0.0, "width": 4}}])
 def test_the_scan_that_spoils_a_loss_is_named_before_the_step(terms):
-    recipe = parse_recipe(tiny_table(2) | {"reconstruction": terms})
+    recipe = parse_recipe(with_stages(tiny_table(2), autoencoder={"reconstruction": terms}))
     scans = scans_of(recipe)
     scans[3].image[:] = float("nan")
-    stage = build_stage("autoencoder", Networks(recipe), recipe)
+    stage = stage_of(recipe, "autoencoder")
     batches = batches_of(recipe, scans)
     before = [p.detach().clone() for p in stage.trained.parameters()]
     bad = next(step for step in range(20) if 3 in batches.images(step).scans)
@@ -234,7 +241,7 @@ def test_a_batch_reaches_the_stage_as_it_was_drawn():
     fabric, precision = start_fabric("cpu", "bf16")
     assert precision == "bf16-mixed"
     recipe = parse_recipe(tiny_table(2))
-    stage = build_stage("head", Networks(recipe), recipe)
+    stage = stage_of(recipe, "head")
     seen = []
     inner = stage.forward
     stage.forward = lambda batch: seen.append((batch, torch.get_autocast_dtype("cpu"))) or inner(batch)
@@ -257,10 +264,10 @@ def test_weights_with_channels_last_learn_the_same(name, dims):
 
     def gradients(last):
         torch.manual_seed(0)
-        networks = Networks(recipe)
+        networks = Networks(recipe.pack)
         for parameter in networks.parameters():
             parameter.data += 0.02 * torch.randn(parameter.shape)
-        stage = build_stage(name, networks, recipe)
+        stage = stage_of(recipe, name, networks)
         form = torch.channels_last if dims == 2 else torch.channels_last_3d
         wide = [p for p in stage.trained.parameters() if p.ndim == 2 + dims and min(p.shape[:3]) > 1]
         assert all(p.is_contiguous(memory_format=form) and not p.is_contiguous() for p in wide)

@@ -8,16 +8,17 @@ import torch
 import medldm
 from medldm.errors import InputError, ModelError
 from medldm.model import Model, Networks
+from medldm.pack import describe
 from medldm.recipe import parse_recipe
 from tests.tiny import tiny_model, tiny_table
 
 
 def test_a_pack_comes_back_as_it_was_saved(tmp_path):
-    recipe = parse_recipe(tiny_table(3))
+    pack = parse_recipe(tiny_table(3)).pack
     torch.manual_seed(0)
-    networks = Networks(recipe)
-    loaded = medldm.load_model(Model("tiny", networks, recipe, "# card\n", "").save(tmp_path / "pack"))
-    assert loaded.recipe == recipe
+    networks = Networks(pack)
+    loaded = medldm.load_model(Model("tiny", networks, pack, "# card\n", "").save(tmp_path / "pack"))
+    assert loaded.pack == pack
     assert loaded.card == "# card\n"
     assert len(loaded.weights_sha256) == 64
     for name, value in loaded.networks.state_dict().items():
@@ -36,22 +37,61 @@ def test_a_folder_that_is_no_pack_is_refused(tmp_path):
         medldm.load_model(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["weights", "recipe", "shape"])
+@pytest.mark.parametrize("damage", ["weights", "pack", "shape", "format"])
 def test_damaged_packs_are_refused_in_one_line(tmp_path, damage):
     tiny_model(tmp_path, 2)
     folder = tmp_path / "tiny-2d"
     if damage == "weights":
         content = (folder / "weights.safetensors").read_bytes()
         (folder / "weights.safetensors").write_bytes(content[: len(content) // 2])
-    table = json.loads((folder / "recipe.json").read_text())
-    if damage == "recipe":
+    table = json.loads((folder / "pack.json").read_text())
+    if damage == "pack":
         table["surprise"] = 1
     if damage == "shape":
-        table["head"]["channels"] = [16, 16]
-    (folder / "recipe.json").write_text(json.dumps(table))
+        table["heads"]["main"]["channels"] = [16, 16]
+    if damage == "format":
+        table["format"] = 3
+    (folder / "pack.json").write_text(json.dumps(table))
     with pytest.raises(ModelError) as refused:
         medldm.load_model(folder)
     assert "\n" not in str(refused.value)
+    assert damage != "format" or "format 3" in str(refused.value)
+
+
+def test_a_pack_of_the_first_format_is_told_as_one(tmp_path):
+    (tmp_path / "recipe.json").write_text("{}")
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="format 1; expected format 2"):
+        medldm.load_model(tmp_path)
+
+
+def test_a_model_that_was_not_trained_for_a_task_says_so(tmp_path):
+    """Of each task: nothing is claimed that is not in the pack."""
+    table = tiny_table(2)
+    table["pack"] = {key: value for key, value in table["pack"].items() if key != "synthesis"}
+    table["pack"]["problems"].pop("super_resolve")
+    for stage in table["stage"][1:]:
+        stage["problems"] = {"denoise": 1.0}
+    table["stage"][1] |= {"synthesis": 0.0}
+    pack = parse_recipe(table).pack
+    folder = Model("alone", Networks(pack), pack, "", "").save(tmp_path / "alone")
+    model, image = medldm.load_model(folder), torch.rand(16, 16).numpy()
+    assert describe(str(folder)).tasks == "denoise"
+    with pytest.raises(ModelError, match="no training for synthesis"):
+        medldm.synthesize(model=model, n=1)
+    with pytest.raises(ModelError, match=r"no training for super resolve.*this one: denoise"):
+        medldm.super_resolve(image, model=model, scale=2)
+    with pytest.raises(ModelError, match="no training for inpaint"):
+        medldm.inpaint(image, image > 0.5, model=model)
+
+
+def test_a_device_is_not_ignored_with_a_loaded_model(tmp_path):
+    model = tiny_model(tmp_path, 2)
+    assert model.on("cpu") is model and model.on(None) is model
+    moved = model.on("meta")
+    assert (moved.device.type, model.device.type) == ("meta", "cpu")
+    with pytest.raises(ModelError, match="device"):
+        medldm.denoise(torch.rand(16, 16).numpy(), model=model, device="abacus")
 
 
 def test_a_bad_device_is_refused(tmp_path):
@@ -67,7 +107,7 @@ def test_synthetic_scans_depend_on_their_own_seed(tmp_path, dims):
     alone = next(medldm.synthesize(model=model, n=1, seed=5, steps=3))
     assert (pair[0].array == alone.array).all()
     assert (pair[1].array != pair[0].array).any()
-    assert pair[0].array.shape == tuple(model.recipe.synthesis_shape)
+    assert pair[0].array.shape == tuple(model.pack.synthesis.shape)
     assert pair[0].history[-1]["synthetic"] is True
 
 

@@ -89,7 +89,7 @@ def test_packs_say_where_their_folder_is(pack):
     assert folder.name == "pack"
     if not folder.is_dir():
         pytest.skip(f"the weights of {pack} are not here yet")
-    assert {"weights.safetensors", "recipe.json", "card.md"} <= {path.name for path in folder.iterdir()}
+    assert {"weights.safetensors", "pack.json", "training.json", "card.md"} <= {path.name for path in folder.iterdir()}
 
 
 def test_constraints_pin_every_dependency_exactly():

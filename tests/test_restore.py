@@ -12,7 +12,7 @@ from medldm.geometry import Geometry
 from medldm.nets.condition import Measurement
 from medldm.nets.head import MeasurementHead
 from medldm.operators.block_average import BlockAverage
-from medldm.recipe import IntensityTable
+from medldm.pack import IntensityTable
 from medldm.restore.tiles import merge_by_tiles
 from medldm.volume import Volume
 from tests.tiny import tiny_model
@@ -184,8 +184,8 @@ def test_another_modality_and_spacing_are_warned_of(model_3d):
 
 
 def test_a_window_in_hu_doubts_values_in_another_unit(model_3d):
-    table = model_3d.recipe.model_copy(update={"intensity": IntensityTable(kind="window", low=-1000, high=1000)})
-    model = dataclasses.replace(model_3d, recipe=table)
+    table = model_3d.pack.model_copy(update={"intensity": IntensityTable(kind="window", low=-1000, high=1000)})
+    model = dataclasses.replace(model_3d, pack=table)
     grid = Geometry.from_spacing((19, 22, 17), (2, 2, 2))
     for unit, doubted in (("HU", False), ("Z_EFF", True)):
         doubts = model.fits(Volume(head_like(), grid, unit, "MR"))

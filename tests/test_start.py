@@ -15,7 +15,7 @@ from medldm.errors import ModelError, RecipeError, RunError
 from medldm.training.start import resolve
 from tests.foreign_nets import diffusers_net, monai_net, rand
 from tests.test_gate import toml_of
-from tests.tiny import tiny_model, tiny_table
+from tests.tiny import idle_but, tiny_model, tiny_table, with_pack, with_stages
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,9 @@ def imported(tmp_path_factory, pictures):
 
 
 def table_of_start(**more):
-    return tiny_table(2) | {
-        "autoencoder": {"kind": "start"},
-        "stage_autoencoder": tiny_table(2)["stage_head"] | {"steps": 0},
-        **more,
-    }
+    """`more` are keys of the pack."""
+    idle = with_stages(tiny_table(2), autoencoder={"steps": 0})
+    return with_pack(idle, **{"autoencoder": {"kind": "start"}, **more})
 
 
 def test_from_another_library_to_a_denoised_picture_on_the_command_line(tmp_path, pictures, imported):
@@ -65,7 +63,7 @@ def test_from_another_library_to_a_denoised_picture_on_the_command_line(tmp_path
     before, after = load_autoencoder(imported), load_autoencoder(tmp_path / "out")
     state = after.autoencoder.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in before.autoencoder.state_dict().items())
-    assert after.recipe.autoencoder == before.recipe.autoencoder
+    assert after.pack.autoencoder == before.pack.autoencoder
     assert f"started from the autoencoder of mine, weights sha256 {before.weights_sha256[:12]}" in after.card
     assert "--start mine --despite-gate`" in after.card
 
@@ -77,15 +75,14 @@ def test_a_network_of_monai_in_3d_and_an_explicit_table(tmp_path, dicom_series):
     words = ("--config", '{"norm_num_groups": 4}', "--as", "mine", "--data", data, "--out", tmp_path / "mine")
     assert run("import", tmp_path / "w.pt", *words, "--quiet").exit_code == 0
     pack = load_autoencoder(tmp_path / "mine")
-    table = tiny_table(3) | pack.recipe.model_dump(mode="json") | {"name": "mine-3d"}
-    table["stage_autoencoder"] = table["stage_head"] | {"steps": 0}
-    for stage in ("stage_denoiser", "stage_head"):
-        table[stage] = table[stage] | {"crop": [16, 16, 16], "steps": 2}
+    table = with_pack(tiny_table(3), **pack.pack.model_dump(mode="json") | {"name": "mine-3d"})
+    few = {"crop": [16, 16, 16], "steps": 2}
+    table = with_stages(table, autoencoder={"steps": 0}, denoiser=few, head=few)
     model = medldm.train(table, data=data, out=tmp_path / "out", start=tmp_path / "mine", despite_gate=True)
     state = model.networks.autoencoder.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in pack.autoencoder.state_dict().items())
     image = rand(12, 16, 20).numpy()
-    clean = medldm.denoise(image, model=model, noise_std=0.1, spacing=pack.recipe.spacing)
+    clean = medldm.denoise(image, model=model, noise_std=0.1, spacing=pack.pack.spacing)
     assert clean.array.shape == image.shape and np.isfinite(clean.array).all()
 
 
@@ -96,20 +93,18 @@ def test_the_autoencoder_of_a_whole_model_can_be_taken_alone(tmp_path, pictures)
     model = medldm.train(other, data=pictures, out=out, start=tmp_path / donor.name, despite_gate=True)
     for name, value in donor.networks.autoencoder.state_dict().items():
         assert torch.equal(model.networks.autoencoder.state_dict()[name], value)
-    assert model.recipe.autoencoder == donor.recipe.autoencoder
-    assert json.loads((out / "recipe.json").read_text())["autoencoder"]["kind"] == "linear"
+    assert model.pack.autoencoder == donor.pack.autoencoder
+    assert json.loads((out / "pack.json").read_text())["autoencoder"]["kind"] == "pca"
     again = medldm.train(other, data=pictures, out=out, start=tmp_path / donor.name)
     assert again.weights_sha256 == model.weights_sha256
 
 
-def test_a_good_code_goes_through_the_gate(tmp_path, pictures):
-    first = tiny_table(2)
-    for name in ("denoiser", "head"):
-        first[f"stage_{name}"] = first[f"stage_{name}"] | {"steps": 0}
+def test_a_good_autoencoder_goes_through_the_gate(tmp_path, pictures):
+    first = idle_but(tiny_table(2), "autoencoder")
     medldm.train(first, data=pictures, out=tmp_path / "first")
     pack = load_autoencoder(tmp_path / "first")
-    save_autoencoder(tmp_path / "code", pack.recipe, pack.autoencoder, "")
-    model = medldm.train(table_of_start(), data=pictures, out=tmp_path / "out", start=tmp_path / "code")
+    save_autoencoder(tmp_path / "alone", pack.pack, pack.autoencoder, "")
+    model = medldm.train(table_of_start(), data=pictures, out=tmp_path / "out", start=tmp_path / "alone")
     assert "Go." in model.card
 
 
@@ -121,7 +116,7 @@ def test_a_good_code_goes_through_the_gate(tmp_path, pictures):
         ({"spacing_range": [2.0, 3.0]}, r"got voxels of 1 to 1 mm; expected the recipe's 2 to 3"),
         ({"autoencoder": {"factor": 8, "channels": 3}}, r"got factor \(2, 2\); expected the recipe's \(8, 8\)"),
         ({"autoencoder": {"factor": 2, "channels": 4}}, r"got channels 3; expected the recipe's 4"),
-        ({"autoencoder": {"factor": 2, "channels": 3}}, r'expected the recipe.s linear; write .*kind = "start"'),
+        ({"autoencoder": {"factor": 2, "channels": 3}}, r'expected the recipe.s pca; write .*kind = "start"'),
     ],
 )
 def test_a_pack_that_does_not_match_the_recipe_is_refused(tmp_path, pictures, imported, change, says):
@@ -139,7 +134,7 @@ def test_a_recipe_that_takes_what_it_starts_from_needs_a_start(tmp_path, importe
     with pytest.raises(ModelError, match="no such"):
         resolve(table_of_start(), tmp_path / "absent")
     recipe, alone = resolve(table_of_start(), imported)
-    assert alone and recipe.autoencoder == load_autoencoder(imported).recipe.autoencoder
+    assert alone and recipe.pack.autoencoder == load_autoencoder(imported).pack.autoencoder
     assert resolve(tiny_table(2)) == (resolve(tiny_table(2), imported)[0], False)
 
 
@@ -147,7 +142,7 @@ def test_a_fine_tuned_autoencoder_is_gated_after_it_has_learned(tmp_path, pictur
     seen = []
     with pytest.raises(RunError, match="no-go"):
         medldm.train(
-            table_of_start(stage_autoencoder=tiny_table(2)["stage_autoencoder"]),
+            with_stages(table_of_start(), autoencoder={"steps": 6}),
             data=pictures,
             out=tmp_path / "out",
             start=imported,

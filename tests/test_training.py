@@ -10,12 +10,13 @@ import medldm
 from medldm.errors import InputError, ModelError, RecipeError, RunError
 from medldm.geometry import Geometry
 from medldm.nets.patches import pad_to_multiple
+from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
 from medldm.training.batches import Batches
 from medldm.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, sole_training
 from medldm.training.data import load_scans
 from medldm.volume import Volume
-from tests.tiny import tiny_table
+from tests.tiny import idle_but, tiny_table, with_coarse_head, with_pack, with_stages
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -46,7 +47,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(data, tmp_path):
     folder, table = data
     table = table | {"checkpoint_seconds": 1e-6}
     whole = medldm.train(table, data=folder, out=tmp_path / "whole")
-    for stop_at in (("autoencoder", 4), ("denoiser", 2), ("head", 5)):
+    for stop_at in (("autoencoder", 4), ("denoiser", 2), ("head-main", 5)):
 
         def stop(stage, done, total, stop_at=stop_at):
             if (stage, done) == stop_at:
@@ -59,13 +60,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(data, tmp_path):
 
 
 def with_adversary(table, **more):
-    return table | {"reconstruction": {"adversary": {"weight": 1.0, "start": 0.0, "ramp": 0.0, "width": 4} | more}}
-
-
-def idle_but(table, *names):
-    """The same without the steps of the other stages."""
-    stages = {f"stage_{name}": table["stage_head"] | {"steps": 0} for name in ("autoencoder", "denoiser", "head")}
-    return table | {stage: rest for stage, rest in stages.items() if stage.removeprefix("stage_") not in names}
+    adversary = {"weight": 1.0, "start": 0.0, "ramp": 0.0, "width": 4} | more
+    return with_stages(table, autoencoder={"reconstruction": {"adversary": adversary}})
 
 
 def test_an_interrupted_game_of_two_ends_with_the_same_weights(data, tmp_path):
@@ -82,13 +78,15 @@ def test_an_interrupted_game_of_two_ends_with_the_same_weights(data, tmp_path):
             medldm.train(table, data=folder, out=tmp_path / "parts", progress=stop)
     parts = medldm.train(table, data=folder, out=tmp_path / "parts")
     assert parts.weights_sha256 == whole.weights_sha256
-    judges = [load_checkpoint(tmp_path / name, whole.recipe.model_dump(mode="json")) for name in ("whole", "parts")]
+    recipe = parse_recipe(table).model_dump(mode="json")
+    judges = [load_checkpoint(tmp_path / name, recipe) for name in ("whole", "parts")]
+    assert parts.weights_sha256 == whole.weights_sha256
     assert all(state["done"]["losses"]["autoencoder"]["discriminator"] > 0 for state in judges)
 
 
 def test_an_adversary_learns_and_moves_the_reconstructions(data, tmp_path):
     folder, table = data
-    table = idle_but(table, "autoencoder") | {"checkpoint_seconds": 1e-6, "stage_head": table["stage_head"]}
+    table = idle_but(table, "autoencoder", "head") | {"checkpoint_seconds": 1e-6}
     judges = []
 
     def watch(stage, done, total):
@@ -99,7 +97,7 @@ def test_an_adversary_learns_and_moves_the_reconstructions(data, tmp_path):
     alone = medldm.train(table, data=folder, out=tmp_path / "off")
     opposed = medldm.train(with_adversary(table), data=folder, out=tmp_path / "on", progress=watch)
     assert all(not torch.equal(judges[0][name], judges[-1][name]) for name in judges[0] if name.endswith("weight"))
-    x = load_scans(alone.recipe, folder)[0].image[None, None]
+    x = load_scans(parse_recipe(table), folder)[0].image[None, None]
     one, two = (model.networks.autoencoder.reconstruct(x) for model in (alone, opposed))
     assert (one - two).abs().max() > 1e-4
 
@@ -117,11 +115,11 @@ def test_a_finished_training_leaves_a_pack_that_restores(data, tmp_path):
     folder, table = data
     model = medldm.train(table, data=folder, out=tmp_path / "pack")
     assert "head" in model.card
-    assert {"weights.safetensors", "recipe.json", "card.md"} <= {
+    assert {"weights.safetensors", "pack.json", "training.json", "card.md"} <= {
         p.name for p in model_files(tmp_path / "pack")
     }
-    image = np.random.default_rng(1).random((16, 16) if table["dims"] == 2 else (16, 16, 16))
-    spacing = (1,) * table["dims"]
+    image = np.random.default_rng(1).random((16, 16) if table["pack"]["dims"] == 2 else (16, 16, 16))
+    spacing = (1,) * table["pack"]["dims"]
     assert medldm.denoise(image, model=model, noise_std=0.1, spacing=spacing).array.shape == image.shape
 
 
@@ -132,7 +130,7 @@ def model_files(folder):
 def test_latents_are_white_over_the_training_set(data, tmp_path):
     folder, table = data
     model = medldm.train(table, data=folder, out=tmp_path / "pack")
-    scans = load_scans(model.recipe, folder)
+    scans = load_scans(parse_recipe(table), folder)
     code = model.networks.autoencoder
     images = [pad_to_multiple(scan.image[None, None], code.factor)[0] for scan in scans]
     with torch.no_grad():
@@ -145,13 +143,13 @@ def test_batches_depend_on_the_step_alone(data):
     folder, table = data
     recipe = parse_recipe(table)
     scans = load_scans(recipe, folder)
-    one = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True, super_resolution_share=0.5)
-    two = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True, super_resolution_share=0.5)
+    problems = problems_of(recipe.pack)
+    one, two = (Batches(scans, recipe, recipe.stages[-1], problems, salt=1, all_flips=True) for _ in range(2))
     one.restoration(0)
     x, y, *_ = one.restoration(3)
     x2, y2, *_ = two.restoration(3)
     assert torch.equal(x, x2)
-    assert y.gap is None and y2.gap is None
+    assert y.missing is None and y2.missing is None
     assert all(torch.equal(a, b) for a, b in zip(y[:3], y2[:3], strict=True))
     assert not torch.equal(x, one.restoration(4)[0])
 
@@ -164,7 +162,7 @@ def test_validation_patients_are_not_trained_on(data):
     assert len(held_out) == 2
     assert not any(torch.equal(a.image, b.image) for a in train for b in held_out)
     for name in ("goes-on", "goes-on-further"):  # a training that starts from another holds out the same patients
-        again = load_scans(parse_recipe(table | {"name": name}), folder, part="validation")
+        again = load_scans(parse_recipe(with_pack(table, name=name)), folder, part="validation")
         assert all(torch.equal(a.image, b.image) for a, b in zip(again, held_out, strict=True))
 
 
@@ -200,14 +198,14 @@ def test_a_failed_checkpoint_leaves_the_old_one(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(data, tmp_path, monkeypatch):
     folder, table = data
-    monkeypatch.setattr("medldm.training.stages.LOG_SIGMA_MEAN", float("nan"))
+    monkeypatch.setattr("medldm.diffusion.process.NoiseProcess.draw", lambda self, normal: normal * float("nan"))
     with pytest.raises(RunError, match=r"stage denoiser, step \d+, scan \d of"):
         medldm.train(table, data=folder, out=tmp_path / "pack")
 
 
 def test_unknown_keys_are_named_with_the_nearest():
     table = tiny_table(2)
-    table["head"] = {**table["head"], "chanels": [8]}
+    table["pack"]["heads"]["main"] = {"chanels": [8]}
     with pytest.raises(RecipeError, match="did you mean 'channels'"):
         parse_recipe(table)
 
@@ -216,7 +214,7 @@ def test_shipped_recipes_are_valid(pytestconfig):
     from medldm.recipe import load_recipe
 
     recipes = sorted((pytestconfig.rootpath / "configs").glob("*.toml"))
-    assert {load_recipe(p).name for p in recipes} >= {"chest-xray-256", "brain-t1-2mm"}
+    assert {load_recipe(p).pack.name for p in recipes} >= {"chest-xray-256", "brain-t1-2mm"}
 
 
 def test_a_folder_without_scans_is_refused(tmp_path):
@@ -232,28 +230,28 @@ def test_losses_are_logged(data, tmp_path, monkeypatch):
     monkeypatch.setattr("medldm.training.loop.REPORT_STEPS", 2)
     medldm.train(table, data=folder, out=tmp_path / "pack")
     lines = [json.loads(line) for line in (tmp_path / "pack" / "losses.jsonl").read_text().splitlines()]
-    assert {line["stage"] for line in lines} == {"autoencoder", "denoiser", "head"}
+    assert {line["stage"] for line in lines} == {"autoencoder", "denoiser", "head-main"}
 
 
 def test_fine_tuning_goes_on_from_a_model(data, tmp_path):
     folder, table = data
     first = medldm.train(table, data=folder, out=tmp_path / "first")
-    idle = table | {f"stage_{name}": table["stage_head"] | {"steps": 0} for name in ("autoencoder", "denoiser")}
+    idle = idle_but(table, "head")
     tuned = medldm.train(idle, data=folder, out=tmp_path / "tuned", start=tmp_path / "first")
     before, after = (m.networks.state_dict() for m in (first, tuned))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"head"}
+    assert changed == {"heads"}
     assert f"started from tiny-{table['dims']}d, weights sha256 {first.weights_sha256[:12]}" in tuned.card
-    other = table | {"head": {"channels": [8, 16], "depth": 1}}
+    other = with_pack(table, heads={"main": {"channels": [8, 16], "depth": 1}})
     with pytest.raises(ModelError, match="networks of other sizes"):
         medldm.train(other, data=folder, out=tmp_path / "other", start=tmp_path / "first")
 
 
-def test_a_stage_of_no_steps_leaves_the_linear_code(data, tmp_path):
+def test_a_stage_of_no_steps_leaves_the_linear_start(data, tmp_path):
     folder, table = data
-    idle = table | {"stage_autoencoder": table["stage_autoencoder"] | {"steps": 0}}
+    idle = with_stages(table, autoencoder={"steps": 0})
     model = medldm.train(idle, data=folder, out=tmp_path / "linear")
-    images = [scan.image for scan in load_scans(model.recipe, folder)]
+    images = [scan.image for scan in load_scans(parse_recipe(table), folder)]
     code = model.networks.autoencoder
     padded = [pad_to_multiple(image[None, None], code.factor)[0] for image in images]
     z = torch.cat([code.encode(image)[0].movedim(1, 0).flatten(1) for image in padded], 1)
@@ -263,11 +261,11 @@ def test_a_stage_of_no_steps_leaves_the_linear_code(data, tmp_path):
 def test_a_head_for_super_resolution_learns_beside_the_denoising(data, tmp_path):
     folder, table = data
     first = medldm.train(table, data=folder, out=tmp_path / "first")
-    idle = {f"stage_{name}": table["stage_head"] | {"steps": 0} for name in ("autoencoder", "denoiser", "head")}
-    more = {"super_head": table["head"], "stage_super_head": table["stage_head"]}
-    both = medldm.train(table | idle | more, data=folder, out=tmp_path / "both", start=tmp_path / "first")
-    image = np.random.default_rng(1).random((16, 12) if table["dims"] == 2 else (16, 12, 8)) * 100
-    spacing = (1,) * table["dims"]
+    more = idle_but(with_coarse_head(table))
+    more["stage"][-1] |= {"steps": 6}
+    both = medldm.train(more, data=folder, out=tmp_path / "both", start=tmp_path / "first")
+    image = np.random.default_rng(1).random((16, 12) if table["pack"]["dims"] == 2 else (16, 12, 8)) * 100
+    spacing = (1,) * table["pack"]["dims"]
     one, two = (medldm.denoise(image, model=m, noise_std=5.0, spacing=spacing).array for m in (first, both))
     np.testing.assert_array_equal(one, two)
     one, two = (medldm.super_resolve(image, model=m, scale=2, spacing=spacing).array for m in (first, both))
@@ -276,15 +274,15 @@ def test_a_head_for_super_resolution_learns_beside_the_denoising(data, tmp_path)
 
 def test_each_of_two_heads_learns_its_own_task(data):
     folder, table = data
-    more = {"super_head": table["head"], "stage_super_head": table["stage_head"]}
-    recipe = parse_recipe(table | more)
-    scans = load_scans(recipe, folder)
-    for stage, coarse in (("head", False), ("super_head", True)):
-        share = recipe.super_resolution_share(stage)
-        batches = Batches(scans, recipe, recipe.stage_head, salt=1, all_flips=True, super_resolution_share=share)
-        assert all((batches.restoration(step).measurement.factor > 1).any() == coarse for step in range(20))
-    with pytest.raises(RecipeError, match="both be there"):
-        parse_recipe(table | {"super_head": table["head"]})
+    recipe = parse_recipe(with_coarse_head(table))
+    scans, problems = load_scans(recipe, folder), problems_of(recipe.pack)
+    for stage, coarse in ((recipe.stages[-2], False), (recipe.stages[-1], True)):
+        batches = Batches(scans, recipe, stage, problems, salt=1, all_flips=True)
+        assert all((batches.restoration(step).measurement.blur > 1).any() == coarse for step in range(20))
+    wrong = with_coarse_head(table)
+    wrong["stage"][-1] |= {"problems": {"denoise": 1.0}}
+    with pytest.raises(RecipeError, match="a problem of another head"):
+        parse_recipe(wrong)
 
 
 def test_two_trainings_do_not_share_a_folder(data, tmp_path):
@@ -295,8 +293,8 @@ def test_two_trainings_do_not_share_a_folder(data, tmp_path):
     medldm.train(table, data=folder, out=tmp_path / "pack")
 
 
-def test_a_code_without_a_linear_start_trains_to_a_pack(data, tmp_path):
+def test_an_autoencoder_without_a_linear_start_trains_to_a_pack(data, tmp_path):
     folder, table = data
-    plain = {"kind": "plain", "channels": 4, "widths": [16, 16, 16], "num_res_blocks": 1}
-    model = medldm.train(table | {"autoencoder": plain}, data=folder, out=tmp_path / "plain", despite_gate=True)
-    assert "linear code" not in model.card
+    plain = {"kind": "monai", "channels": 4, "widths": [16, 16, 16], "num_res_blocks": 1}
+    model = medldm.train(with_pack(table, autoencoder=plain), data=folder, out=tmp_path / "plain", despite_gate=True)
+    assert "block PCA:" not in model.card

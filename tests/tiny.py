@@ -56,6 +56,32 @@ def tiny_pack(dims: int) -> dict[str, Any]:
     }
 
 
+def with_pack(table: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The same recipe of another model."""
+    return table | {"pack": table["pack"] | changes}
+
+
+def with_stages(table: dict[str, Any], **changes: dict[str, Any]) -> dict[str, Any]:
+    """The same with other keys of stages: with_stages(table, denoiser={"steps": 0})."""
+    return table | {"stage": [stage | changes.get(stage["train"], {}) for stage in table["stage"]]}
+
+
+def idle_but(table: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The same without the steps of the other stages."""
+    idle = {name: {"steps": 0} for name in ("autoencoder", "denoiser", "head") if name not in names}
+    return with_stages(table, **idle)
+
+
+def with_coarse_head(table: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with a head of its own for super-resolution."""
+    pack, stage = table["pack"], table["stage"][-1]
+    coarse = pack["problems"]["super_resolve"] | {"head": "coarse"}
+    heads, problems = pack["heads"] | {"coarse": pack["heads"]["main"]}, pack["problems"] | {"super_resolve": coarse}
+    alone = with_stages(with_pack(table, heads=heads, problems=problems), head={"problems": {"denoise": 1.0}})
+    further = stage | {"head": "coarse", "problems": {"super_resolve": 1.0}}
+    return alone | {"stage": [*alone["stage"], further]}
+
+
 def with_mask_head(table: dict[str, Any]) -> dict[str, Any]:
     """A recipe with a head that fills masks, too."""
     pack, stage = table["pack"], table["stage"][-1]
