@@ -14,7 +14,7 @@ from medldm.cli import options as o
 from medldm.cli.progress import Progress
 from medldm.cli.tables import numbers, print_table
 from medldm.errors import InputError, OutputError
-from medldm.io.limits import MAX_BYTES
+from medldm.io.choice import MAX_BYTES
 
 if TYPE_CHECKING:
     from medldm.io.dataset import Dataset

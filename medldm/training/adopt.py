@@ -17,7 +17,7 @@ from medldm import registry
 from medldm.errors import EmptyInput, InputError, ModelError
 from medldm.geometry import Geometry
 from medldm.io import read
-from medldm.manifest import Row, load_manifest, rows_of_folder
+from medldm.io.manifest import Row, load_manifest, rows_of_folder
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.build import build_autoencoder
 from medldm.nets.imported.weights import Reading, Weights, open_weights

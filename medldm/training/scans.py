@@ -16,7 +16,7 @@ from medldm.errors import EmptyInput, InputError, RunError
 from medldm.intensity import Intensity
 from medldm.io import read
 from medldm.io.array_cache import ArrayCache, cache_key
-from medldm.manifest import Row, load_manifest, rows_of_folder, split_rows
+from medldm.io.manifest import Row, load_manifest, rows_of_folder, split_rows
 from medldm.recipe import CodeRecipe, Recipe, Source
 from medldm.volume import Volume, refused_map
 
