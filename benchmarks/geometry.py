@@ -22,7 +22,7 @@ import pydicom
 import medldm
 from benchmarks.protocol import data_folder
 from benchmarks.record import bar, write
-from medldm.io.dicom import Found, read_each
+from medldm.io.dicom.reader import Found, read_each
 
 MOST_MM = 1e-3
 

@@ -35,7 +35,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from benchmarks import monai_loop, protocol, record
 from benchmarks.monai_loop import Terms
-from medldm.manifest import load_manifest
+from medldm.io.manifest import load_manifest
 from medldm.model import Networks
 from medldm.recipe import parse_recipe
 from medldm.training.parallel import start_fabric

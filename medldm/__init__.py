@@ -22,7 +22,7 @@ _HOMES = {
     "MedldmError": "medldm.errors",
     "AmbiguousInput": "medldm.errors",
     "Cancelled": "medldm.errors",
-    "read_each": "medldm.io.dicom",
+    "read_each": "medldm.io.dicom.reader",
     "installed_models": "medldm.pack",
     "load_model": "medldm.api",
     "denoise": "medldm.api",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from medldm.geometry import Geometry as Geometry
     from medldm.io import can_read as can_read
     from medldm.io import read, write
-    from medldm.io.dicom import read_each as read_each
+    from medldm.io.dicom.reader import read_each as read_each
     from medldm.io.lazy import LazyScan as LazyScan
     from medldm.io.lazy import open_lazily as open_lazily
     from medldm.model import Model as Model

@@ -9,7 +9,7 @@ import pytest
 
 import medldm
 from medldm.errors import EmptyInput, LimitError, PixelError, UnsafeInput, UnsupportedInput
-from medldm.io.dicom import read_each
+from medldm.io.dicom.reader import read_each
 
 
 @pytest.fixture(autouse=True)

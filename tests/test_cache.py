@@ -13,8 +13,7 @@ import torch
 import medldm
 from medldm.errors import OutputError, RunError
 from medldm.geometry import Geometry
-from medldm.io.array_cache import ArrayCache, cache_key
-from medldm.io.content import Contents
+from medldm.io.array_cache import ArrayCache, Contents, cache_key
 from medldm.model import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
@@ -130,7 +129,7 @@ def test_a_hash_is_not_remembered_of_a_file_that_was_just_written(tmp_path):
 
 
 def test_a_settled_file_is_read_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("medldm.io.content.GRAIN_NS", -1)
+    monkeypatch.setattr("medldm.io.array_cache.GRAIN_NS", -1)
     path, record = tmp_path / "scan", tmp_path / "record" / "seen.json"
     record.parent.mkdir()
     path.write_bytes(b"one")

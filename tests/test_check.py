@@ -16,9 +16,7 @@ from medldm.cli import app
 from medldm.errors import EmptyInput, InputError
 from medldm.io.choice import series_key
 from medldm.io.dataset import check_dataset
-from medldm.io.patients import patients_of
-from medldm.io.survey import Item, describe
-from medldm.manifest import (
+from medldm.io.manifest import (
     COLUMNS,
     draw_splits,
     hash_patient,
@@ -28,6 +26,8 @@ from medldm.manifest import (
     unpack_select,
     write_manifest,
 )
+from medldm.io.patients import patients_of
+from medldm.io.survey import Item, describe
 from medldm.recipe import parse_recipe
 from medldm.training.data import load_scans
 from tests.dicom_maker import CANARY, make_series, stored_values

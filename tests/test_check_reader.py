@@ -16,8 +16,7 @@ import medldm
 from medldm import registry
 from medldm.errors import InputError, PixelError
 from medldm.io.check_reader import check_reader
-from medldm.io.choice import Choice
-from medldm.io.limits import check_size
+from medldm.io.choice import Choice, check_size
 from tests.dicom_maker import make_series
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from pydicom.data import get_testdata_files
 
-from medldm.io.dicom_elements import quick_dataset
-from medldm.io.dicom_header import read_header
+from medldm.io.dicom.elements import quick_dataset
+from medldm.io.dicom.header import read_header
 from tests.dicom_maker import make_series
 from tests.test_mutated_headers import CUTS, EXAMPLES, MUTATIONS, mutated
 

@@ -11,7 +11,7 @@ import pytest
 import medldm
 from medldm.errors import GeometryError, InputError, PixelError
 from medldm.io.choice import series_key
-from medldm.io.dicom import read_each
+from medldm.io.dicom.reader import read_each
 from medldm.io.survey import survey
 from tests.dicom_maker import stored_values
 
@@ -32,7 +32,7 @@ def folder(dicom_series, monkeypatch):
 
 def later(monkeypatch):
     now = time.time_ns
-    monkeypatch.setattr("medldm.io.dicom_index.time.time_ns", lambda: now() + HOUR * 10**9)
+    monkeypatch.setattr("medldm.io.dicom.files.time.time_ns", lambda: now() + HOUR * 10**9)
 
 
 def values(k, number):

@@ -18,7 +18,7 @@ from medldm.cli.output import print_table
 from medldm.errors import InputError, PixelError
 from medldm.io import read_choice
 from medldm.io.choice import series_key
-from medldm.io.dicom_parts import dicom_parts
+from medldm.io.dicom.files import dicom_parts
 from medldm.io.survey import survey
 from tests.dicom_maker import CANARY, OBLIQUE, make_series
 
@@ -147,7 +147,7 @@ def test_large_sets_are_read_part_by_part_and_no_series_is_torn(tmp_path):
 
 def test_reading_part_by_part_finds_the_same(mixed, monkeypatch):
     whole = survey(mixed)
-    monkeypatch.setattr("medldm.io.dicom_parts.dicom_parts.__defaults__", (1, None))
+    monkeypatch.setattr("medldm.io.dicom.files.dicom_parts.__defaults__", (1, None))
     assert survey(mixed) == whole
 
 

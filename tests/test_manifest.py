@@ -1,7 +1,7 @@
 import pytest
 
 from medldm.errors import InputError
-from medldm.manifest import hash_patient, load_manifest, rows_of_folder, split_rows
+from medldm.io.manifest import hash_patient, load_manifest, rows_of_folder, split_rows
 
 
 @pytest.fixture

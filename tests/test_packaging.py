@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-VOLUME_HALF = ("errors", "geometry", "volume", "registry", "intensity", "manifest", "recipe", "io")
+VOLUME_HALF = ("errors", "geometry", "volume", "registry", "intensity", "recipe", "io", "io.manifest")
 HEAVY = ("torch", "monai", "lightning_fabric")
 
 

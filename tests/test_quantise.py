@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import medldm
 from medldm.geometry import Geometry
-from medldm.io.quantise import ds_text, grey, quantise
+from medldm.io.dicom.quantise import ds_text, grey, quantise
 from medldm.volume import Volume
 
 

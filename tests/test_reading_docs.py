@@ -10,7 +10,7 @@ import typer
 
 from medldm.cli import app
 from medldm.io.check_reader import check_reader
-from medldm.manifest import COLUMNS
+from medldm.io.manifest import COLUMNS
 
 TEXT = (Path(__file__).parents[1] / "docs" / "reading.md").read_text(encoding="utf-8")
 

@@ -80,8 +80,9 @@ def test_repr_is_short_and_has_no_values(volume):
 
 def test_volume_half_needs_no_torch():
     code = (
-        "import sys, medldm.io, medldm.intensity, medldm.manifest, medldm.io.nifti, medldm.io.dicom, medldm.io.derived,"
-        "medldm.io.picture; print([m for m in ('torch', 'monai', 'scipy', 'skimage', 'highdicom') if m in sys.modules])"
+        "import sys, medldm.io, medldm.intensity, medldm.io.manifest, medldm.io.nifti, medldm.io.dicom.reader,"
+        "medldm.io.dicom.writer, medldm.io.picture;"
+        "print([m for m in ('torch', 'monai', 'scipy', 'skimage', 'highdicom') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

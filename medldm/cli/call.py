@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from medldm.cli import options as o
-from medldm.io.choice import Choice
-from medldm.io.limits import MAX_BYTES
+from medldm.io.choice import MAX_BYTES, Choice
 
 DICOM = ".dcm"
 

@@ -13,7 +13,7 @@ import typer
 from medldm.cli import options as o
 from medldm.cli.output import Progress, numbers, print_table
 from medldm.errors import InputError, OutputError
-from medldm.io.limits import MAX_BYTES
+from medldm.io.choice import MAX_BYTES
 
 if TYPE_CHECKING:
     from medldm.io.dataset import Dataset

@@ -11,7 +11,7 @@ import typer
 
 from medldm.cli import options as o
 from medldm.cli.output import Progress, numbers, print_table
-from medldm.io.limits import MAX_BYTES
+from medldm.io.choice import MAX_BYTES
 
 if TYPE_CHECKING:
     from medldm.io.survey import Item, Survey

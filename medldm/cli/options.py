@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from medldm.errors import InputError
-from medldm.io.choice import Choice
-from medldm.io.limits import MAX_BYTES
+from medldm.io.choice import MAX_BYTES, Choice
 
 Input = Annotated[
     Path, typer.Option("-i", "--input", help="NIfTI file, DICOM folder or file, zip of DICOM, or picture.")

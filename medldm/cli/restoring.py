@@ -228,7 +228,7 @@ def prepare(call: Call) -> Volume:
 def _check_dicom(path: Path, format: str | None, scan: Volume) -> None:
     """Refuse a DICOM file that cannot hold what comes of this scan. Raises OutputError."""
     if format == "parametric_map":
-        from medldm.io.parametric_map import check_source
+        from medldm.io.dicom.map_writer import check_source
 
         check_source(scan, str(path))
     elif format in (None, "dicom") and path.name.lower().endswith(DICOM) and scan.geometry.shape[2] != 1:

@@ -1,4 +1,4 @@
-"""Files in, files out. One file a format; LPS and RAS meet in the DICOM files here and nowhere else."""
+"""Files in, files out, format by format; LPS and RAS meet in `dicom` here and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 from medldm import registry
 from medldm.errors import EmptyInput, InputError, OutputError, UnsupportedInput
-from medldm.io.choice import Choice
-from medldm.io.limits import MAX_BYTES
+from medldm.io.choice import MAX_BYTES, Choice
 from medldm.volume import Volume
 
 __all__ = ["Choice", "can_read", "check_output", "read", "read_choice", "write"]

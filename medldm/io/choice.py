@@ -1,14 +1,15 @@
-"""What a reader is told where a path holds several scans, or does not say all that is needed."""
+"""What a reader is told where a path holds several scans, or does not say all that is needed; how large one may be."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medldm.errors import InputError
-from medldm.io.limits import MAX_BYTES
+from medldm.errors import InputError, LimitError, PixelError
 
+MAX_BYTES = 8 * 2**30
 XFORMS = ("sform", "qform")
 NAN = ("refuse", "fill")
 
@@ -52,3 +53,17 @@ class Choice:
 def series_key(uid: str) -> str:
     """Twelve hexadecimal digits that tell the series of a data set apart without its UID."""
     return hashlib.sha256(uid.encode()).hexdigest()[:12]
+
+
+def check_size(where: str, shape: Sequence[int], itemsize: int = 4, *, max_bytes: int | None = None) -> None:
+    """Raise PixelError for a size below 1, LimitError for voxels of more than `max_bytes` (8 GiB if None)."""
+    sizes = [int(n) for n in shape]
+    limit = MAX_BYTES if max_bytes is None else max_bytes
+    if any(n < 1 for n in sizes):
+        raise PixelError(
+            where, f"an image of {' x '.join(map(str, sizes))}", "sizes >= 1", "the file is damaged"
+        )
+    needed = math.prod(sizes) * itemsize
+    if needed > limit:
+        got = f"{' x '.join(map(str, sizes))} voxels of {itemsize} bytes ({needed / 2**30:.3g} GiB)"
+        raise LimitError(where, got, f"at most {limit / 2**30:.3g} GiB", "crop it first")

@@ -10,9 +10,9 @@ from typing import Any
 from medldm.errors import EmptyInput, InputError
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
+from medldm.io.manifest import draw_splits, pack_select, write_manifest
 from medldm.io.patients import patients_of
 from medldm.io.survey import Item, Progress, shown, survey
-from medldm.manifest import draw_splits, pack_select, write_manifest
 from medldm.volume import QUANTITY, refused_map
 
 

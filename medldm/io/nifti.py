@@ -1,25 +1,33 @@
-"""NIfTI-1 and -2 in and out, with a sidecar of provenance."""
+"""NIfTI-1 and -2 in and out, with a sidecar of provenance.
+
+Where the voxels lie: sform, qform, or neither. The header is taken as stored, not as nibabel repairs it.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medldm.errors import OutputError
+from medldm.errors import GeometryError, OutputError
+from medldm.geometry import Geometry
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
 from medldm.io.lazy import LazyScan
-from medldm.io.nifti_geometry import nifti_geometry
 from medldm.io.nifti_voxels import plane_reader, read_header, read_voxels, shape_of
 from medldm.volume import AI_PROCESSED, MAPS, QUANTITY, RESEARCH_USE, Volume
 
 SUFFIXES = (".nii.gz", ".nii")
 _MARK = "medldm"
 _UNIT, _MODALITY = re.compile(r"[^\s;=]{1,16}"), re.compile(r"[A-Z]{2,4}")
+_MM = {"mm": 1.0, "micron": 1e-3, "meter": 1e3}
+_SAME = 1e-3  # entries of two affines
+_STACK_LEVEL = 5
 
 
 def can_read(path: Path) -> bool:
@@ -62,7 +70,7 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
     choice.refuse_selection(path.name)
     header = read_header(path)
     shape = shape_of(header, path.name, choice)
-    geometry, notes = nifti_geometry(header, shape, path.name, choice)
+    geometry, notes = _geometry(header, shape, path.name, choice)
     array, filled = read_voxels(header, shape, path, choice)
     step = {"step": "read", "format": "nifti", "nibabel": nib.__version__, **notes, **filled}
     unit, modality, marked = _described(header)
@@ -81,7 +89,7 @@ def lazily(path: Path, choice: Choice | None = None) -> LazyScan | None:
         return None
     header = read_header(path)
     shape = shape_of(header, path.name, choice)
-    geometry, notes = nifti_geometry(header, shape, path.name, choice)
+    geometry, notes = _geometry(header, shape, path.name, choice)
     plane = plane_reader(header, shape, path)
     if plane is None:
         return None
@@ -166,3 +174,108 @@ def _is_ours(sidecar: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(table, dict) and _MARK in table
+
+
+def _geometry(
+    header: Any, shape: tuple[int, int, int], where: str, choice: Choice
+) -> tuple[Geometry, dict[str, Any]]:
+    """Grid in mm and notes for the history: the form that was chosen, else the sform if coded, else the qform.
+
+    Raises GeometryError where neither is coded (and no place may be made up), the chosen one is not, or what
+    it says is impossible. Warns where both are coded and differ, or there is no unit of length.
+    """
+    notes: dict[str, Any] = {}
+    mm = _to_mm(header, where, notes)
+    forms = [name for name in ("sform", "qform") if int(header[f"{name}_code"]) > 0]
+    if not forms and choice.xform is None:
+        if not choice.assume_affine:
+            do = "set the affine of the scan first, or let one be made up (assume affine)"
+            raise GeometryError(where, "neither sform nor qform", "one of them", do)
+        notes["affine_assumed"] = True
+        return _made_up(header, shape, mm, where), notes
+    name = choice.xform or forms[0]
+    if name not in forms:
+        got = f"no {name}" + (f", but {forms[0]}" if forms else " and no other form")
+        raise GeometryError(where, got, f"the {name} that was chosen", "leave the choice out")
+    others = [other for other in forms if other != name]
+    try:
+        chosen = _form(header, name, shape, mm)
+    except GeometryError as failure:
+        do = f"choose the {others[0]} (xform), or repair the header" if others else "repair the header"
+        raise GeometryError(where, f"the {name} with {failure.got}", failure.expected, do) from None
+    notes["xform"] = name
+    for other in others:
+        _compare(chosen, header, name, other, mm, where, notes, warn=choice.xform is None)
+    return chosen, notes
+
+
+def _to_mm(header: Any, where: str, notes: dict[str, Any]) -> NDArray[np.float64]:
+    """Scaling of the file's unit of length to mm, (4, 4)."""
+    try:
+        unit = header.get_xyzt_units()[0]
+    except KeyError:
+        unit = "unknown"
+    if unit not in _MM:
+        notes["unit_of_length_assumed"] = "mm"
+        text = f"{where}: no unit of length in the header; millimetres assumed"
+        warnings.warn(text, UserWarning, stacklevel=_STACK_LEVEL)
+    return np.diag([*[_MM.get(unit, 1.0)] * 3, 1.0])
+
+
+def _form(header: Any, name: str, shape: tuple[int, int, int], mm: NDArray[np.float64]) -> Geometry:
+    """Grid by one form; raises GeometryError for an impossible one."""
+    if name == "sform":
+        with np.errstate(invalid="ignore"):  # NaN and infinity are refused by the Geometry
+            return Geometry(mm @ np.asarray(header.get_sform(), dtype=np.float64), shape)
+    _lengths(header)
+    header = header.copy()
+    if float(header["pixdim"][0]) not in (-1.0, 1.0):
+        header["pixdim"][0] = 1  # the standard's rule for anything else
+    try:
+        affine = np.asarray(header.get_qform(), dtype=np.float64)
+    except Exception:  # nibabel raises ValueError, HeaderDataError or LinAlgError by the kind of nonsense
+        raise GeometryError("qform", "an impossible quaternion", "one of length <= 1") from None
+    return Geometry(mm @ affine, shape)
+
+
+def _lengths(header: Any) -> NDArray[np.float64]:
+    """Voxel lengths as stored: load() of nibabel turns zeros into ones."""
+    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if not (np.isfinite(pixdim).all() and (pixdim > 0).all()):
+        got = f"pixdim {' x '.join(f'{p:g}' for p in pixdim)}"
+        raise GeometryError("qform", got, "finite lengths > 0")
+    return pixdim
+
+
+def _made_up(header: Any, shape: tuple[int, int, int], mm: NDArray[np.float64], where: str) -> Geometry:
+    """Axes to the right, anterior and superior, the grid's middle at the origin."""
+    try:
+        lengths = _lengths(header) * mm[0, 0]
+    except GeometryError as failure:
+        raise GeometryError(where, failure.got, failure.expected, "set the voxel size first") from None
+    return Geometry.from_spacing(shape, lengths.tolist(), (-lengths * (np.array(shape) - 1) / 2).tolist())
+
+
+def _compare(
+    chosen: Geometry,
+    header: Any,
+    name: str,
+    other: str,
+    mm: NDArray[np.float64],
+    where: str,
+    notes: dict[str, Any],
+    *,
+    warn: bool,
+) -> None:
+    """Note, and warn of, the distance between the two forms' grids at their worst corner."""
+    try:
+        rival = _form(header, other, chosen.shape, mm)
+    except GeometryError:
+        return
+    if np.abs(chosen.affine - rival.affine).max() <= _SAME:
+        return
+    away = float(np.linalg.norm(chosen.corners() - rival.corners(), axis=1).max())
+    notes[f"{other}_differs_mm"] = round(away, 4)
+    if warn:
+        text = f"{where}: sform and qform differ by up to {away:.3g} mm; {name} taken"
+        warnings.warn(text, UserWarning, stacklevel=_STACK_LEVEL + 1)

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medldm.errors import AmbiguousInput, PixelError, UnsupportedInput
-from medldm.io.choice import Choice
-from medldm.io.limits import check_size
+from medldm.io.choice import Choice, check_size
 
 _DAMAGE = (OSError, EOFError, zlib.error, ValueError, OverflowError)
 _SIZES = {348: "Nifti1Header", 540: "Nifti2Header"}

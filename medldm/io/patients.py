@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from medldm.errors import InputError
+from medldm.io.manifest import hash_patient
 from medldm.io.survey import Item, shown
-from medldm.manifest import hash_patient
 
 _BIDS = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+)(?=[/_.]|$)")
 _DATASET = "medldm check"  # the same for every set, so that a folder may be moved

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from medldm.errors import AmbiguousInput, InputError, LimitError, OutputError, PixelError, UnsupportedInput
 from medldm.geometry import Geometry
 from medldm.io.atomic import write_whole
-from medldm.io.choice import Choice
-from medldm.io.limits import check_size
+from medldm.io.choice import Choice, check_size
 from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")

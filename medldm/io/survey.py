@@ -18,10 +18,9 @@ from medldm import registry
 from medldm.errors import EmptyInput, InputError, PixelError, UnsupportedInput
 from medldm.io import archive
 from medldm.io.choice import Choice
-from medldm.io.dicom import Found, read_each
-from medldm.io.dicom_files import list_files
-from medldm.io.dicom_parts import dicom_parts
-from medldm.io.dicom_stacks import STACK
+from medldm.io.dicom.files import dicom_parts, list_files
+from medldm.io.dicom.reader import Found, read_each
+from medldm.io.dicom.stacks import STACK
 from medldm.volume import Volume
 
 Progress = Callable[[str, int, int], None]

@@ -14,7 +14,7 @@ from torch import Tensor
 from medldm.errors import EmptyInput, InputError, RunError
 from medldm.io import read
 from medldm.io.array_cache import ArrayCache, cache_key
-from medldm.manifest import Row, load_manifest, rows_of_folder, split_rows
+from medldm.io.manifest import Row, load_manifest, rows_of_folder, split_rows
 from medldm.pack import AutoencoderPack
 from medldm.recipe import Recipe, Source
 from medldm.space import ModelSpace

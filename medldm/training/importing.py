@@ -19,7 +19,7 @@ from medldm.errors import EmptyInput, InputError, ModelError
 from medldm.evaluate.autoencoder import AutoencoderQuality
 from medldm.geometry import Geometry
 from medldm.io import read
-from medldm.manifest import Row, load_manifest, rows_of_folder
+from medldm.io.manifest import Row, load_manifest, rows_of_folder
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.build import build_autoencoder
 from medldm.nets.imported.weights import Reading, Weights, open_weights

@@ -9,8 +9,7 @@ import numpy as np
 
 from medldm.errors import AmbiguousInput, GeometryError, InputError, PixelError
 from medldm.geometry import Geometry
-from medldm.io.choice import Choice
-from medldm.io.limits import check_size
+from medldm.io.choice import Choice, check_size
 from medldm.volume import Volume
 
 SUFFIXES = (".mgz", ".mgh", ".mgh.gz")

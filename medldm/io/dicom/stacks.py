@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from medldm.errors import AmbiguousInput, InputError
-from medldm.io.dicom_geometry import COSINE, GRID_KEYWORDS, orientation, pixel_spacing, same_places, sort_slices
-from medldm.io.dicom_header import Header
+from medldm.io.dicom.geometry import COSINE, GRID_KEYWORDS, orientation, pixel_spacing, same_places, sort_slices
+from medldm.io.dicom.header import Header
 
 STACK = "Stack"
 _LISTED = 12

@@ -1,21 +1,31 @@
-"""Finding the DICOM images below a path, series by series; a damaged file is kept in mind, not passed over."""
+"""Finding the DICOM images below a path, series by series; a damaged file is kept in mind, not passed over.
+
+Which file of a folder belongs to which series is kept for the next series that is read from the same folder, so that
+only what is asked for anew is parsed then. Nothing of a header is kept but the series; the state of every file (size,
+times, identity) has to be the same, and long enough ago that a change could not hide behind a coarse clock.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medldm.errors import AmbiguousInput, EmptyInput, InputError, NotImage, PixelError
 from medldm.io.choice import series_key
-from medldm.io.dicom_frames import split_frames
-from medldm.io.dicom_header import Header, check_kind, read_header
-from medldm.io.dicom_index import Index, recall, remember, state_of
+from medldm.io.dicom.header import Header, looks_like_dicom, read_header
+from medldm.io.dicom.kinds import check_kind, split_frames
 
 _KIND = ("Rows", "Columns", "BitsAllocated")
+_MOST_FOLDERS, _MOST_FILES = 8, 200_000
+_SETTLED_NS = 3_000_000_000  # the coarsest clock of a file system ticks every 2 s
+_MOST_HEADERS = 2000  # held at a time: some 250 kB each
 
 
 def list_files(path: Path, skipped: Counter[str]) -> list[Path]:
@@ -125,13 +135,13 @@ def one_series(path: Path, series: str | None, skipped: Counter[str], max_bytes:
         Where none has the UID `series`; or the error of a damaged file that may belong to it.
     """
     files = list_files(path, skipped)
-    state = state_of(files) if series is not None and len(files) > 1 else None
-    index = recall(path, max_bytes, state)
+    state = _state_of(files) if series is not None and len(files) > 1 else None
+    index = _recall(path, max_bytes, state)
     headers = None if index is None or series is None else _reread(index, series, skipped, max_bytes)
     if headers is not None:
         return headers
     found = _scan(files, skipped, max_bytes)
-    remember(path, max_bytes, state, _index(found, skipped))
+    _remember(path, max_bytes, state, _index_of(found, skipped))
     if not found.series:
         for refusal in (*(d.error for d in found.damaged), *found.no_image):
             raise refusal
@@ -157,13 +167,13 @@ def _undamaged(uid: str, headers: list[Header], damaged: Sequence[Damaged]) -> l
     return headers
 
 
-def _index(found: Scan, skipped: Counter[str]) -> Index:
+def _index_of(found: Scan, skipped: Counter[str]) -> _Index:
     files = {uid: tuple(dict.fromkeys(h.path for h in headers)) for uid, headers in found.series.items()}
     images = {uid: len(headers) for uid, headers in found.series.items()}
-    return Index(files, images, Counter(skipped), tuple(found.damaged))
+    return _Index(files, images, Counter(skipped), tuple(found.damaged))
 
 
-def _reread(index: Index, series: str, skipped: Counter[str], max_bytes: int) -> list[Header] | None:
+def _reread(index: _Index, series: str, skipped: Counter[str], max_bytes: int) -> list[Header] | None:
     """The headers of one series of a folder that was looked through before; None where it is not as it was."""
     uids = [uid for uid in index.files if series in (uid, series_key(uid))]
     if not uids:
@@ -176,3 +186,96 @@ def _reread(index: Index, series: str, skipped: Counter[str], max_bytes: int) ->
     skipped.update(index.skipped)
     skipped["other_series"] += sum(count for other, count in index.images.items() if other != uid)
     return _undamaged(uid, found.series[uid], index.damaged)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """files, images : of each SeriesInstanceUID; skipped, damaged : as the whole folder was looked through"""
+
+    files: dict[str, tuple[Path, ...]]
+    images: dict[str, int]
+    skipped: Counter[str]
+    damaged: tuple[Any, ...]
+
+
+_known: OrderedDict[tuple[Path, int], tuple[bytes, _Index]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _state_of(files: Sequence[Path]) -> bytes | None:
+    """A digest of the files as they are; None where one changed just now, or cannot be looked at."""
+    digest, settled = hashlib.sha256(), time.time_ns() - _SETTLED_NS
+    try:
+        for file in files:
+            found = file.stat()
+            if max(found.st_mtime_ns, found.st_ctime_ns) > settled:
+                return None
+            facts = (str(file), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            digest.update(repr(facts).encode("utf-8", "surrogateescape"))
+    except OSError:
+        return None
+    return digest.digest()
+
+
+def _recall(folder: Path, max_bytes: int, state: bytes | None) -> _Index | None:
+    """What was kept of a folder in this state, None where there is nothing."""
+    key = folder.absolute(), max_bytes
+    with _lock:
+        found = _known.get(key)
+        if found is None or state is None or found[0] != state:
+            return None
+        _known.move_to_end(key)
+        return found[1]
+
+
+def _remember(folder: Path, max_bytes: int, state: bytes | None, index: _Index) -> None:
+    """Keep it, the few folders last used alone. `state` is that before the files were read."""
+    count = sum(map(len, index.files.values()))
+    if state is None or len(index.files) < 2 or count > _MOST_FILES:
+        return
+    with _lock:
+        _known[folder.absolute(), max_bytes] = state, index
+        while len(_known) > _MOST_FOLDERS:
+            _known.popitem(last=False)
+
+
+def dicom_parts(
+    root: Path, files: Sequence[Path], most: int = _MOST_HEADERS, progress: Callable[[int], None] | None = None
+) -> list[Path]:
+    """Folders at or below `root` that hold all DICOM files among `files`, no two of them images of one series.
+
+    Each holds at most `most` files, as far as the folders and series allow. `progress` is told the files looked at.
+    """
+    if len(files) <= most:
+        return [root]
+    series: dict[Path, str] = {}
+    for number, file in enumerate(files, start=1):
+        if looks_like_dicom(file):
+            series[file] = _key_of(file)
+        if progress is not None:
+            progress(number)
+    return _parts(root, series, most)
+
+
+def _parts(folder: Path, series: dict[Path, str], most: int) -> list[Path]:
+    if len(series) <= most or any(file.parent == folder for file in series):
+        return [folder] if series else []
+    children: dict[str, dict[Path, str]] = defaultdict(dict)
+    homes: dict[str, set[str]] = defaultdict(set)
+    for file, key in series.items():
+        child = file.relative_to(folder).parts[0]
+        children[child][file] = key
+        homes[key].add(child)
+    if any(len(found) > 1 for key, found in homes.items() if key):
+        return [folder]
+    return [part for child, own in sorted(children.items()) for part in _parts(folder / child, own, most)]
+
+
+def _key_of(file: Path) -> str:
+    """Key of a file's series, "" where it does not say."""
+    try:
+        header = read_header(file)
+        uid = "" if header is None else header.text("SeriesInstanceUID")
+    except Exception:  # a damaged file is reported when its folder is read
+        return ""
+    return series_key(uid) if uid else ""

@@ -1,4 +1,9 @@
-"""The header of one DICOM file: what kind of object it is, and its attributes without pixels."""
+"""The header of one DICOM file: its attributes without pixels.
+
+The b-value and gradient direction are taken from the standard's attributes or from where vendors keep them, by the
+vendors' conformance statements: GE (0043,1039) and (0019,10BB) to (0019,10BD), Siemens (0019,100C) and (0019,100E),
+Philips (2001,1003) and (2005,10B0) to (2005,10B2).
+"""
 
 from __future__ import annotations
 
@@ -11,49 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from medldm.errors import (
-    LimitError,
-    NotImage,
-    PixelError,
-    UnsupportedInput,
-)
-from medldm.io.dicom_diffusion import DIFFUSION, diffusion
-from medldm.io.dicom_elements import quick_dataset
-from medldm.io.limits import MAX_BYTES
+from medldm.errors import LimitError, PixelError
+from medldm.io.choice import MAX_BYTES
+from medldm.io.dicom.elements import quick_dataset
 
-CLASSIC = {
-    "1.2.840.10008.5.1.4.1.1.2": "CT",
-    "1.2.840.10008.5.1.4.1.1.4": "MR",
-    "1.2.840.10008.5.1.4.1.1.128": "PT",
-}
-MULTI_FRAME = {
-    "1.2.840.10008.5.1.4.1.1.2.1": "CT",
-    "1.2.840.10008.5.1.4.1.1.2.2": "CT",
-    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
-    "1.2.840.10008.5.1.4.1.1.4.4": "MR",
-    "1.2.840.10008.5.1.4.1.1.130": "PT",
-    "1.2.840.10008.5.1.4.1.1.128.1": "PT",
-}
-# Single images; only some say where they lie in the patient
-RADIOGRAPHS = {
-    "1.2.840.10008.5.1.4.1.1.1": "CR",
-    "1.2.840.10008.5.1.4.1.1.1.1": "DX",
-    "1.2.840.10008.5.1.4.1.1.1.1.1": "DX",
-    "1.2.840.10008.5.1.4.1.1.7": "OT",
-}
-# These have rows and columns, but their values are no picture that a scanner took.
-_DERIVED_DATA = {
-    "1.2.840.10008.5.1.4.1.1.66.4",
-    "1.2.840.10008.5.1.4.1.1.66.7",
-    "1.2.840.10008.5.1.4.1.1.481.2",
-    "1.2.840.10008.5.1.4.1.1.30",
-}
 logging.getLogger("pydicom").addHandler(logging.NullHandler())  # else its remarks go to stderr
 _LARGE_BLOB = _HEAD = 16384  # bytes
 _UID = re.compile(rb"[0-9.]+[\0 ]*").fullmatch
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _MOST_INFLATED = 2**26
 _IMPLAUSIBLE_RATIO = 200
+_DIFFUSION = ("DiffusionBValue", "DiffusionGradientOrientation")
+_GE_OFFSET = 1e9  # added by GE where the b-value is not the nominal one
+_B_VALUE = (
+    (0x0043, "GEMS_PARM_01", 0x39),
+    (0x0019, "SIEMENS MR HEADER", 0x0C),
+    (0x2001, "Philips Imaging DD 001", 0x03),
+)
+_DIRECTION = (
+    (0x0019, "GEMS_ACQU_01", (0xBB, 0xBC, 0xBD)),
+    (0x0019, "SIEMENS MR HEADER", (0x0E,)),
+    (0x2005, "Philips MR Imaging DD 001", (0xB0, 0xB1, 0xB2)),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +62,11 @@ class Header:
         """An attribute as text, several values with backslashes between them, "" where absent."""
         tag = _tag(keyword)
         element = None if tag is None else self.dataset.get_item(tag)
-        if element is None and keyword not in DIFFUSION:
+        if element is None and keyword not in _DIFFUSION:
             return ""
         if element is not None and element.VR == "UI" and element.is_raw and _UID(element.value or b""):
             return _decoded(element.value)  # what nearly every image is asked for
-        value = diffusion(self.dataset, keyword) if keyword in DIFFUSION else self.dataset.get(keyword)
+        value = _diffusion(self.dataset, keyword) if keyword in _DIFFUSION else self.dataset.get(keyword)
         if value is None:
             return ""
         parts = value if not isinstance(value, str | bytes) and hasattr(value, "__len__") else [value]
@@ -140,6 +124,43 @@ def _tag(keyword: str) -> Any:
         return Tag(keyword)
     except ValueError:
         return None
+
+
+def _diffusion(dataset: Any, keyword: str) -> Any:
+    """Value of "DiffusionBValue" (s/mm^2) or "DiffusionGradientOrientation" (a list), None where unknown."""
+    value = dataset.get(keyword)
+    if value is not None:
+        return value
+    if keyword == "DiffusionBValue":
+        for group, creator, offset in _B_VALUE:
+            numbers = _private(dataset, group, creator, offset)
+            if numbers:
+                return numbers[0] % _GE_OFFSET
+        return None
+    nested = dataset.get("DiffusionGradientDirectionSequence")
+    if nested:
+        return nested[0].get(keyword)
+    for group, creator, offsets in _DIRECTION:
+        parts = [n for offset in offsets for n in _private(dataset, group, creator, offset)]
+        if len(parts) == 3:
+            return parts
+    return None
+
+
+def _private(dataset: Any, group: int, creator: str, offset: int) -> list[float]:
+    """Numbers of a private attribute, [] where absent or unreadable."""
+    try:
+        element = dataset.private_block(group, creator)[offset]
+    except KeyError:  # de-identified: the block is kept, the name of its creator is not
+        vendor = creator.split()[0].split("_")[0].removesuffix("MS")  # GE, SIEMENS, Philips
+        known = vendor.upper() in str(dataset.get("Manufacturer", "")).upper()
+        element = dataset.get((group, 0x1000 + offset)) if known else None
+    value: Any = None if element is None else element.value
+    try:
+        several = hasattr(value, "__len__") and not isinstance(value, str | bytes)
+        return [float(v) for v in (value if several else [value])]
+    except (TypeError, ValueError):
+        return []
 
 
 def looks_like_dicom(path: Path) -> bool:
@@ -239,53 +260,3 @@ def _is_known(uid: Any) -> bool:
     from pydicom.uid import UID
 
     return str(UID(str(uid)).name) != str(uid)
-
-
-def modality_of(header: Header) -> str:
-    """CT, MR, PT, CR, DX or OT; "" for an object that is none of these."""
-    return next((t[header.sop_class] for t in (CLASSIC, MULTI_FRAME, RADIOGRAPHS) if header.sop_class in t), "")
-
-
-def sop_class_name(header: Header) -> str:
-    """Name of the kind of object, from the standard's table."""
-    from pydicom.uid import UID
-
-    return str(UID(header.sop_class).name)
-
-
-def check_kind(header: Header) -> None:
-    """Raise NotImage for an object that is no image; PixelError for an image that lacks its size."""
-    sop_class = header.sop_class
-    if not sop_class:
-        raise PixelError(header.name, "a header that ends early", "a whole file", "copy it again")
-    if sop_class in _DERIVED_DATA or ("Rows" not in header.dataset and sop_class not in CLASSIC):
-        raise NotImage(header.name, sop_class_name(header), "an image of a scanner")
-    if "Rows" not in header.dataset or "Columns" not in header.dataset:
-        raise PixelError(header.name, "an image without Rows and Columns", "a whole file", "copy it again")
-    if header.dataset.get("BitsAllocated") == 1:
-        raise NotImage(header.name, "a bitmap of 1 bit", "an image of a scanner")
-
-
-KIND_KEYWORDS = (
-    "SOPClassUID",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "ModalityLUTSequence",
-)
-
-
-def check_supported(header: Header) -> None:
-    """Raise UnsupportedInput for colour, lookup tables and kinds of images that are not read."""
-    dataset = header.dataset
-    if not modality_of(header):
-        raise UnsupportedInput(header.name, sop_class_name(header), "a CT, MR, PET or plain radiograph")
-    photometric = header.text("PhotometricInterpretation")
-    if header.number("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
-        raise UnsupportedInput(header.name, f"colour ({photometric or 'unknown'})", "grey values")
-    if "ModalityLUTSequence" in dataset:
-        raise UnsupportedInput(header.name, "a ModalityLUTSequence", "RescaleSlope and RescaleIntercept")
-    frames = header.number("NumberOfFrames", 1)
-    if header.sop_class not in MULTI_FRAME and frames != 1:
-        error = PixelError if frames < 1 else UnsupportedInput
-        raise error(header.name, f"NumberOfFrames {frames}", "1 in a classic image")

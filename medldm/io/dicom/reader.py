@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from medldm.errors import InputError, MedldmError, PixelError
 from medldm.io import archive
 from medldm.io.choice import Choice, series_key
-from medldm.io.dicom_files import Damaged, one_series, scan_files, walk_files
-from medldm.io.dicom_header import Header, looks_like_dicom, modality_of
-from medldm.io.dicom_pixels import Decoder
-from medldm.io.dicom_stacks import split_stacks
-from medldm.io.dicom_volume import DicomSource, Slices, assembled, check_images, is_flat, marks, planned, volume_of
+from medldm.io.dicom.files import Damaged, one_series, scan_files, walk_files
+from medldm.io.dicom.header import Header, looks_like_dicom
+from medldm.io.dicom.kinds import modality_of
+from medldm.io.dicom.pixels import Decoder
+from medldm.io.dicom.stacks import split_stacks
+from medldm.io.dicom.volume import DicomSource, Slices, assembled, check_images, is_flat, marks, planned, volume_of
 from medldm.io.lazy import LazyScan
 from medldm.volume import Volume
 

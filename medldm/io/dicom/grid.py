@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from medldm.errors import OutputError
 from medldm.geometry import Geometry
-from medldm.io.dicom import DicomSource
-from medldm.io.dicom_geometry import LPS_TO_RAS
-from medldm.io.quantise import ds_text
+from medldm.io.dicom.geometry import LPS_TO_RAS
+from medldm.io.dicom.quantise import ds_text
+from medldm.io.dicom.reader import DicomSource
 
 _SAME_GRID_MM = 1e-3
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from medldm.errors import GeometryError
 from medldm.geometry import LARGEST_COORDINATE, Geometry
-from medldm.io.dicom_header import Header, sop_class_name
-from medldm.io.limits import check_size
+from medldm.io.choice import check_size
+from medldm.io.dicom.header import Header
+from medldm.io.dicom.kinds import sop_class_name
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ON_LINE_MM = 0.05

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medldm.io.quantise import ds_text
+from medldm.io.dicom.quantise import ds_text
 
 # Besides everything about the patient (group 0010) and the clinical trial (group 0012)
 _COMMON = """

@@ -8,10 +8,10 @@ import secrets
 import warnings
 from typing import Any
 
-from medldm.io.derived_classic import as_classic, complete
-from medldm.io.dicom import DicomSource
-from medldm.io.dicom_volume import AI_CONTRIBUTION, OTHER_CONTRIBUTION
-from medldm.io.quantise import ds_text
+from medldm.io.dicom.classic import as_classic, complete
+from medldm.io.dicom.quantise import ds_text
+from medldm.io.dicom.reader import DicomSource
+from medldm.io.dicom.volume import AI_CONTRIBUTION, OTHER_CONTRIBUTION
 from medldm.volume import Volume
 
 SOP_CLASSES = {

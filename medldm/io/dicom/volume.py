@@ -15,18 +15,21 @@ from numpy.typing import NDArray
 from medldm.errors import AmbiguousInput, InputError, PixelError
 from medldm.geometry import Geometry
 from medldm.io.choice import Choice
-from medldm.io.dicom_geometry import even_geometry, flat_geometry, same_places, sort_slices, stack_geometry
-from medldm.io.dicom_header import KIND_KEYWORDS, RADIOGRAPHS, Header, check_supported, modality_of
-from medldm.io.dicom_pixels import (
+from medldm.io.dicom.geometry import even_geometry, flat_geometry, same_places, sort_slices, stack_geometry
+from medldm.io.dicom.header import Header
+from medldm.io.dicom.kinds import KIND_KEYWORDS, RADIOGRAPHS, check_supported, modality_of
+from medldm.io.dicom.pixels import (
     PIXEL_KEYWORDS,
+    RESCALE_KEYWORDS,
     Decoder,
     Layout,
+    Rescale,
     are_plain,
     check_declared,
     layout_of,
+    rescale_of,
 )
-from medldm.io.dicom_rescale import RESCALE_KEYWORDS, Rescale, rescale_of
-from medldm.io.dicom_stacks import filter_images, select_stack
+from medldm.io.dicom.stacks import filter_images, select_stack
 from medldm.volume import AI_PROCESSED, MAPS, QUANTITY, RESEARCH_USE, Volume
 
 _THREADS, _TOGETHER = 3, 16  # slices that a thread takes at a time

@@ -15,12 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medldm.errors import OutputError
-from medldm.io import dicom
 from medldm.io.atomic import write_whole
-from medldm.io.derived_classic import complete_laterality
-from medldm.io.derived_file import save
-from medldm.io.derived_grid import is_same, nearest_slices, place
-from medldm.io.derived_headers import (
+from medldm.io.dicom.attributes import (
     SOP_CLASSES,
     common,
     description,
@@ -32,8 +28,12 @@ from medldm.io.derived_headers import (
     provenance,
     source_images,
 )
-from medldm.io.dicom_geometry import LPS_TO_RAS
-from medldm.io.quantise import ds_text
+from medldm.io.dicom.classic import complete_laterality
+from medldm.io.dicom.geometry import LPS_TO_RAS
+from medldm.io.dicom.grid import is_same, nearest_slices, place
+from medldm.io.dicom.quantise import ds_text
+from medldm.io.dicom.volume import DicomSource
+from medldm.io.dicom.writer import save
 from medldm.volume import Volume
 
 SUFFIXES: tuple[str, ...] = ()  # never by its name alone: .dcm is an image
@@ -115,8 +115,8 @@ def check_source(volume: Volume, where: str) -> None:
     _unit(volume, where)
 
 
-def _source(volume: Volume, where: str) -> dicom.DicomSource:
-    if isinstance(volume.source, dicom.DicomSource) and not is_synthetic(volume):
+def _source(volume: Volume, where: str) -> DicomSource:
+    if isinstance(volume.source, DicomSource) and not is_synthetic(volume):
         if "ImagePositionPatient" not in volume.source.datasets[0]:
             got = "a parametric map of an image that does not say where it lies"
             raise OutputError(where, got, "a CT, MR or PET", "name it .nii.gz")
@@ -138,7 +138,7 @@ def _unit(volume: Volume, where: str) -> Any:
     return Code(value, "UCUM", meaning)
 
 
-def _map(aligned: Volume, source: dicom.DicomSource, where: str) -> Any:
+def _map(aligned: Volume, source: DicomSource, where: str) -> Any:
     """The data set: one frame a slice along axis 2."""
     import highdicom
     from pydicom.sr.codedict import codes
@@ -197,7 +197,7 @@ def _first(value: Any) -> Any:
     return (value[0] if len(value) else None) if several else value
 
 
-def _stand_ins(aligned: Volume, source: dicom.DicomSource) -> list[Any]:
+def _stand_ins(aligned: Volume, source: DicomSource) -> list[Any]:
     """Images on the map's grid that belong to nobody, one a slice."""
     from pydicom.dataset import Dataset
     from pydicom.uid import generate_uid
@@ -232,7 +232,7 @@ def _identify(dataset: Any, header: Any) -> None:
     complete_laterality(dataset)
 
 
-def _link(dataset: Any, aligned: Volume, source: dicom.DicomSource, text: str) -> None:
+def _link(dataset: Any, aligned: Volume, source: DicomSource, text: str) -> None:
     """References to the slices of the source in place of those to the stand-ins."""
     used: set[int] = set()
     same = is_same(source, aligned.geometry)

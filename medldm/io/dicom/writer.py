@@ -6,6 +6,7 @@ patient that does not exist or is not known (synthetic, or read from NIfTI). Rad
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medldm.errors import InputError, OutputError
-from medldm.io import dicom
 from medldm.io.atomic import write_folder_whole, write_whole
-from medldm.io.choice import Choice
-from medldm.io.derived_file import save
-from medldm.io.derived_grid import is_part, is_same, nearest_slices, place, scale
-from medldm.io.derived_headers import (
+from medldm.io.choice import MAX_BYTES, Choice
+from medldm.io.dicom.attributes import (
     SOP_CLASSES,
     code,
     common,
@@ -29,14 +27,18 @@ from medldm.io.derived_headers import (
     link_to_source,
     new_uids,
     now,
+    version,
 )
-from medldm.io.limits import MAX_BYTES
-from medldm.io.quantise import Quantised, ds_text, grey, quantise
+from medldm.io.dicom.grid import is_part, is_same, nearest_slices, place, scale
+from medldm.io.dicom.quantise import Quantised, ds_text, grey, quantise
+from medldm.io.dicom.reader import read
+from medldm.io.dicom.volume import DicomSource
 from medldm.volume import Volume
 
 SUFFIXES = (".dcm",)
 # Slice axis -> directions of columns, rows and slices as radiologists look at them, right-handed
 _VIEWS = {"S": "LPS", "I": "LPS", "A": "LIP", "P": "LIP", "L": "PIR", "R": "PIR"}
+_IMPLEMENTATION = "2.25.327806237151498203715409364270196817302"
 
 
 def write(volume: Volume, path: Path) -> Path:
@@ -84,10 +86,26 @@ def write(volume: Volume, path: Path) -> Path:
     return path
 
 
-def _source(volume: Volume) -> dicom.DicomSource | None:
+def save(dataset: Any, path: Path) -> None:
+    """Write a data set as Explicit VR Little Endian. Raises OSError."""
+    import pydicom
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(_IMPLEMENTATION)
+    meta.ImplementationVersionName = f"MEDLDM {version()}"[:16]
+    dataset.file_meta = meta
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote values, which may be a patient's
+        pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+
+
+def _source(volume: Volume) -> DicomSource | None:
     """The series that it was made of; a synthetic scan has none, whatever it carries."""
     return (
-        volume.source if isinstance(volume.source, dicom.DicomSource) and not is_synthetic(volume) else None
+        volume.source if isinstance(volume.source, DicomSource) and not is_synthetic(volume) else None
     )
 
 
@@ -113,7 +131,7 @@ def _scale_rule(modality: str, unit: str) -> str:
     return "MR" if modality == "SC" or (modality == "CT" and unit != "HU") else modality
 
 
-def _rescale_type(modality: str, unit: str, source: dicom.DicomSource | None) -> str:
+def _rescale_type(modality: str, unit: str, source: DicomSource | None) -> str:
     """RescaleType (PS3.3 C.11.1.1.2): of a CT the unit, or what its source calls an unknown one; else unspecified."""
     if modality != "CT":
         return "US"
@@ -176,7 +194,7 @@ def _remarks(
     volume: Volume,
     aligned: Volume,
     values: Quantised,
-    resampled: dicom.DicomSource | None,
+    resampled: DicomSource | None,
     modality: str,
 ) -> list[str]:
     """What a reader of the images must know, in sentences."""
@@ -236,7 +254,7 @@ def _check(path: Path, aligned: Volume, values: Quantised, modality: str) -> Non
         right, bound = True, 0.0
     else:
         try:
-            again = dicom.read(path, Choice(assume_affine=True, max_bytes=max(MAX_BYTES, 8 * aligned.array.size)))
+            again = read(path, Choice(assume_affine=True, max_bytes=max(MAX_BYTES, 8 * aligned.array.size)))
         except InputError as failure:
             raise OutputError(
                 "derived series", f"files that cannot be reread ({failure.got})", "", "report this"

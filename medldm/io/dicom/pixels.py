@@ -1,4 +1,4 @@
-"""Stored pixels of images, checked for completeness."""
+"""Stored pixels of images, checked for completeness, and what turns them into values in a unit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medldm.errors import LimitError, PixelError, UnsupportedInput
-from medldm.io.dicom_header import Header
-from medldm.io.limits import check_size
+from medldm.io.choice import check_size
+from medldm.io.dicom.header import Header
 
 _IMPLAUSIBLE_RATIO = 1000  # no lossless coder gets there with a scan; a forged header does
 _IMPLAUSIBLE_BYTES = 2**26
 _TRANSFER_SYNTAX = 0x00020010
 _DECODERS = "python-gdcm, pylibjpeg-openjpeg or pyjpegls"
 _KEYWORDS = {b"\x10\x00": "PixelData", b"\x08\x00": "FloatPixelData", b"\x09\x00": "DoubleFloatPixelData"}
+RESCALE_KEYWORDS = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "MultienergyCTAcquisition",
+    "ImageType",
+    "Units",
+)
+# Defined terms of RescaleType (DICOM PS3.3 C.11.1.1.2), besides HU and US (unspecified)
+_CT_UNITS = ("HU_MOD", "MGML", "Z_EFF", "ED", "EDW", "PCT", "OD")
 
 
 @dataclass(frozen=True)
@@ -224,3 +234,51 @@ def _check_length(header: Header, dataset: Any, length: int) -> None:
     if not needed <= length <= needed + needed % 2:
         do = "the file is cut off" if length < needed else "the header does not fit the pixels"
         raise PixelError(header.name, f"{length} bytes of pixels", str(needed), do)
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """``value = stored * slope + intercept``, in the unit of the scan.
+
+    implied : whether the unit follows from the kind of image, though RescaleType says "unspecified"
+    """
+
+    slope: float
+    intercept: float
+    unit: str
+    implied: bool = False
+
+
+def rescale_of(header: Header, modality: str) -> Rescale:
+    """RescaleSlope (1 where absent), RescaleIntercept (0 where absent, but in CT) and unit; raises PixelError."""
+    slope, intercept = header.dataset.get("RescaleSlope"), header.dataset.get("RescaleIntercept")
+    if modality == "CT" and intercept is None:
+        raise PixelError(header.name, "a CT without RescaleIntercept", "one: HU are unknown otherwise")
+    try:
+        m, b = float(1 if slope is None else slope), float(0 if intercept is None else intercept)
+    except (TypeError, ValueError):
+        raise PixelError(header.name, "an unreadable rescale", "two numbers") from None
+    if not (np.isfinite(m) and np.isfinite(b)) or m == 0:
+        got = f"RescaleSlope {m:g}, RescaleIntercept {b:g}"
+        raise PixelError(header.name, got, "finite numbers, slope not 0")
+    unit, implied = _ct_unit(header) if modality == "CT" else ("arbitrary", False)
+    return Rescale(m, b, header.text("Units") or unit if modality == "PT" else unit, implied)
+
+
+def _ct_unit(header: Header) -> tuple[str, bool]:
+    """What RescaleType says, "arbitrary" where that is no term of the standard, and whether it is implied.
+
+    A CT of one energy need not say it if its values are HU, and those of an original slice are HU by the standard
+    (PS3.3 C.8.2.1), even where they are called unspecified.
+    """
+    term = header.text("RescaleType").strip().upper()
+    several = header.text("MultienergyCTAcquisition").strip().upper() == "YES"
+    if not term and several:
+        raise PixelError(header.name, "a CT of several energies without RescaleType", "one: its unit is unknown")
+    if term in ("", "HU"):
+        return "HU", False
+    kind = header.text("ImageType").upper().split("\\")
+    original = kind[0] == "ORIGINAL" and "LOCALIZER" not in kind and not several
+    if term == "US" and original:
+        return "HU", True
+    return (term if term in _CT_UNITS else "arbitrary"), False

@@ -1,0 +1,1 @@
+"""DICOM files in and out. LPS and RAS meet here and nowhere else."""
