@@ -35,7 +35,7 @@ _HOMES = {
     "train": "medldm.api",
     "write_report": "medldm.api",
     "restore_each": "medldm.folder",
-    "Restoration": "medldm.restore.restoration",
+    "Restoration": "medldm.restoration.result",
     "Model": "medldm.model",
 }
 __all__ = [*_HOMES, "__version__"]
@@ -65,7 +65,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from medldm.io.lazy import open_lazily as open_lazily
     from medldm.model import Model as Model
     from medldm.pack import installed_models as installed_models
-    from medldm.restore.restoration import Restoration as Restoration
+    from medldm.restoration.result import Restoration as Restoration
     from medldm.volume import Volume as Volume
 
 

@@ -13,10 +13,10 @@ from medldm.inputs import Scan, as_volume, mask_of, with_shape_of
 from medldm.io import read, write
 from medldm.model import Model, load_model
 from medldm.recipe import Recipe
-from medldm.restore.region import fill_region
-from medldm.restore.restoration import Restoration
-from medldm.restore.restore import restore as _restore
-from medldm.restore.settings import RestoreOptions, Settings
+from medldm.restoration.region import fill_region
+from medldm.restoration.restore import restore as _restore
+from medldm.restoration.result import Restoration
+from medldm.restoration.settings import RestoreOptions, Settings
 from medldm.synthesis.synthesize import synthesize as _synthesize
 from medldm.volume import Volume
 
@@ -63,7 +63,7 @@ def estimate_noise(scan: Scan, *, model: Model | str | Path, series: str | None 
 
     Raises InputError, ModelError.
     """
-    from medldm.restore.noise_level import estimate_noise_std
+    from medldm.restoration.noise_level import estimate_noise_std
 
     volume = as_volume(scan, series=series)
     return estimate_noise_std(volume.array, noise=_model(model, None).pack.noise)
@@ -83,7 +83,7 @@ def restore(
     task : name of the problem, as `model.pack.problems` lists them
     model : name of a pack, its folder, or a loaded Model
     problem : the problem's own options, e.g. ``{"scale": 2}``
-    options : `medldm.restore.settings.RestoreOptions`
+    options : `medldm.restoration.settings.RestoreOptions`
     Raises InputError, ModelError, RunError (`medldm.errors`).
     """
     volume, loaded, settings = _parts(scan, model, options)

@@ -22,7 +22,7 @@ from medldm.io import read_choice, write
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
 from medldm.io.survey import Item, survey
-from medldm.restore.restoration import Restoration
+from medldm.restoration.result import Restoration
 from medldm.volume import Volume
 
 Restore = Callable[[Volume], Restoration]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.io import read
-from medldm.restore.restoration import Restoration
+from medldm.restoration.result import Restoration
 from medldm.volume import Volume, refused_map
 
 Scan = str | Path | Volume | NDArray[Any]

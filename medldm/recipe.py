@@ -200,8 +200,11 @@ def parse_recipe(table: dict[str, Any], *, where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(table)
     except ValidationError as failure:
-        first = failure.errors()[0]
+        errors = failure.errors()
+        first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise RecipeError(where, f"no key {key!r}", "one, as in configs/") from None
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(first["loc"][-1]), sorted(_known_keys(Recipe)), n=1)
             do = f"did you mean {near[0]!r}?" if near else "remove it"

@@ -17,9 +17,9 @@ from medldm.io.array_cache import ArrayCache, Contents, cache_key
 from medldm.model import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
+from medldm.training.data import load_scans
 from medldm.training.latents import KeptLatents
 from medldm.training.stages import build_stage, stage_batches
-from medldm.training.data import load_scans
 from medldm.volume import Volume
 from tests.tiny import tiny_table, with_pack
 

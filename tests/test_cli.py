@@ -171,13 +171,13 @@ def test_models_and_doctor_name_what_is_there():
     assert {"brain-t1-2mm", "chest-xray-256"} <= listed
     done = call("doctor", "--json")
     facts = json.loads(done.stdout)
-    assert "identity" in facts["plugins"]["operators"] and facts["versions"]["medldm"] == "0.1.0"
+    assert "denoise" in facts["plugins"]["problems"] and facts["versions"]["medldm"] == "0.1.0"
     assert done.exit_code == (1 if facts["problems"] else 0)
 
 
 def test_a_damaged_pack_is_listed_as_unusable(packs, tmp_path, picture):
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "recipe.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "broken" / "pack.json").write_text("{}", encoding="utf-8")
     error = one_line_error(
         call("denoise", "-i", picture, "-o", tmp_path / "o.png", "--model", tmp_path / "broken")
     )
@@ -185,12 +185,12 @@ def test_a_damaged_pack_is_listed_as_unusable(packs, tmp_path, picture):
 
 
 @pytest.mark.parametrize("json_text", ["{}", "not json", "[1, 2]"])
-def test_a_recipe_that_cannot_be_read_is_a_problem_not_a_crash(tmp_path, json_text):
+def test_a_pack_that_cannot_be_read_is_a_problem_not_a_crash(tmp_path, json_text):
     from medldm.pack import describe
 
-    (tmp_path / "recipe.json").write_text(json_text, encoding="utf-8")
+    (tmp_path / "pack.json").write_text(json_text, encoding="utf-8")
     (tmp_path / "weights.safetensors").write_bytes(b"")
-    assert "recipe.json" in describe(str(tmp_path)).problem
+    assert any(said in describe(str(tmp_path)).problem for said in ("pack.json", "format None"))
 
 
 def refusals(packs, picture, tmp_path):

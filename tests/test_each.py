@@ -11,8 +11,8 @@ from PIL import Image
 
 import medldm
 from medldm.errors import Cancelled, EmptyInput, OutputError
-from medldm.geometry import Geometry
 from medldm.folder import SUMMARY, TABLE
+from medldm.geometry import Geometry
 from medldm.volume import Volume
 from tests.dicom_maker import make_series
 from tests.test_cli import call

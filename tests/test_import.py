@@ -13,10 +13,9 @@ from skimage.metrics import peak_signal_noise_ratio
 from typer.testing import CliRunner
 
 from medldm.cli import app
-from medldm.model import load_autoencoder, save_autoencoder
 from medldm.errors import AmbiguousInput, EmptyInput, InputError, ModelError, UnsafeInput
 from medldm.evaluate.autoencoder import measure_autoencoder
-from medldm.model import Model, Networks, load_model
+from medldm.model import Model, Networks, load_autoencoder, load_model, save_autoencoder
 from medldm.nets.imported.weights import open_weights
 from medldm.pack import describe
 from medldm.recipe import CodeRecipe, parse_recipe

@@ -6,20 +6,19 @@ import torch
 from lightning_fabric import Fabric
 
 import medldm
+from medldm.diffusion.noise import PerSample
 from medldm.errors import RunError
 from medldm.geometry import Geometry
 from medldm.model import Networks
+from medldm.nets.blocks import rows_last
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
-from medldm.training.batches import Batches
-from medldm.training.parallel import start_fabric
-from medldm.diffusion.noise import PerSample
-from medldm.training.batches import prefetch
-from medldm.nets.blocks import rows_last
-from medldm.training.loop import Hooks, PartwiseGradients, run_stage
-from medldm.training.stages import build_stage
+from medldm.training.batches import Batches, prefetch
 from medldm.training.data import Scan, load_scans
+from medldm.training.loop import Hooks, PartwiseGradients, run_stage
+from medldm.training.parallel import start_fabric
+from medldm.training.stages import build_stage
 from medldm.volume import Volume
 from tests.tiny import tiny_table, with_pack, with_stages
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medldm.nets.efficientnet import EfficientNetLite0
-from medldm.nets.efficientnet import wide_planes
+from medldm.nets.efficientnet import EfficientNetLite0, wide_planes
 from medldm.training.losses import (
     PerceptualDistance,
     lost_gradient,

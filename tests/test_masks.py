@@ -7,8 +7,8 @@ import torch
 import medldm
 from medldm.errors import InputError, ModelError
 from medldm.geometry import Geometry
-from medldm.operators.measurement import Measurement
 from medldm.operators.mask import fill_harmonic, random_mask
+from medldm.operators.measurement import Measurement
 from medldm.volume import Volume
 from tests.test_restore import OBLIQUE, head_like
 from tests.tiny import mask_model, tiny_model, tiny_table, with_mask_head, with_stages

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from medldm.nets.condition import Measurement, condition_channels
 from medldm.nets.head import MeasurementHead
-from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.patches import depth_to_space, pad_to_multiple, space_to_depth
+from medldm.nets.pca_autoencoder import PCAAutoencoder
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:

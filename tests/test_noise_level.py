@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medldm.restore.noise_level import estimate_noise_std
+from medldm.restoration.noise_level import estimate_noise_std
 
 
 def smooth(shape):

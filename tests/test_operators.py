@@ -1,4 +1,4 @@
-"""Every operator of the registry is proven by the same check."""
+"""The operator of every problem of the registry is proven by the same check."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,22 @@ from medldm import registry
 from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.operators.block_average import BlockAverage
-from medldm.operators.operator import check_operator
-from medldm.operators.operator import Identity
 from medldm.operators.measurement import Gaussian, Rician
+from medldm.operators.operator import Identity, check_operator
 
 
-@pytest.mark.parametrize("name", registry.names("operators"))
-def test_operator_passes_the_shared_check(name):
-    check_operator(registry.find("operators", name).example())
+@pytest.mark.parametrize("name", registry.names("problems"))
+def test_the_operator_of_each_problem_passes_the_shared_check(name):
+    check_operator(registry.find("problems", name).operator_type.example())
+
+
+def test_the_check_finds_a_first_guess_of_another_size():
+    class Small(Identity):
+        def first_guess(self, y):
+            return y[:, :, 1:]
+
+    with pytest.raises(InputError, match="first guess"):
+        check_operator(Small())
 
 
 def test_the_check_finds_a_wrong_adjoint():
@@ -55,13 +63,13 @@ def test_block_average_equals_a_naive_loop():
 def test_upsampling_agrees_with_the_measurement(factor):
     y = torch.rand(1, 1, 9, 8, 7, generator=torch.Generator().manual_seed(2))
     operator = BlockAverage(factor)
-    fine = operator.upsample(y)
+    fine = operator.first_guess(y)
     assert (operator.forward(fine) - y).abs().max() < 2e-3
 
 
 def test_upsampling_keeps_a_ramp_where_it_is():
     ramp = torch.arange(12.0).view(1, 1, 12, 1, 1)
-    fine = BlockAverage((2, 1, 1)).upsample(ramp)[0, 0, :, 0, 0]
+    fine = BlockAverage((2, 1, 1)).first_guess(ramp)[0, 0, :, 0, 0]
     expected = (torch.arange(24.0) + 0.5) / 2 - 0.5
     assert (fine - expected)[6:-6].abs().max() < 0.02
 

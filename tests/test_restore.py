@@ -13,7 +13,7 @@ from medldm.nets.condition import Measurement
 from medldm.nets.head import MeasurementHead
 from medldm.operators.block_average import BlockAverage
 from medldm.pack import IntensityTable
-from medldm.restore.tiles import merge_by_tiles
+from medldm.restoration.tiles import merge_by_tiles
 from medldm.volume import Volume
 from tests.tiny import tiny_model
 
@@ -122,7 +122,12 @@ def test_a_picture_is_refined_on_both_axes(model_2d):
         ({"scale": (2, 2, 1)}, "one axis"),
         ({"scale": 1}, "factors out of"),
         ({"spacing": (1, 1, 1.7)}, "whole fractions"),
-        ({}, "one of them"),
+        ({}, "one of scale and spacing"),
+        ({"scale": 2.9}, "a whole factor"),
+        ({"scale": (2.5, 2.5)}, "a whole factor"),
+        ({"scale": (2, 2, 1, 7)}, "a whole factor"),
+        ({"scale": "two"}, "a whole factor"),
+        ({"scale": float("nan")}, "a whole factor"),
     ],
 )
 def test_scales_that_the_model_does_not_know_are_refused(model_3d, arguments, said):
@@ -217,7 +222,7 @@ def test_tiles_of_the_head_equal_the_whole():
     for parameter in head.parameters():
         parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
     image = torch.rand(1, 1, 160, 200, generator=generator)
-    y = Measurement(image, torch.tensor([0.1]), torch.ones(1, 2))
+    y = Measurement(image, torch.full((1, 1, 1, 1), 0.1), torch.ones(1, 2, 1, 1))
     decoded = torch.rand(image.shape, generator=generator)
     with torch.no_grad():
         whole = head(decoded, y, torch.ones(1))

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from medldm import registry
+from medldm.diffusion.process import NoiseProcess
 from medldm.diffusion.samplers import Sampler
-from medldm.diffusion.schedule import karras_sigmas, level_of, log_uniform_sigmas
 
 SECOND_ORDER = ("heun", "dpmpp_2m")
+PROCESS = NoiseProcess()
 
 
 def final_std(sampler: Sampler, steps: int, data_std: float) -> float:
     """Deviation of the samples: the flow is linear, so one trajectory started at one deviation tells it."""
-    sigmas = log_uniform_sigmas(steps)
+    sigmas = PROCESS.sigmas(steps)
     x_T = torch.tensor([math.hypot(data_std, sigmas[0].item())], dtype=torch.float64)
 
     def predict_x0(x, sigma):
@@ -39,7 +40,7 @@ def test_second_order_samplers_reach_the_exact_deviation(name, data_std):
 @pytest.mark.parametrize("data_std", [1.0, 0.5, 0.1])
 def test_ddim_halves_its_error_with_every_doubling_of_the_steps(data_std):
     sampler = registry.find("samplers", "ddim")
-    # the levels end at SIGMA_MIN: what the last denoising takes away from narrow data is not DDIM's error
+    # the levels end at sigma_min: what the last denoising takes away from narrow data is not DDIM's error
     floor = data_std**2 / math.hypot(data_std, 0.008)
     errors = [abs(final_std(sampler, n, data_std) - floor) / data_std for n in (25, 50, 100)]
     assert errors[2] < 0.05
@@ -64,7 +65,7 @@ def test_samples_of_a_mixture_fall_on_its_modes(name):
         means = modes + (x[:, None] - modes) * width**2 / variance
         return (weights * means).sum(1)
 
-    sigmas = log_uniform_sigmas(60)
+    sigmas = PROCESS.sigmas(60)
     x_T = sigmas[0] * torch.randn(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     *_, last = registry.find("samplers", name)(predict_x0, x_T, sigmas)
     x = last.x_t
@@ -80,7 +81,7 @@ def test_steps_are_counted_and_start_only_when_asked(name):
         calls.append(sigma)
         return 0 * x
 
-    run = registry.find("samplers", name)(predict_x0, torch.ones(1), log_uniform_sigmas(5))
+    run = registry.find("samplers", name)(predict_x0, torch.ones(1), PROCESS.sigmas(5))
     assert calls == []
     first = next(run)
     assert (first.index, first.total) == (0, 5)
@@ -88,9 +89,9 @@ def test_steps_are_counted_and_start_only_when_asked(name):
     assert len(calls) <= 2  # cancelled: nothing more was computed
 
 
-@pytest.mark.parametrize("schedule", [karras_sigmas, log_uniform_sigmas])
-def test_schedules_fall_to_zero(schedule):
-    sigmas = schedule(12, sigma_min=0.01, sigma_max=10.0)
+@pytest.mark.parametrize("kind", ["karras", "log_uniform"])
+def test_levels_fall_to_zero(kind):
+    sigmas = NoiseProcess(sigma_min=0.01, sigma_max=10.0).sigmas(12, kind)
     assert sigmas.shape == (13,)
     assert sigmas[0] == pytest.approx(10.0)
     assert sigmas[-2] == pytest.approx(0.01)
@@ -99,4 +100,4 @@ def test_schedules_fall_to_zero(schedule):
 
 
 def test_level_runs_from_zero_to_one():
-    assert level_of(torch.tensor([0.0, 0.008, 40.0, 1e3])).tolist() == pytest.approx([0, 0, 1, 1])
+    assert PROCESS.level(torch.tensor([0.0, 0.008, 40.0, 1e3])).tolist() == pytest.approx([0, 0, 1, 1])

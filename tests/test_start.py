@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import medldm
 from medldm.cli import app
-from medldm.model import load_autoencoder, save_autoencoder
 from medldm.errors import ModelError, RecipeError, RunError
+from medldm.model import load_autoencoder, save_autoencoder
 from medldm.training.start import resolve
 from tests.foreign_nets import diffusers_net, monai_net, rand
 from tests.test_gate import toml_of

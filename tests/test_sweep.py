@@ -27,8 +27,8 @@ from benchmarks.sweep_rows import (
 )
 from medldm.nets.build import build_autoencoder
 from medldm.recipe import load_recipe, parse_recipe
-from medldm.training.stages import stage_batches
 from medldm.training.data import Scan
+from medldm.training.stages import stage_batches
 from tests.tiny import tiny_table
 
 BASE = parse_recipe(tiny_table(2))

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medldm.errors import Cancelled, InputError, ModelError, OutputError
-from medldm.nets.pca_autoencoder import PCAAutoencoder
-from medldm.nets.patches import pad_to_multiple
 from medldm.nets.monai_autoencoder import MonaiAutoencoder
+from medldm.nets.patches import pad_to_multiple
+from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.quantizers import Codebook, FiniteLevels
 from medldm.nets.tiling import decode_tiled, encode_tiled, tiles
 

@@ -18,7 +18,7 @@ from medldm.report.page import Section, Table
 from medldm.volume import Volume
 
 if TYPE_CHECKING:
-    from medldm.restore.restoration import Restoration
+    from medldm.restoration.result import Restoration
 
 RANGE = 1000.0
 NOISE = 0.10

@@ -20,7 +20,7 @@ from medldm.pack import folder_of
 if TYPE_CHECKING:
     from medldm.folder import Row
     from medldm.model import Model
-    from medldm.restore.restoration import Restoration
+    from medldm.restoration.result import Restoration
     from medldm.volume import Volume
 
 # (scan, model, keyword arguments that all restoring functions of the API share)

@@ -26,7 +26,7 @@ def title_of(task: str) -> str:
 
 
 class Restored(Protocol):
-    """What a report shows of a restoration; `medldm.restore.restoration.Restoration` is one."""
+    """What a report shows of a restoration; `medldm.restoration.result.Restoration` is one."""
 
     @property
     def volume(self) -> Volume: ...

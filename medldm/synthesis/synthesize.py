@@ -13,7 +13,7 @@ from medldm.diffusion.predict import bind
 from medldm.errors import InputError, ModelError
 from medldm.model import Model
 from medldm.pack import SynthesisTable
-from medldm.restore.restore import versions
+from medldm.restoration.restore import versions
 from medldm.space import centred_geometry, to_array
 from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 

@@ -4,8 +4,7 @@ import torch
 from medldm_example_operator import MotionBlur
 
 from medldm import registry
-from medldm.operators.operator import Operator
-from medldm.operators.operator import check_operator
+from medldm.operators.operator import Operator, check_operator
 
 
 def test_registry_finds_the_plugin():

@@ -11,9 +11,9 @@ from scipy import ndimage
 from medldm.errors import InputError
 from medldm.model import Model
 from medldm.operators.mask import fill_harmonic
-from medldm.restore.restoration import Restoration
-from medldm.restore.restore import restore
-from medldm.restore.settings import Settings
+from medldm.restoration.restore import restore
+from medldm.restoration.result import Restoration
+from medldm.restoration.settings import Settings
 from medldm.volume import Volume
 
 AROUND = 48  # voxels of the scan around a mask that the model sees; more tells it nothing

@@ -19,11 +19,11 @@ from medldm.model import Model
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
-from medldm.restore.checks import residual_checks
-from medldm.restore.estimate import OnStep, estimate
-from medldm.restore.noise_level import estimate_noise_std
-from medldm.restore.restoration import Restoration
-from medldm.restore.settings import Settings
+from medldm.restoration.checks import residual_checks
+from medldm.restoration.estimate import OnStep, estimate
+from medldm.restoration.noise_level import estimate_noise_std
+from medldm.restoration.result import Restoration
+from medldm.restoration.settings import Settings
 from medldm.space import ModelSpace
 from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
 

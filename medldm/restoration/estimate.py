@@ -19,8 +19,8 @@ from medldm.diffusion.samplers import Sampler
 from medldm.model import Networks
 from medldm.nets.head import MeasurementHead
 from medldm.operators.measurement import Measurement
-from medldm.restore.settings import Settings
-from medldm.restore.tiles import merge_by_tiles
+from medldm.restoration.settings import Settings
+from medldm.restoration.tiles import merge_by_tiles
 
 _WAYS = 2  # the image and its mirror image
 OnStep = Callable[[int, int, "Tensor | None"], None]
