@@ -1,7 +1,7 @@
 """Restore every scan below a folder: one failure ends nothing, and what is done is not done again.
 
 Results lie below the output folder as the scans do below the input, and beside them `medldm-summary.csv`, for a
-person, and `medldm-summary.json`, from which an interrupted or extended run goes on.
+person, and `medldm-summary.jsonl`, a line a scan, from which an interrupted or extended run goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from medldm.volume import Volume
 
 Restore = Callable[[Volume], Restoration]
 Progress = Callable[[str, int, int], None]
-SUMMARY, TABLE = "medldm-summary.json", "medldm-summary.csv"
+SUMMARY, TABLE = "medldm-summary.jsonl", "medldm-summary.csv"
 _KEPT_SUFFIXES = {"picture": ".png"}
 
 
@@ -91,6 +91,7 @@ def restore_each(
             row = _restored(folder, out, item, places[number], restore, format, uncertainty, choice)
             journal.add(item, row)
         yield row
+    journal.close()
     if progress is not None:
         progress("", len(found.items), len(found.items))
 
@@ -190,7 +191,10 @@ def _plain(text: str) -> str:
 
 
 class _Journal:
-    """What was done, by scan; written whole after each."""
+    """What was done, by scan: a line is added after each, so that the cost of one does not grow with their number.
+
+    The first line holds the settings; of two lines on the same scan the later one counts.
+    """
 
     def __init__(self, folder: Path, out: Path, settings: dict[str, Any]) -> None:
         self.folder, self.out, self.settings = folder, out, settings
@@ -198,20 +202,41 @@ class _Journal:
         path = out / SUMMARY
         if path.is_file():
             try:
-                table = json.loads(path.read_text(encoding="utf-8"))
-                before, rows = table["settings"], dict(table["scans"])
+                first, *lines = path.read_text(encoding="utf-8").split("\n")
+                before = json.loads(first)["settings"]
+                whole = [json.loads(line) for line in lines[:-1]]  # a last line without its end was cut off
+                self.rows = {str(line["scan_key"]): line for line in whole}
             except (OSError, ValueError, KeyError, TypeError):
                 raise OutputError(SUMMARY, "a file that is no summary", "a new folder", "choose another") from None
             if before != settings:
                 odd = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
                 got = f"results of other settings ({', '.join(odd)})"
                 raise OutputError(out.name, got, "the same settings, or a new folder", "choose another folder")
-            self.rows = rows
         elif out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise OutputError(out.name, "a folder that is not empty", "a new folder", "choose another")
         if not out.absolute().parent.is_dir():
             raise OutputError(str(out), "no folder to write into", "an existing folder", "create it first")
         out.mkdir(exist_ok=True)
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Both files whole, each scan once."""
+        lines = [{"settings": self.settings}, *self.rows.values()]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        table = self._cells(None) + "".join(map(self._cells, self.rows.values()))
+        write_whole(self.out / SUMMARY, lambda path: path.write_text(text, encoding="utf-8"))
+        write_whole(self.out / TABLE, lambda path: path.write_text(table, encoding="utf-8"))
+
+    @staticmethod
+    def _cells(row: dict[str, Any] | None) -> str:
+        """A line of the table; of None its header."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [f.name for f in fields(Row)], extrasaction="ignore", lineterminator="\n")
+        if row is None:
+            writer.writeheader()
+        else:
+            writer.writerow(row)
+        return text.getvalue()
 
     def kept(self, item: Item, place: str) -> Row | None:
         """The row of an earlier run, where the scan and the result are still what they were."""
@@ -224,14 +249,19 @@ class _Journal:
         return replace(Row(**{k: v for k, v in before.items() if k in names}), state="kept")
 
     def add(self, item: Item, row: Row) -> None:
-        self.rows[_key(item)] = asdict(row) | {"scan": _fingerprint(self.folder, item)}
-        text = json.dumps({"settings": self.settings, "scans": self.rows}, indent=1) + "\n"
-        table = io.StringIO()
-        writer = csv.DictWriter(table, [f.name for f in fields(Row)], extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows.values())
-        write_whole(self.out / SUMMARY, lambda path: path.write_text(text, encoding="utf-8"))
-        write_whole(self.out / TABLE, lambda path: path.write_text(table.getvalue(), encoding="utf-8"))
+        key = _key(item)
+        line = asdict(row) | {"scan_key": key, "scan": _fingerprint(self.folder, item)}
+        self.rows[key] = line
+        for name, text in ((SUMMARY, json.dumps(line) + "\n"), (TABLE, self._cells(line))):
+            try:
+                with (self.out / name).open("a", encoding="utf-8") as file:
+                    file.write(text)
+            except OSError as failure:
+                raise OutputError(name, failure.strerror or "not writable", "room for a line more") from None
+
+    def close(self) -> None:
+        """Each scan once, at the end of a run."""
+        self._rewrite()
 
 
 def _key(item: Item) -> str:

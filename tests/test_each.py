@@ -92,7 +92,10 @@ def test_an_interrupted_run_goes_on_and_does_nothing_twice(folder, denoise, tmp_
 
     with pytest.raises(Cancelled):
         list(medldm.restore_each(folder, out, denoise, settings=SETTINGS, progress=stop))
-    before = {row["file"] for row in json.loads((out / SUMMARY).read_text())["scans"].values()}
+    lines = (out / SUMMARY).read_text().splitlines()
+    before = {json.loads(line)["file"] for line in lines[1:]}
+    with (out / SUMMARY).open("a") as file:
+        file.write(lines[-1][: len(lines[-1]) // 2])  # cut off in the middle of a line
     assert 0 < len(before) < 6
     counted = []
 
@@ -108,6 +111,16 @@ def test_an_interrupted_run_goes_on_and_does_nothing_twice(folder, denoise, tmp_
     (out / "below" / "two.nii.gz").unlink()  # a result that was lost
     rows = states(medldm.restore_each(folder, out, counting, settings=SETTINGS))
     assert len(counted) == 2 and rows["one.nii.gz"] == rows["below/two.nii"] == "done"
+
+
+def test_a_scan_adds_a_line_and_writes_nothing_anew(folder, denoise, tmp_path):
+    """What is written for a scan does not grow with the number of scans before it."""
+    out, seen = tmp_path / "out", []
+    for _ in medldm.restore_each(folder, out, denoise, settings=SETTINGS):
+        seen.append([(out / name).read_text() for name in (SUMMARY, TABLE)])
+    for before, after in zip(seen, seen[1:], strict=False):
+        for old, new in zip(before, after, strict=True):
+            assert new.startswith(old) and new[len(old) :].count("\n") == 1
 
 
 def test_results_of_other_settings_are_not_mixed(folder, denoise, tmp_path):

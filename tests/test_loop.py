@@ -17,7 +17,7 @@ from medldm.recipe import parse_recipe
 from medldm.training.batches import Batches, prefetch
 from medldm.training.data import Scan, load_scans
 from medldm.training.loop import Hooks, PartwiseGradients, run_stage
-from medldm.training.parallel import start_fabric
+from medldm.training.parallel import fastest_precision, start_fabric
 from medldm.training.stages import build_stage
 from medldm.volume import Volume
 from tests.tiny import tiny_table, with_pack, with_stages
@@ -237,7 +237,7 @@ def test_scans_are_named_without_a_word_about_the_patient(tmp_path):
 
 def test_a_batch_reaches_the_stage_as_it_was_drawn():
     """Half precision is for what the networks compute, not for the images that they are to reproduce."""
-    fabric, precision = start_fabric("cpu", "bf16")
+    fabric, precision = start_fabric("cpu", "bf16", 2)
     assert precision == "bf16-mixed"
     recipe = parse_recipe(tiny_table(2))
     stage = stage_of(recipe, "head")
@@ -277,3 +277,10 @@ def test_weights_with_channels_last_learn_the_same(name, dims):
 
     plain = gradients(False)
     torch.testing.assert_close(gradients(True), plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+
+
+def test_half_precision_is_not_chosen_where_its_gradients_cannot_be_believed():
+    """Of 3D convolutions on a CPU; a GPU's choice stays its own."""
+    assert fastest_precision(torch.device("cpu"), 3) == "32-true"
+    half = torch.cpu._is_avx512_bf16_supported()
+    assert fastest_precision(torch.device("cpu"), 2) == ("bf16-mixed" if half else "32-true")

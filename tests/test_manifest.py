@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from medldm.errors import InputError
-from medldm.io.manifest import hash_patient, load_manifest, rows_of_folder, split_rows
+from medldm.io.manifest import Row, hash_patient, load_manifest, rows_of_folder, split_rows
 
 
 @pytest.fixture
@@ -78,3 +80,12 @@ def test_real_tables(data_dir):
     patterns = {"file_pattern": "t1/{participant}.nii.gz", "mask_pattern": "labels/{participant}.nii.gz"}
     rows = load_manifest(heads / "participants.csv", root=heads, patient="participant", dataset="heads", **patterns)
     assert [r.split for r in rows].count("train") == 27 and all(r.mask.is_file() for r in rows)
+
+
+def test_a_patient_more_moves_at_most_one_into_training():
+    """What goes on from a training must not train on what it held out."""
+    rows = [Row(Path(f"{n}.nii"), None, hash_patient(str(n), ""), "train", {}) for n in range(61)]
+    for seed in range(8):
+        fewer, more = (split_rows(part, 0.33, seed=seed) for part in (rows[:-1], rows))
+        held_out, trained = ({row.patient_hash for row in part} for part in (fewer[1], more[0]))
+        assert len(held_out) == 20 and len(held_out & trained) <= 1

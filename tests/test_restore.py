@@ -231,6 +231,25 @@ def test_tiles_of_the_head_equal_the_whole():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("mode", "steps"), [(0.3, 10), (0.9, 5), ("perceptual", 4), ("fidelity", 4)])
+def test_progress_ends_where_it_says(model_2d, mode, steps):
+    seen = []
+    report = lambda task, done, total: seen.append((done, total))  # noqa: E731
+    medldm.denoise(np.eye(16), model=model_2d, noise_std=0.1, mode=mode, steps=steps, samples=2, progress=report)
+    assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == list(range(1, len(seen) + 1))
+
+
+def test_a_single_image_is_doubted_by_a_model_of_volumes(model_3d):
+    scan = Volume(head_like((24, 20, 1)), Geometry.from_spacing((24, 20, 1), (1, 1, 1)), "arbitrary", "MR")
+    assert any("single image" in warning for warning in model_3d.fits(scan))
+    assert any("single image" in w for w in medldm.denoise(scan, model=model_3d, noise_std=5.0).report["warnings"])
+
+
+def test_an_option_that_is_none_is_named(model_2d):
+    with pytest.raises(TypeError, match="nois_std"):
+        medldm.denoise(np.eye(16), model=model_2d, nois_std=0.1)
+
+
 def test_report_is_plain_data(model_2d):
     import json
 

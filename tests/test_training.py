@@ -241,7 +241,7 @@ def test_fine_tuning_goes_on_from_a_model(data, tmp_path):
     before, after = (m.networks.state_dict() for m in (first, tuned))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"heads"}
-    assert f"started from tiny-{table['dims']}d, weights sha256 {first.weights_sha256[:12]}" in tuned.card
+    assert f"started from tiny-{table['pack']['dims']}d, weights sha256 {first.weights_sha256[:12]}" in tuned.card
     other = with_pack(table, heads={"main": {"channels": [8, 16], "depth": 1}})
     with pytest.raises(ModelError, match="networks of other sizes"):
         medldm.train(other, data=folder, out=tmp_path / "other", start=tmp_path / "first")

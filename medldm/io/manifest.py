@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-import numpy as np
-
 from medldm import registry
 from medldm.errors import EmptyInput, InputError
 from medldm.io.atomic import write_whole
@@ -117,11 +115,13 @@ def rows_of_folder(folder: Path, *, dataset: str = "") -> list[Row]:
 
 
 def split_rows(rows: Sequence[Row], fraction: float, *, seed: int) -> tuple[list[Row], list[Row]]:
-    """Divide by patient: the rest, and about `fraction` of the patients (one at least if it is > 0 and two exist)."""
-    patients = sorted({row.patient_hash for row in rows})
-    count = 0 if fraction <= 0 or len(patients) < 2 else max(1, round(fraction * len(patients)))
-    drawn = set(np.random.default_rng(seed).permutation(patients)[:count].tolist())
-    return [r for r in rows if r.patient_hash not in drawn], [r for r in rows if r.patient_hash in drawn]
+    """Divide by patient: the rest, and about `fraction` of the patients (one at least if it is > 0 and two exist).
+
+    By rank of a hash, as `draw_splits`: of a set that grows by a patient, at most one changes sides.
+    """
+    splits = draw_splits([row.patient_hash for row in rows], test=0, validation=fraction, seed=seed)
+    held_out = [row for row in rows if splits[row.patient_hash] == "validation"]
+    return [row for row in rows if splits[row.patient_hash] == "train"], held_out
 
 
 def draw_splits(patients: Sequence[str], *, test: float, validation: float, seed: int) -> dict[str, str]:

@@ -75,7 +75,7 @@ def estimate(
     One batch of each stage is computed; nothing is written but the scans, where a training has a `cache` for them.
     Raises what reading the scans raises.
     """
-    fabric, _ = alone(device, recipe.precision)
+    fabric, _ = alone(device, recipe.precision, recipe.pack.dims)
     scans = load_scans(recipe, data, cache=None if cache is None else ArrayCache(cache))
     networks, problems = Networks(recipe.pack).to(fabric.device), problems_of(recipe.pack)
     costs = []

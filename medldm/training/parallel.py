@@ -41,8 +41,15 @@ class AutocastAlone(MixedPrecision):
         return data
 
 
-def fastest_precision(device: torch.device) -> str:
-    """bf16 where the hardware multiplies it, fp32 elsewhere."""
+def fastest_precision(device: torch.device, dims: int) -> str:
+    """bf16 where the hardware multiplies it and the gradients can be believed, fp32 elsewhere.
+
+    On CPUs of AVX512-BF16 PyTorch 2.13 (oneDNN 3.12) reads memory that nobody wrote where it makes the weights'
+    gradient of a 3D convolution whose output is two voxels wide: now and then it is wrong, or not finite
+    (docs/decisions/0013). In 2D that was not seen.
+    """
+    if device.type == "cpu" and dims == 3:
+        return "32-true"
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     return "bf16-mixed" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "32-true"
@@ -59,8 +66,8 @@ def first_process() -> bool:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
 
 
-def _fabric(target: torch.device, precision: str, settings: dict[str, Any]) -> tuple[Fabric, str]:
-    chosen = fastest_precision(target) if precision == "auto" else PRECISIONS[precision]
+def _fabric(target: torch.device, precision: str, dims: int, settings: dict[str, Any]) -> tuple[Fabric, str]:
+    chosen = fastest_precision(target, dims) if precision == "auto" else PRECISIONS[precision]
     if chosen == "16-mixed" and target.type != "cuda":
         raise RecipeError("precision", "fp16 without a GPU", "bf16, fp32 or auto")
     if chosen == "32-true":
@@ -70,16 +77,17 @@ def _fabric(target: torch.device, precision: str, settings: dict[str, Any]) -> t
     return Fabric(accelerator=target.type, **settings), chosen
 
 
-def alone(device: str | None, precision: str) -> tuple[Fabric, str]:
+def alone(device: str | None, precision: str, dims: int) -> tuple[Fabric, str]:
     """Fabric for this process alone, whatever others there are, and the name of its precision.
 
     Raises ModelError for a device that is not there, RecipeError for a precision that it does not have.
     """
     target = default_device(device)
-    return _fabric(target, precision, {"devices": 1 if target.index is None else [target.index], "strategy": "auto"})
+    devices = 1 if target.index is None else [target.index]
+    return _fabric(target, precision, dims, {"devices": devices, "strategy": "auto"})
 
 
-def start_fabric(device: str | None, precision: str, strategy: str = "ddp") -> tuple[Fabric, str]:
+def start_fabric(device: str | None, precision: str, dims: int, strategy: str = "ddp") -> tuple[Fabric, str]:
     """Fabric, launched, and the name of its precision ("auto": the fastest that is safe).
 
     Under torchrun or SLURM all processes train together: each with all weights ("ddp"), or with its share of them
@@ -88,11 +96,11 @@ def start_fabric(device: str | None, precision: str, strategy: str = "ddp") -> t
     """
     world = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
     if world == 1:
-        fabric, chosen = alone(device, precision)
+        fabric, chosen = alone(device, precision, dims)
     else:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(world))))
         settings = {"devices": local, "num_nodes": world // local, "strategy": _strategy(strategy, world)}
-        fabric, chosen = _fabric(default_device(device), precision, settings)
+        fabric, chosen = _fabric(default_device(device), precision, dims, settings)
     fabric.launch()
     return fabric, chosen
 
@@ -107,7 +115,9 @@ def _end_groups() -> None:
         gc.collect()
 
 
-def run_launched(work: Callable[[Fabric, str], None], device: str | None, precision: str, strategy: str) -> None:
+def run_launched(
+    work: Callable[[Fabric, str], None], device: str | None, precision: str, dims: int, strategy: str
+) -> None:
     """Do `work` with a launched Fabric and the name of its precision; what was launched ends with the interpreter.
 
     The threads of a process group must have ended before: one that drops its last tensor later ends the process with a
@@ -119,7 +129,7 @@ def run_launched(work: Callable[[Fabric, str], None], device: str | None, precis
     global _launched
     there_already = dist.is_initialized()
     atexit.unregister(_end_groups)
-    fabric, chosen = start_fabric(device, precision, strategy)
+    fabric, chosen = start_fabric(device, precision, dims, strategy)
     _launched = _launched or (dist.is_initialized() and not there_already)
     work(fabric, chosen)
     if isinstance(fabric.strategy, ModelParallelStrategy):

@@ -245,5 +245,5 @@ def train(
             this.finish(command)
 
     with written_to(out):
-        run_launched(work, device, recipe.precision, strategy)
+        run_launched(work, device, recipe.precision, recipe.pack.dims, strategy)
     return load_model(out, device)
