@@ -351,7 +351,7 @@ def test_real_series_and_their_parts_are_read_by_the_table(data_dir, tmp_path):
 def test_without_a_validation_split_it_is_drawn_by_patient(mixed):
     call("check", mixed, "--test", 0, "--validation", 0)
     recipe = recipe_of(index="manifest.csv")
-    rows = load_manifest(mixed / "manifest.csv", root=mixed, dataset=recipe.pack.name)
+    rows = load_manifest(mixed / "manifest.csv", root=mixed, dataset=".")
     train, held_out = split_rows(rows, recipe.validation_fraction, seed=recipe.seed)
     assert len(load_scans(recipe, mixed)) == len(train)
     assert len(load_scans(recipe, mixed, part="validation")) == len(held_out) > 0

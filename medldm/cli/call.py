@@ -90,9 +90,9 @@ def restoring(command: Callable[..., None]) -> Callable[..., None]:
     ]
     spelled[3:3] = [parameter.replace(kind=kind, annotation=own[parameter.name]) for parameter in others]
 
-    def called(**given: Any) -> None:
-        call = Call(**{field.name: given.pop(field.name) for field in fields(Call)})
-        command(call, **given)
+    def called(**values: Any) -> None:
+        call = Call(**{field.name: values.pop(field.name) for field in fields(Call)})
+        command(call, **values)
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
     called.__signature__ = inspect.Signature(spelled)  # type: ignore[attr-defined]

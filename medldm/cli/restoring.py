@@ -36,7 +36,7 @@ Mask = Annotated[
     Path, typer.Option("--mask", help="What to fill: a file on the scan's grid; voxels > 0 are not looked at.")
 ]
 Task = Annotated[str, typer.Option("--task", help="Name of the problem, as `medldm models` lists it for the model.")]
-Given = Annotated[
+Pairs = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Option of the problem, e.g. scale=2; repeatable."),
 ]
@@ -86,10 +86,10 @@ def inpaint(call: Call, mask: Mask) -> None:
 
 @restoring
 def restore(
-    call: Call, task: Task, given: Given = None, noise_std: o.NoiseStd = None, each: o.Each = False
+    call: Call, task: Task, pairs: Pairs = None, noise_std: o.NoiseStd = None, each: o.Each = False
 ) -> None:
     """Solve any problem that a model was trained for, a plugin's as well: --task NAME --set KEY=VALUE."""
-    problem = o.parse_pairs(given or (), "--set", "scale=2")
+    problem = o.parse_pairs(pairs or (), "--set", "scale=2")
 
     def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
         from medldm import api
@@ -137,10 +137,10 @@ def run_each(call: Call, restore: Restore, own: dict[str, Any]) -> None:
     """
     settings = call.settings()
     lone = {"--residual": call.residual, "--uncertainty": call.uncertainty, "--report": call.report}
-    given = [name for name, value in lone.items() if value is not None] + ["--series"] * (call.series is not None)
-    given += ["--select"] * bool(call.select) + ["--overwrite"] * call.overwrite
-    if given:
-        raise InputError("--each", f"{', '.join(given)} beside it", "none: they are of one scan", "leave it out")
+    beside = [name for name, value in lone.items() if value is not None] + ["--series"] * (call.series is not None)
+    beside += ["--select"] * bool(call.select) + ["--overwrite"] * call.overwrite
+    if beside:
+        raise InputError("--each", f"{', '.join(beside)} beside it", "none: they are of one scan", "leave it out")
     if call.format not in (None, "nifti"):
         raise InputError("--format", call.format, "nifti, or each as its scan", "leave it out")
     if not call.input.is_dir():

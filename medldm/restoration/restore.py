@@ -56,8 +56,7 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     y = space.tensor(measured.array)
     first = operator.first_guess(y) if seen is measured else space.tensor(seen.array)
     measurement = Measurement.of(operator, first.to(model.device), scaled_noise, pack.dims)
-    size = measurement.image.shape[2:]
-    crop = (slice(None), slice(None), *(slice(0, n) for n in size))
+    crop = (slice(None), slice(None), *(slice(0, n) for n in measurement.image.shape[2:]))
     measurement = measurement.on_image(lambda field: pad_to_multiple(field, pack.multiple)[0])
     notify = _notifier(task, settings, space, target, volume, crop)
     prepared = time.perf_counter()
@@ -78,8 +77,7 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     degraded = operator.forward(torch.from_numpy(result)[None, None])[0, 0].numpy()
     residual = measured.array - degraded
     report = {
-        **_facts(model, volume, task, settings, warnings),
-        "factor": [round(f, 6) if f != round(f) else int(round(f)) for f in factor],
+        **_facts(model, volume, task, settings, warnings, factor),
         "noise_std": noise_std,
         "noise_std_estimated": estimated,
         "intensity": {"offset": space.range.offset, "scale": space.range.scale},
@@ -87,10 +85,8 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
         "timings_s": _timings(started, prepared, finished, time.perf_counter()),
     }
     place = functools.partial(_placed, volume=volume, space=space, step=_step(report))
-    restored = place(result, target)
-    return Restoration(
-        restored, restored.array, place(residual, measured.geometry), place(space.std_array(std), target), report
-    )
+    restored, uncertainty = place(result, target), place(space.std_array(std), target)
+    return Restoration(restored, restored.array, place(residual, measured.geometry), uncertainty, report)
 
 
 def _seen(measured: Volume, operator: Operator) -> Volume:
@@ -127,7 +123,14 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("medldm", "torch", "monai", "numpy")}
 
 
-def _facts(model: Model, volume: Volume, task: str, settings: Settings, warnings: list[str]) -> dict[str, Any]:
+def _facts(
+    model: Model,
+    volume: Volume,
+    task: str,
+    settings: Settings,
+    warnings: list[str],
+    factor: tuple[float, float, float],
+) -> dict[str, Any]:
     """What of the report is known before any work."""
     return {
         "task": task,
@@ -138,6 +141,7 @@ def _facts(model: Model, volume: Volume, task: str, settings: Settings, warnings
         "steps": settings.steps,
         "sampler": settings.sampler,
         "seed": settings.seed,
+        "factor": [int(f) if f == round(f) else round(f, 6) for f in (round(f, 9) for f in factor)],
         "unit": volume.unit,
         "warnings": warnings,
         "versions": dict(versions()),
