@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
-from scipy.sparse.linalg import cg, spsolve
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 TOLERANCE = 1e-5
 MOST_ITERATIONS = 400
@@ -46,6 +48,9 @@ def _filled(image: NDArray[np.floating], gap: NDArray[np.bool_], *, smooth: bool
 
 
 def _solved(known: NDArray[np.float32], gap: NDArray[np.bool_], smooth: bool) -> NDArray[np.float32]:
+    from scipy import ndimage
+    from scipy.sparse.linalg import spsolve
+
     laplacian, inside = _laplacian(known.shape), np.flatnonzero(gap)
     flat = np.where(gap, 0, known).ravel().astype(np.float64)
     rows = laplacian[inside]
@@ -68,6 +73,8 @@ def _solved(known: NDArray[np.float32], gap: NDArray[np.bool_], smooth: bool) ->
 
 def _laplacian(shape: tuple[int, ...]) -> sparse.csr_matrix:
     """Of a grid with free borders: a voxel's number of neighbours times its value, less the neighbours'."""
+    from scipy import sparse
+
     whole = sparse.csr_matrix((math.prod(shape),) * 2)
     for axis, n in enumerate(shape):
         step = sparse.diags([np.full(n - 1, -1.0)] * 2, [-1, 1], shape=(n, n))
@@ -80,6 +87,9 @@ def _laplacian(shape: tuple[int, ...]) -> sparse.csr_matrix:
 def _conjugate_gradients(
     matrix: sparse.csr_matrix, right: NDArray[np.float64], start: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    from scipy import sparse
+    from scipy.sparse.linalg import cg
+
     jacobi = sparse.diags(1 / np.maximum(matrix.diagonal(), 1))
     solved, _ = cg(matrix, right, x0=start, rtol=TOLERANCE, maxiter=MOST_ITERATIONS, M=jacobi)
     return np.asarray(solved)
