@@ -1,1 +1,1 @@
-"""Networks. The only room that imports `monai.networks`."""
+"""Networks. The only room that takes anything from MONAI."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
+
+CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class ResidualBlock(nn.Module):
@@ -16,7 +19,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, dims: int, width: int, *, separable: bool = False) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, dims]
+        conv = CONVOLUTION[dims]
         self.first = conv(width, width, 3, padding=1, groups=width if separable else 1)
         self.second = conv(width, width, 1) if separable else conv(width, width, 3, padding=1)
         nn.init.zeros_(self.second.weight)

@@ -5,13 +5,14 @@ Its losses are means over examples, and its norm is each example's own, so that 
 
 from __future__ import annotations
 
-from monai.losses.adversarial_loss import PatchAdversarialLoss
-from monai.networks.nets.patchgan_discriminator import PatchDiscriminator
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from medldm.nets import monai_files
 from medldm.nets.patches import pad_to_multiple
 
+PatchAdversarialLoss = monai_files.load("monai.losses.adversarial_loss.PatchAdversarialLoss")
+PatchDiscriminator = monai_files.load("monai.networks.nets.patchgan_discriminator.PatchDiscriminator")
 SMALLEST = 24  # with three layers and kernels of four, two scores along an axis
 
 

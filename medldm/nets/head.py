@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 
-from medldm.nets.blocks import ResidualBlock
+from medldm.nets.blocks import CONVOLUTION, ResidualBlock
 from medldm.nets.condition import error_scale, level_maps
 from medldm.nets.patches import depth_to_space, space_to_depth
 from medldm.operators.measurement import Measurement
@@ -48,14 +47,14 @@ class MeasurementHead(nn.Module):
         told: MeasurementTable | None = None,
     ) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, dims]
+        conv = CONVOLUTION[dims]
         self.dims = dims
         self.multiple = 2 ** len(channels)
         self.block = (2,) * dims
         self.mask, self.told = mask, told or MeasurementTable()
         inputs = (2 + mask) * 2**dims + 2 + dims
         self.stem = conv(inputs, channels[0], 1) if separable else conv(inputs, channels[0], 3, padding=1)
-        self.pool = Pool[Pool.AVG, dims](2)
+        self.pool = nn.AvgPool2d(2) if dims == 2 else nn.AvgPool3d(2)
         self.down = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(dims, c, separable=separable) for _ in range(depth))) for c in channels
         )

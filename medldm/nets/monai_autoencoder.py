@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor
 
+from medldm.nets import monai_files
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.blocks import last_convolution
 from medldm.nets.quantizers import Quantizer
+
+AutoencoderKL = monai_files.load("monai.networks.nets.autoencoderkl.AutoencoderKL")
 
 
 class MonaiAutoencoder(Autoencoder):

@@ -14,11 +14,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from medldm.nets.autoencoder import Autoencoder
-from medldm.nets.blocks import ResidualBlock, last_convolution
+from medldm.nets.blocks import CONVOLUTION, ResidualBlock, last_convolution
 from medldm.nets.patches import depth_to_space, space_to_depth
 from medldm.nets.quantizers import Quantizer
 
@@ -27,7 +26,7 @@ LEAST_DEVIATION = 1e-3  # of a component brought to deviation 1: what is below i
 
 
 def _residual_branch(dims: int, c_in: int, c_out: int, width: int, depth: int) -> nn.Sequential:
-    conv = Conv[Conv.CONV, dims]
+    conv = CONVOLUTION[dims]
     last = conv(width, c_out, 3, padding=1)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)

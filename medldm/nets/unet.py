@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.networks.layers.factories import Conv
-from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from torch import Tensor, nn
+
+from medldm.nets import monai_files
+from medldm.nets.blocks import CONVOLUTION
+
+DiffusionModelUNet = monai_files.load("monai.networks.nets.diffusion_model_unet.DiffusionModelUNet")
 
 
 class LatentUNet(nn.Module):
@@ -44,7 +47,7 @@ class LatentUNet(nn.Module):
             num_head_channels=32,
             use_flash_attention=True,
         )
-        self.skip = Conv[Conv.CONV, dims](condition_channels, latent_channels, 1)
+        self.skip = CONVOLUTION[dims](condition_channels, latent_channels, 1)
         nn.init.zeros_(self.skip.weight)
         nn.init.zeros_(self.skip.bias)
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import ndimage, sparse
-from scipy.sparse.linalg import cg, spsolve
 from torch import Tensor
 
 from medldm.errors import InputError
 from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
 from medldm.operators.problem import Array, Axes, Draw, Problem
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 TOLERANCE = 1e-5
 MOST_ITERATIONS = 400
@@ -57,6 +58,9 @@ def _filled(image: NDArray[np.floating], mask: NDArray[np.bool_], *, smooth: boo
 
 
 def _solved(known: NDArray[np.float32], mask: NDArray[np.bool_], smooth: bool) -> NDArray[np.float32]:
+    from scipy import ndimage
+    from scipy.sparse.linalg import spsolve
+
     laplacian, inside = _laplacian(known.shape), np.flatnonzero(mask)
     flat = np.where(mask, 0, known).ravel().astype(np.float64)
     rows = laplacian[inside]
@@ -79,6 +83,8 @@ def _solved(known: NDArray[np.float32], mask: NDArray[np.bool_], smooth: bool) -
 
 def _laplacian(shape: tuple[int, ...]) -> sparse.csr_matrix:
     """Of a grid with free borders: a voxel's number of neighbours times its value, less the neighbours'."""
+    from scipy import sparse
+
     whole = sparse.csr_matrix((math.prod(shape),) * 2)
     for axis, n in enumerate(shape):
         step = sparse.diags([np.full(n - 1, -1.0)] * 2, [-1, 1], shape=(n, n))
@@ -91,6 +97,9 @@ def _laplacian(shape: tuple[int, ...]) -> sparse.csr_matrix:
 def _conjugate_gradients(
     matrix: sparse.csr_matrix, right: NDArray[np.float64], start: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    from scipy import sparse
+    from scipy.sparse.linalg import cg
+
     jacobi = sparse.diags(1 / np.maximum(matrix.diagonal(), 1))
     solved, _ = cg(matrix, right, x0=start, rtol=TOLERANCE, maxiter=MOST_ITERATIONS, M=jacobi)
     return np.asarray(solved)

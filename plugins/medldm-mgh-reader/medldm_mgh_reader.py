@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from medldm.errors import AmbiguousInput, GeometryError, InputError, PixelError
@@ -21,6 +20,8 @@ def can_read(path: Path) -> bool:
 
 def read(path: Path, choice: Choice | None = None) -> Volume:
     """One image, in file order. Raises InputError and its children (`medldm.errors`)."""
+    import nibabel as nib  # here, since every scan of another kind is offered to this reader first
+
     choice = choice or Choice()
     choice.refuse_selection(path.name)
     try:

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
+
+from medldm.nets.blocks import CONVOLUTION
 
 NORM_EPS = 1e-6
 LOG_VARIANCE = (-30.0, 20.0)
 
 
 def _conv(dims: int, c_in: int, c_out: int, size: int = 3, *, stride: int = 1, padding: int | None = None) -> nn.Module:
-    made: nn.Module = Conv[Conv.CONV, dims](
+    made: nn.Module = CONVOLUTION[dims](
         c_in, c_out, size, stride=stride, padding=size // 2 if padding is None else padding
     )
     return made

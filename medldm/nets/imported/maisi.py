@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
-
 from medldm.errors import ModelError
+from medldm.nets import monai_files
 from medldm.nets.imported.foreign_code import ForeignCode, checked
 from medldm.nets.imported.monai_layout import MonaiTable, read_layout
 from medldm.nets.imported.weights import Reading, Weights
 
 FAMILY = "maisi"
+MAISI = "monai.apps.generation.maisi.networks.autoencoderkl_maisi"
+AutoencoderKlMaisi = monai_files.load(f"{MAISI}.AutoencoderKlMaisi")
 # of the published network; the weights do not say either
 PUBLISHED = {"norm_num_groups": 32, "use_convtranspose": False}
 

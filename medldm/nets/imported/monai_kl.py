@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai.networks.nets.autoencoderkl import AutoencoderKL
-
 from medldm.errors import ModelError
+from medldm.nets import monai_files
 from medldm.nets.imported.foreign_code import ForeignCode, checked
 from medldm.nets.imported.monai_layout import MonaiTable, modern, read_layout
 from medldm.nets.imported.weights import Reading, Weights
 
 FAMILY = "monai-kl"
+AutoencoderKL = monai_files.load("monai.networks.nets.autoencoderkl.AutoencoderKL")
 
 
 def recognise(weights: Weights) -> bool:
