@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from medldm import registry
 from medldm.nets.autoencoder import Autoencoder
-from medldm.nets.monai_autoencoder import MonaiAutoencoder
 from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.quantizers import Codebook, FiniteLevels, Quantizer
 from medldm.pack import AutoencoderPack, CodebookTable, ImportedTable, LevelsTable, PCATable
@@ -30,6 +29,8 @@ def build_autoencoder(pack: AutoencoderPack) -> Autoencoder:
             white_branches=table.white_branches,
             quantizer=quantizer,
         )
+    from medldm.nets.monai_autoencoder import MonaiAutoencoder  # most packs do without MONAI's
+
     return MonaiAutoencoder(
         dims,
         channels=table.channels,

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medldm.errors import InputError
 from medldm.model import Model
@@ -30,6 +29,8 @@ def fill_region(volume: Volume, mask: NDArray[np.bool_], model: Model, settings:
             got, do = f"{getattr(settings, name)} to fill a region", "the uncertainty says what else it could be"
             raise InputError(name, got, "fidelity and one sample: what is likely, not one draw of it", do)
     model.problem("inpaint")
+    from scipy import ndimage
+
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     start = [max(part.start - AROUND, 0) for part in box]
     stop = [min(part.stop + AROUND, n) for part, n in zip(box, mask.shape, strict=True)]
