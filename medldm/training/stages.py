@@ -45,7 +45,8 @@ class Learner(NamedTuple):
 
 
 class Stage(nn.Module, ABC):
-    """A network in training.
+    """A network in training. What else it needs is its module only where it computes: processes share each module's
+    gradients, and one that has none would keep them waiting.
 
     trained : what is kept, with its weights averaged
     step : number of the step, set by the loop
@@ -136,7 +137,7 @@ class DenoiserStage(Stage):
 
     def __init__(self, networks: Networks, table: DenoiserTable, cache: ArrayCache | None = None) -> None:
         super().__init__(networks.denoiser)
-        self.networks, self.table = networks, table
+        self.table, self.condition, self.process = table, networks.condition, networks.denoiser.process
         self.autoencoder = networks.autoencoder.requires_grad_(False)
         self.whole_images = KeptLatents(cache, networks.autoencoder)
 
@@ -147,12 +148,12 @@ class DenoiserStage(Stage):
         return batches.whole(step) if whole else batches.restoration(step)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        own, process = PerSample(batch.seeds, batch.x.device), self.networks.denoiser.process
+        own, process = PerSample(batch.seeds, batch.x.device), self.process
         with torch.no_grad():
             encoder = self.whole_images if batch.measurement is None else self.autoencoder
             mean, std = encoder.encode(batch.x)
             z = mean + std * own.normal(mean.shape[1:])
-            condition = None if batch.measurement is None else self.networks.condition(batch.measurement)
+            condition = None if batch.measurement is None else self.condition(batch.measurement)
         sigma = process.draw(own.normal())
         noise = own.normal(z.shape[1:])
         x_t = z + _per_example(sigma, z) * noise
@@ -181,7 +182,7 @@ class HeadStage(Stage):
 
     def __init__(self, networks: Networks, table: HeadTable, problems: Mapping[str, Problem]) -> None:
         super().__init__(networks.head(table.head))
-        self.networks, self.table, self.problems = networks, table, problems
+        self.table, self.problems, self.condition = table, problems, networks.condition
         self.autoencoder = networks.autoencoder.requires_grad_(False)
         self.denoiser = networks.denoiser.requires_grad_(False)
 
@@ -193,7 +194,7 @@ class HeadStage(Stage):
         assert measurement is not None
         process = self.denoiser.process
         with torch.no_grad():
-            condition = self.networks.condition(measurement)
+            condition = self.condition(measurement)
             z, _ = self.autoencoder.encode(x)
             sigma = process.draw(own.normal())
             x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
