@@ -10,6 +10,7 @@ benchmarks/results/autoencoders-NAME.json.
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 import numpy as np
@@ -21,32 +22,40 @@ from torch import Tensor
 import medldm
 from benchmarks import protocol, record
 from benchmarks.protocol import Case, Image
-from medldm.intensity import Scaling
 from medldm.evaluate.intervals import interval, paired_difference
+from medldm.intensity import Scaling
 from medldm.model import Model
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.pca_autoencoder import PCAAutoencoder
-from medldm.recipe import Recipe
+from medldm.pack import TRAINING, folder_of, read_tables
+from medldm.recipe import Recipe, parse_recipe
+from medldm.space import ModelSpace
+from medldm.training.data import load_scans
 from medldm.training.latents import begin_from_data
 from medldm.training.stages import stage_batches
-from medldm.training.data import load_scans
 
-# (dims, factor, channels): PSNR and SSIM that a radiograph's code must reach on a CPU; a head's: gain over the PCA
+# (dims, factor, channels): PSNR and SSIM that one of radiographs must reach on a CPU; one of heads: gain over the PCA
 CHEST_BARS = {(4, 4): (40.5, 0.983), (8, 16): (41.0, None)}
 BRAIN_GAINS = {(2, 4): 1.0, (4, 8): 1.0}
 QUICK_CASES = 24
 
 
-def linear_code(recipe: Recipe, code: Autoencoder) -> PCAAutoencoder:
-    """The block PCA of the recipe's training images, at the factor and channels of `code`."""
+def trained_by(model: str) -> Recipe:
+    """The recipe that a model, by name or folder, was trained by. Raises RecipeError, ModelError."""
+    training = json.loads((folder_of(model) / TRAINING).read_text(encoding="utf-8"))
+    return parse_recipe({"pack": read_tables(model).model_dump(mode="json"), **training}, where=model)
+
+
+def block_pca(recipe: Recipe, autoencoder: Autoencoder) -> PCAAutoencoder:
+    """The block PCA of the recipe's training images, at the factor and channels of `autoencoder`."""
     scans = load_scans(recipe, protocol.data_folder())
-    linear = PCAAutoencoder(recipe.dims, factor=code.factor, channels=code.channels, width=8)
-    begin_from_data(linear, stage_batches(recipe, scans, "autoencoder", recipe.stage_autoencoder))
-    return linear.eval()
+    pca = PCAAutoencoder(autoencoder.dims, factor=autoencoder.factor, channels=autoencoder.channels, width=8)
+    begin_from_data(pca, stage_batches(recipe, scans, 0, {}))
+    return pca.eval()
 
 
 def model_input(model: Model, case: Case) -> tuple[Tensor, Scaling]:
-    """A case in the model's intensity, (1, 1, *S), and the way back."""
+    """A case, which lies in the model's axes, in its intensity, (1, 1, *S), and the way back."""
     array = case.truth.astype(np.float32)
     flat = array.ndim == 2
     affine = np.eye(4) if case.affine is None else case.affine
@@ -54,17 +63,17 @@ def model_input(model: Model, case: Case) -> tuple[Tensor, Scaling]:
         array[..., None] if flat else array,
         medldm.Geometry(affine, (*array.shape, 1)[:3]),
         "arbitrary",
-        model.recipe.modality[0],
+        model.pack.modality[0],
     )
-    scaling = model.intensity.fit(volume)
-    return torch.from_numpy(np.ascontiguousarray(scaling.forward(array), dtype=np.float32))[None, None], scaling
+    space = ModelSpace.of(model.pack, volume).fitted(volume)
+    return space.image(volume)[None, None], space.range
 
 
 @torch.inference_mode()
-def reconstruct(code: Autoencoder, model: Model, case: Case) -> Image:
-    """A case through the code, in the model's intensity and orientation."""
+def reconstruct(autoencoder: Autoencoder, model: Model, case: Case) -> Image:
+    """A case through the autoencoder, in the model's intensity and orientation."""
     x, scaling = model_input(model, case)
-    return np.asarray(scaling.inverse(code.reconstruct(x)[0, 0].numpy()), dtype=np.float64)
+    return np.asarray(scaling.inverse(autoencoder.reconstruct(x)[0, 0].numpy()), dtype=np.float64)
 
 
 def held_out(recipe: Recipe) -> list[Case]:
@@ -73,59 +82,59 @@ def held_out(recipe: Recipe) -> list[Case]:
     return [Case(f"{n}", n, scan.image.numpy().astype(np.float64).clip(0, 1)) for n, scan in enumerate(scans)]
 
 
-def scores(code: Autoencoder, model: Model, cases: list[Case]) -> dict[str, dict[str, float]]:
-    return {case.patient: case.score(reconstruct(code, model, case)) for case in cases}
+def scores(autoencoder: Autoencoder, model: Model, cases: list[Case]) -> dict[str, dict[str, float]]:
+    return {case.patient: case.score(reconstruct(autoencoder, model, case)) for case in cases}
 
 
-def row(name: str, code: Autoencoder, found: dict[str, dict[str, float]]) -> dict[str, Any]:
-    parameters = sum(p.numel() for p in code.parameters())
+def row(name: str, autoencoder: Autoencoder, found: dict[str, dict[str, float]]) -> dict[str, Any]:
+    parameters = sum(p.numel() for p in autoencoder.parameters())
     return {
-        "code": name,
-        "factor": list(code.factor),
-        "channels": code.channels,
+        "autoencoder": name,
+        "factor": list(autoencoder.factor),
+        "channels": autoencoder.channels,
         "parameters": parameters,
         "psnr": interval([s["psnr"] for s in found.values()]).to_dict(),
         "ssim": interval([s["ssim"] for s in found.values()]).to_dict(),
     }
 
 
-def bars_of(model: Model, code: Autoencoder, mine: dict[str, Any], gain: float) -> list[dict[str, Any]]:
-    key = (code.factor[0], code.channels)
+def bars_of(model: Model, autoencoder: Autoencoder, mine: dict[str, Any], gain: float) -> list[dict[str, Any]]:
+    key = (autoencoder.factor[0], autoencoder.channels)
     name = f"{model.name}, f={key[0]} c={key[1]}"
     psnr, ssim = mine["psnr"]["mean"], mine["ssim"]["mean"]
-    if model.recipe.dims == 2 and key in CHEST_BARS:
+    if model.pack.dims == 2 and key in CHEST_BARS:
         least, least_ssim = CHEST_BARS[key]
         bars = [record.bar(f"{name}: PSNR (dB)", psnr, f">= {least}", psnr >= least)]
         if least_ssim is not None:
             bars.append(record.bar(f"{name}: SSIM", ssim, f">= {least_ssim}", ssim >= least_ssim))
         return bars
-    if model.recipe.dims == 3 and key in BRAIN_GAINS:
+    if model.pack.dims == 3 and key in BRAIN_GAINS:
         least = BRAIN_GAINS[key]
         return [record.bar(f"{name}: gain over the block PCA (dB)", gain, f">= {least}", gain >= least)]
     return []
 
 
-def measured(model: Model, cases: list[Case]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of the block PCA and of the model's code beside it, and the bars that there are for such a code."""
-    code = model.networks.autoencoder
-    linear = linear_code(model.recipe, code)
-    trained, untrained = scores(code, model, cases), scores(linear, model, cases)
+def measured(model: Model, recipe: Recipe, cases: list[Case]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the block PCA and of the model's autoencoder beside it, and the bars that there are for such a one."""
+    autoencoder = model.networks.autoencoder
+    pca = block_pca(recipe, autoencoder)
+    trained, untrained = scores(autoencoder, model, cases), scores(pca, model, cases)
     gain = paired_difference({p: s["psnr"] for p, s in trained.items()}, {p: s["psnr"] for p, s in untrained.items()})
-    mine = row(model.name, code, trained)
-    rows = [row("block PCA", linear, untrained), mine | {"gain_over_pca": gain.to_dict()}]
-    return rows, bars_of(model, code, mine, gain.mean)
+    mine = row(model.name, autoencoder, trained)
+    rows = [row("block PCA", pca, untrained), mine | {"gain_over_pca": gain.to_dict()}]
+    return rows, bars_of(model, autoencoder, mine, gain.mean)
 
 
 def show(title: str, rows: list[dict[str, Any]], bars: list[dict[str, Any]]) -> None:
     """Print the table of `measured`, and its bars."""
     table = Table(title=title)
-    for heading in ("code", "f", "c", "PSNR dB [95 %]", "SSIM", "above the PCA (dB)"):
+    for heading in ("autoencoder", "f", "c", "PSNR dB [95 %]", "SSIM", "above the PCA (dB)"):
         table.add_column(heading)
     for one in rows:
         psnr = one["psnr"]
         above = one.get("gain_over_pca")
         table.add_row(
-            one["code"],
+            one["autoencoder"],
             "x".join(map(str, one["factor"])),
             str(one["channels"]),
             f"{psnr['mean']:.2f} [{psnr['low']:.2f}, {psnr['high']:.2f}]",
@@ -141,14 +150,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--model", action="append", default=[])
-    given = parser.parse_args()
-    for name in given.model or ["chest-xray-256", "brain-t1-2mm"]:
+    arguments = parser.parse_args()
+    for name in arguments.model or ["chest-xray-256", "brain-t1-2mm"]:
         model = medldm.load_model(name)
-        chest = model.recipe.dims == 2
-        cases = protocol.chest_cases(QUICK_CASES if given.quick else None) if chest else protocol.brain_cases()
-        rows, bars = measured(model, cases)
+        chest = model.pack.dims == 2
+        cases = protocol.chest_cases(QUICK_CASES if arguments.quick else None) if chest else protocol.brain_cases()
+        rows, bars = measured(model, trained_by(name), cases)
         show(f"{model.name}: {len(cases)} test patients", rows, bars)
-        record.write(f"autoencoders-{model.name}{'-quick' if given.quick else ''}", rows, bars)
+        record.write(f"autoencoders-{model.name}{'-quick' if arguments.quick else ''}", rows, bars)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ class Heartbeat:
     def __init__(self) -> None:
         from qtpy.QtCore import QTimer
 
-        self.gaps: list[float] = []
+        self.pauses: list[float] = []
         self._longest_seen: list[str] = []
         self._seen: list[str] = []
         self._last = time.perf_counter()
@@ -33,15 +33,15 @@ class Heartbeat:
         self._thread.join()
 
     def held_by(self) -> str:
-        """The plugin's functions, innermost of each look, that ran in the longest gap."""
+        """The plugin's functions, innermost of each look, that ran in the longest pause."""
         return ", ".join(dict.fromkeys(self._longest_seen)) or "nothing of the plugin's"
 
     def _beat(self) -> None:
         now = time.perf_counter()
-        gap, self._last = now - self._last, now
-        if gap > max(self.gaps, default=0):
+        pause, self._last = now - self._last, now
+        if pause > max(self.pauses, default=0):
             self._longest_seen = list(self._seen)
-        self.gaps.append(gap)
+        self.pauses.append(pause)
         self._seen.clear()
 
     def _look(self, main: int) -> None:

@@ -1,10 +1,10 @@
-"""How well are gaps filled, beside interpolation, and is the uncertainty honest there?
+"""How well are masks filled, beside interpolation, and is the uncertainty honest there?
 
     python -m benchmarks.inpainting [--quick] [--area chest|brain] [--model NAME_OR_FOLDER]
 
 Test patients of benchmarks/protocol.py. Radiographs: one disc of radius 8, 16 or 24 pixels. Heads: six balls of
 radius 3 or 6 voxels in the brain, or two neighbouring axial slices lost. Places are drawn with a generator an image.
-PSNR over the voxels of the gaps (in the brain), means over patients with 95 % bootstrap intervals; nothing is noisy.
+PSNR over the voxels of the masks (in the brain), means over patients with 95 % bootstrap intervals; nothing is noisy.
 The classical rows: membrane (harmonic), thin plate (biharmonic, scikit-image), the mean of both; for lost slices cubic
 interpolation through them.
 """
@@ -42,11 +42,11 @@ def mask_of(case: Case, kind: str) -> Mask:
     """Where nothing is known; drawn by (index of the case, size)."""
     name, size = kind.split()
     if size == "slices":
-        gap = np.zeros(case.truth.shape, dtype=bool)
+        mask = np.zeros(case.truth.shape, dtype=bool)
         rows = np.flatnonzero(case.mask.any(axis=(0, 2)))  # type: ignore[union-attr]
         start = int(rows[len(rows) // 2 + case.index])
-        gap[:, start : start + int(name)] = True
-        return gap
+        mask[:, start : start + int(name)] = True
+        return mask
     radius = int(size)
     rng = np.random.default_rng([2000 + case.index, radius])
     allowed = (case.truth > 0) & (case.truth < 1) if case.mask is None else case.mask  # not beside the picture
@@ -54,29 +54,29 @@ def mask_of(case: Case, kind: str) -> Mask:
     inner = np.zeros_like(allowed)
     inner[edge] = allowed[edge]
     places = np.argwhere(inner)
-    gap = np.zeros(case.truth.shape, dtype=bool)
+    mask = np.zeros(case.truth.shape, dtype=bool)
     for centre in rng.choice(places, 1 if name == "disc" else BALLS, replace=False):
         grid = np.ogrid[tuple(slice(-c, n - c) for c, n in zip(centre, case.truth.shape, strict=True))]
-        gap |= sum(g.astype(float) ** 2 for g in grid) <= radius**2
-    return gap
+        mask |= sum(g.astype(float) ** 2 for g in grid) <= radius**2
+    return mask
 
 
-def _biharmonic(image: Image, gap: Mask) -> Image:
+def _biharmonic(image: Image, mask: Mask) -> Image:
     from skimage.restoration import inpaint_biharmonic
 
-    return np.asarray(inpaint_biharmonic(np.where(gap, 0, image), gap, split_into_regions=True))
+    return np.asarray(inpaint_biharmonic(np.where(mask, 0, image), mask, split_into_regions=True))
 
 
-def _harmonic(image: Image, gap: Mask) -> Image:
-    return fill_harmonic(image, gap).astype(np.float64)
+def _harmonic(image: Image, mask: Mask) -> Image:
+    return fill_harmonic(image, mask).astype(np.float64)
 
 
-def _both(image: Image, gap: Mask) -> Image:
-    return fill_smooth(image, gap).astype(np.float64)
+def _both(image: Image, mask: Mask) -> Image:
+    return fill_smooth(image, mask).astype(np.float64)
 
 
-def _through(image: Image, gap: Mask) -> Image:
-    known = ~gap.any(axis=(0, 2))
+def _through(image: Image, mask: Mask) -> Image:
+    known = ~mask.any(axis=(0, 2))
     at = np.arange(len(known))
     return np.asarray(CubicSpline(at[known], image[:, known], axis=BRAIN_SUPERIOR_AXIS)(at))
 
@@ -87,28 +87,28 @@ def classical(kind: str) -> dict[str, Callable[[Image, Mask], Image]]:
     return {"membrane": _harmonic, "thin plate": _biharmonic, "mean of both": _both}
 
 
-def _score(case: Case, gap: Mask, result: Image) -> float:
-    inside = gap if case.mask is None else gap & case.mask
+def _score(case: Case, mask: Mask, result: Image) -> float:
+    inside = mask if case.mask is None else mask & case.mask
     return psnr(np.clip(result, 0, 1) if case.mask is None else result, case.truth, mask=inside)
 
 
-def fill(case: Case, gap: Mask, model: Model) -> Any:
-    """The public API on an image whose gap holds nothing of the truth."""
-    given: dict[str, Any] = {"value_range": (0.0, 1.0)} if case.mask is None else {"affine": case.affine}
-    return medldm.inpaint(np.where(gap, 0, case.truth), gap, model=model, **given)
+def fill(case: Case, mask: Mask, model: Model) -> Any:
+    """The public API on an image whose masked part holds nothing of the truth."""
+    options: dict[str, Any] = {"value_range": (0.0, 1.0)} if case.mask is None else {"affine": case.affine}
+    return medldm.inpaint(np.where(mask, 0, case.truth), mask, model=model, **options)
 
 
 def measure(kind: str, cases: Sequence[Case], model: Model) -> list[dict[str, Any]]:
-    """Rows of one kind of gap."""
+    """Rows of one kind of mask."""
     found: dict[str, dict[str, float]] = {}
     inside, ratios = [], []
     for case in cases:
-        gap = mask_of(case, kind)
+        mask = mask_of(case, kind)
         for name, method in classical(kind).items():
-            found.setdefault(name, {})[case.patient] = _score(case, gap, method(case.truth, gap))
-        result = fill(case, gap, model)
-        found.setdefault(MODEL, {})[case.patient] = _score(case, gap, np.asarray(result.array, dtype=np.float64))
-        where = gap if case.mask is None else gap & case.mask
+            found.setdefault(name, {})[case.patient] = _score(case, mask, method(case.truth, mask))
+        result = fill(case, mask, model)
+        found.setdefault(MODEL, {})[case.patient] = _score(case, mask, np.asarray(result.array, dtype=np.float64))
+        where = mask if case.mask is None else mask & case.mask
         spread = result.uncertainty.array[..., 0].T if case.mask is None else result.uncertainty.array
         error = np.abs(result.array.astype(np.float64) - case.truth)[where]
         inside.append(float((error <= QUANTILE * spread[where]).mean()))
@@ -135,8 +135,8 @@ def _bars(area: str, kind: str, rows: Sequence[dict[str, Any]]) -> list[dict[str
 
 
 def _print(area: str, rows: Sequence[dict[str, Any]], console: Console) -> None:
-    table = Table(title=f"{area}: PSNR inside the gaps")
-    for title in ("gap", "method", "n", "PSNR dB [95 %]", "medldm minus this (dB)", "inside 90 %", "actual / claimed"):
+    table = Table(title=f"{area}: PSNR inside the masks")
+    for title in ("mask", "method", "n", "PSNR dB [95 %]", "medldm minus this (dB)", "inside 90 %", "actual / claimed"):
         table.add_column(title)
     for row in rows:
         p, d, c = row["psnr"], row.get("medldm_minus_this"), row.get("coverage")

@@ -40,7 +40,7 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Task:
-    """One table: the same images, degraded at each level, given to each method."""
+    """One table: the same images, degraded at each level, restored by each method."""
 
     name: str
     degrade: Callable[[Case, float], NDArray[np.float64]]
@@ -154,7 +154,7 @@ def _row(task: Task, level: float, measured: Measured, done: dict[str, Measured]
 
 
 def _bars(task: Task, level: float, done: dict[str, Measured]) -> list[dict[str, Any]]:
-    """The gain that is asked for at this level; denoising never below what it was given."""
+    """The gain that is asked for at this level; denoising never below its input."""
     where = f"{task.name}, {level:g}"
     bars = []
     if (task.name, level) in TARGETS:

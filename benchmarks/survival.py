@@ -8,10 +8,12 @@ Real command lines of `medldm train` on a small made-up data set, on the CPU, on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,26 +31,51 @@ from medldm.volume import Volume
 KILLS_WRITING, KILLS_BETWEEN = 20, 5
 STEPS = 40
 RECIPE = """
+validation_fraction = 0.25
+checkpoint_seconds = {seconds}
+precision = "fp32"
+source = [{{ folder = "." }}]
+
+[pack]
 name = "survivor"
 dims = 2
 modality = ["DX"]
 spacing = [1.0, 1.0, 1.0]
 spacing_range = [0.5, 3.0]
-synthesis_shape = [32, 32, 1]
-synthesis_unit = "grey8"
-synthesis_scale = 255.0
-validation_fraction = 0.25
-checkpoint_seconds = {seconds}
-precision = "fp32"
+noise = "gaussian"
 intensity = {{ kind = "percentile", low = 0.1, high = 99.9 }}
-sources = [{{ folder = "." }}]
-degradation = {{ noise = "gaussian", factors = [2] }}
 autoencoder = {{ factor = 4, channels = 4, width = {width}, encoder_depth = 1, decoder_depth = 1 }}
 unet = {{ channels = [16, 32], attention_levels = [false, false] }}
-head = {{ channels = [8, 8], depth = 1 }}
-stage_autoencoder = {{ steps = {steps}, batch_size = 4, crop = [32, 32], lr = 1e-3 }}
-stage_denoiser = {{ steps = {steps}, batch_size = 4, crop = [32, 32], lr = 1e-3 }}
-stage_head = {{ steps = {steps}, batch_size = 4, crop = [32, 32], lr = 1e-3 }}
+heads = {{ main = {{ channels = [8, 8], depth = 1 }} }}
+synthesis = {{ shape = [32, 32, 1], unit = "grey8", scale = 255.0 }}
+
+[pack.problems]
+denoise = {{ head = "main", noise_std = [0.005, 0.25] }}
+super_resolve = {{ head = "main", noise_std = [0.0025, 0.125], factors = [2] }}
+
+[[stage]]
+train = "autoencoder"
+steps = {steps}
+batch_size = 4
+crop = [32, 32]
+lr = 1e-3
+{more}
+[[stage]]
+train = "denoiser"
+problems = {{ denoise = 0.65, super_resolve = 0.35 }}
+steps = {steps}
+batch_size = 4
+crop = [32, 32]
+lr = 1e-3
+
+[[stage]]
+train = "head"
+head = "main"
+problems = {{ denoise = 0.65, super_resolve = 0.35 }}
+steps = {steps}
+batch_size = 4
+crop = [32, 32]
+lr = 1e-3
 """
 
 
@@ -65,7 +92,8 @@ def make_data(folder: Path) -> Path:
 
 
 def make_recipe(path: Path, *, seconds: float, width: int = 8, steps: int = STEPS, more: str = "") -> Path:
-    path.write_text(RECIPE.format(seconds=seconds, width=width, steps=steps) + more)
+    """more : of the autoencoder's stage"""
+    path.write_text(RECIPE.format(seconds=seconds, width=width, steps=steps, more=more))
     return path
 
 
@@ -86,6 +114,18 @@ def sha(folder: Path) -> str:
     return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
 
 
+def kill_with_children(process: int) -> None:
+    """A process and all that it started: torchrun's workers are in groups of their own."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    family = [process]
+    for member in family:  # which grows meanwhile
+        family += [child for child, parent in parents.items() if parent == member]
+    for member in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+
+
 def start_and_kill(arguments: list[str], out: Path, wait: float) -> bool:
     """Kill the training `wait` seconds after its first checkpoint; whether it was still running."""
     silent = subprocess.DEVNULL
@@ -98,7 +138,7 @@ def start_and_kill(arguments: list[str], out: Path, wait: float) -> bool:
         time.sleep(0.002)
     time.sleep(wait)
     alive = process.poll() is None
-    subprocess.run(["pkill", "-KILL", "-f", str(out)], check=False)  # torchrun's workers are in groups of their own
+    kill_with_children(process.pid)
     process.wait()
     return alive
 
@@ -170,7 +210,7 @@ def in_processes(number: int, arguments: list[str]) -> list[str]:
 def two_processes(root: Path, data: Path, strategy: str, more: str = "", steps: int = STEPS) -> float:
     """Largest relative difference of the loss curves of one process and two (gloo).
 
-    With "fsdp" the two are killed after their first checkpoint and go on. `more` is added to the recipe.
+    With "fsdp" the two are killed after their first checkpoint and go on. `more` is added to the autoencoder's stage.
     """
     seconds = 0.3 if strategy == "fsdp" else 1e9
     recipe = make_recipe(root / f"{strategy}.toml", seconds=seconds, steps=steps, more=more)

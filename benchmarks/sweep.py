@@ -1,15 +1,16 @@
-"""Which code keeps how much? Factors and kinds side by side, for the same CPU seconds of training.
+"""Which autoencoder keeps how much? Factors and kinds side by side, for the same CPU seconds of training.
 
     python -m benchmarks.sweep [--question table-8|equal-time|brain] [--quick] [--rows FOLDER]
 
 table-8 : radiographs, f = 2 to 16, KL, codebook and finite levels beside the block PCA (after Table 8 of Rombach et al.
-    2022), with a plot, docs/images/codes.png
-equal-time : radiographs, f = 4, c = 4: medldm's default code against MONAI's plain network, three seeds; the learning
-    rate of each is chosen on the patients that the recipe holds out of training
-brain : T1 heads, f = 2 and 4: how far training lifts a code above its block PCA (configs/brain-t1-2mm-code-*.toml)
+    2022), with a plot, docs/images/autoencoders.png
+equal-time : radiographs, f = 4, c = 4: medldm's default against MONAI's network, three seeds; the learning rate of
+    each is chosen on the patients that the recipe holds out of training
+brain : T1 heads, f = 2 and 4: how far training lifts an autoencoder above its block PCA
+    (configs/brain-t1-2mm-code-*.toml)
 
 Test patients by the protocol of benchmarks/protocol.py, means with 95 % bootstrap intervals over patients. A budget is
-CPU seconds of the process that trains (benchmarks/code_training.py). Every finished training is kept in FOLDER
+CPU seconds of the process that trains (benchmarks/autoencoder_training.py). Every finished training is kept in FOLDER
 (runs/sweep) and not done again.
 """
 
@@ -26,8 +27,8 @@ from rich.table import Table
 
 from benchmarks import autoencoders, protocol, record, sweep_plot
 from benchmarks.sweep_rows import (
+    DEFAULT,
     FACTORS,
-    LINEAR_DEFAULT,
     Rows,
     Spec,
     contestants,
@@ -38,6 +39,7 @@ from benchmarks.sweep_rows import (
     table_8,
 )
 from medldm.model import Model, load_model
+from medldm.pack import TRAINING
 from medldm.recipe import Recipe, load_recipe
 from medldm.training.data import load_scans
 from medldm.training.train import train
@@ -74,13 +76,13 @@ def chest_rows(folder: Path, size: Size, *, choose: bool = False) -> Rows:
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
     table = Table(title=title)
-    headings = ("code", "kind", "f", "c", "pixels a number", "codes (used)", "parameters", "CPU s", "steps")
+    headings = ("autoencoder", "kind", "f", "c", "pixels a number", "codes (used)", "parameters", "CPU s", "steps")
     for heading in (*headings, "PSNR dB [95 %]", "SSIM"):
         table.add_column(heading)
     for one in rows:
         psnr, used = one["psnr"], one["codebook_share"]
         table.add_row(
-            one["code"],
+            one["autoencoder"],
             one["kind"],
             str(one["factor"][0]),
             str(one["channels"]),
@@ -105,14 +107,14 @@ def finish(name: str, rows: list[dict[str, Any]], bars: list[dict[str, Any]]) ->
 def ask_table_8(folder: Path, size: Size, suffix: str) -> None:
     keeper = chest_rows(folder, size)
     rows = [keeper.of(spec) for spec in table_8(size.factors, size.table_8)]
-    linear = {one["factor"][0]: one for one in rows if one["kind"] == "linear"}
+    pca = {one["factor"][0]: one for one in rows if one["kind"] == "PCA"}
     for one in rows:
-        if one["kind"] != "linear":
-            one["above_linear"] = difference(one, linear[one["factor"][0]]).to_dict()
+        if one["kind"] != "PCA":
+            one["above_pca"] = difference(one, pca[one["factor"][0]]).to_dict()
     show(f"{len(keeper.cases)} test patients, {size.table_8:g} CPU seconds of training a row", rows)
     least = 1 - MOST_CODES_IDLE
     bars = [
-        record.bar(f"{one['code']}: share of {one['codes']} codes in use", used, f"> {least:g}", used > least)
+        record.bar(f"{one['autoencoder']}: share of {one['codes']} codes in use", used, f"> {least:g}", used > least)
         for one in rows
         if (used := one["codebook_share"]) is not None and one["kind"] == "VQ"
     ]
@@ -129,18 +131,18 @@ def ask_equal_time(folder: Path, size: Size, suffix: str) -> None:
     choice = [one for kind in kinds for one in tried[kind].values()]
     show(f"{len(choosing.cases)} held-out scans of train, {size.choice:g} CPU seconds of training", choice)
     keeper = chest_rows(folder, size)
-    linear = keeper.of(Spec("linear", "linear", LINEAR_DEFAULT, 0))
+    pca = keeper.of(Spec("pca", "PCA", DEFAULT, 0))
     trained: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     for seed in size.seeds:  # in turn, so that a busier machine slows both
         for kind in kinds:
             trained[kind].append(keeper.of(of_seed(kind, rates[kind], size.equal_time, seed)))
-    rows = [linear, *(one for kind in kinds for one in trained[kind])]
+    rows = [pca, *(one for kind in kinds for one in trained[kind])]
     show(f"{len(keeper.cases)} test patients, {size.equal_time:g} CPU seconds of training", rows)
     default, theirs = (mean_over_seeds(trained[kind]) for kind in kinds)
     pairs = {
         "default - MONAI": difference(default, theirs),
-        "default - linear": difference(default, linear),
-        "MONAI - linear": difference(theirs, linear),
+        "default - PCA": difference(default, pca),
+        "MONAI - PCA": difference(theirs, pca),
     }
     for name, found in pairs.items():
         seeds = zip(*trained.values(), strict=True) if name == "default - MONAI" else ()
@@ -149,16 +151,14 @@ def ask_equal_time(folder: Path, size: Size, suffix: str) -> None:
     lead = pairs["default - MONAI"].mean
     choice = [{"measured_on": "held-out scans of train", **one} for one in choice]
     differences = [{"difference": name, "psnr": found.to_dict()} for name, found in pairs.items()]
-    bars = [record.bar("default over MONAI's plain network (dB)", lead, f">= {LEAD:g}", lead >= LEAD)]
+    bars = [record.bar("default over MONAI's network (dB)", lead, f">= {LEAD:g}", lead >= LEAD)]
     finish(f"sweep-equal-time{suffix}", [*choice, *rows, *differences], bars)
 
 
 def trained_pack(recipe: Recipe, folder: Path) -> Model:
     """The recipe's model, trained as `medldm train` does unless the folder has it."""
-    if (folder / "recipe.json").is_file():
-        kept = load_model(folder)
-        if kept.recipe == recipe:
-            return kept
+    if (folder / TRAINING).is_file() and autoencoders.trained_by(str(folder)) == recipe:
+        return load_model(folder)
     return train(recipe, data=protocol.data_folder(), out=folder, device="cpu")
 
 
@@ -167,9 +167,10 @@ def ask_brain(folder: Path, size: Size, suffix: str) -> None:
     for name in BRAIN_RECIPES:
         recipe = load_recipe(CONFIGS / f"{name}.toml")
         if suffix:
-            few = recipe.stage_autoencoder.model_copy(update={"steps": QUICK_STEPS})
-            recipe = recipe.model_copy(update={"stage_autoencoder": few})
-        found, held = autoencoders.measured(trained_pack(recipe, folder / name), cases)
+            first, *others = recipe.stages
+            few = first.model_copy(update={"steps": QUICK_STEPS})
+            recipe = recipe.model_copy(update={"stages": (few, *others)})
+        found, held = autoencoders.measured(trained_pack(recipe, folder / name), recipe, cases)
         autoencoders.show(f"{name}: {len(cases)} test heads", found, [])
         rows, bars = [*rows, *found], [*bars, *held]
     finish(f"sweep-brain{suffix}", rows, bars)
@@ -187,10 +188,10 @@ def main() -> None:
     parser.add_argument("--question", choices=list(QUESTIONS), action="append", help="(all)")
     parser.add_argument("--quick", action="store_true", help="seconds of training, to see that it works")
     parser.add_argument("--rows", type=Path, default=Path("runs/sweep"), help="folder of finished rows")
-    given = parser.parse_args()
-    suffix, size = ("-quick", QUICK) if given.quick else ("", Size())
-    for question in given.question or QUESTIONS:
-        QUESTIONS[question](given.rows / f"{question}{suffix}", size, suffix)
+    arguments = parser.parse_args()
+    suffix, size = ("-quick", QUICK) if arguments.quick else ("", Size())
+    for question in arguments.question or QUESTIONS:
+        QUESTIONS[question](arguments.rows / f"{question}{suffix}", size, suffix)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The plot of the sweep: PSNR over the factor for each kind of code, docs/images/codes.png."""
+"""The plot of the sweep: PSNR over the factor for each kind of autoencoder, docs/images/autoencoders.png."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "codes.png"
+OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "autoencoders.png"
 STYLES = {
-    "linear": ("block PCA, 4 pixels a number", "0.45", "--"),
+    "PCA": ("block PCA, 4 pixels a number", "0.45", "--"),
     "KL": ("KL, 4 pixels a number", "tab:blue", "-"),
     "VQ": ("codebook", "tab:orange", "-"),
     "FSQ": ("finite levels", "tab:green", "-"),

@@ -1,7 +1,7 @@
-"""Rows of the sweep: which codes are compared, and what is measured of each; a finished row is kept in a file.
+"""Rows of the sweep: which autoencoders are compared, and what is measured of each; a finished row is kept in a file.
 
-All of a question train on the same crops, as many a step, with the same loss: what differs is the code's table, and the
-learning rate where it was chosen.
+All of a question train on the same crops, as many a step, with the same loss: what differs is the autoencoder's table,
+and the learning rate where it was chosen.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.autoencoder_training import Trained, train_autoencoder
 from benchmarks.autoencoders import model_input, reconstruct, row
-from benchmarks.code_training import Trained, train_code
 from benchmarks.protocol import Case
 from medldm.errors import InputError
-from medldm.io.atomic import write_whole
 from medldm.evaluate.intervals import Interval, paired_difference
+from medldm.io.atomic import write_whole
 from medldm.model import Model
 from medldm.nets.patches import pad_to_multiple
 from medldm.recipe import Recipe, parse_recipe
@@ -30,15 +30,15 @@ LR = 1e-3
 KL_WEIGHT = 1e-6  # Rombach et al. 2022
 CODEBOOK_SIZE = 1024
 VQ_CHANNELS = {2: 2, 4: 3, 8: 4, 16: 8}
-# about as many codes; more levels where the linear code, whose channels fall in variance, has more to say
+# about as many codes; more levels where the block PCA, whose channels fall in variance, has more to say
 LEVELS = {2: (64, 16), 4: (40, 5, 5), 8: (16, 4, 4, 4), 16: (8, 2, 2, 2, 2, 2, 2, 2)}
-LINEAR_DEFAULT = {"factor": 4, "channels": 4}
-MONAI_PLAIN = {"kind": "plain", "channels": 4, "widths": [32, 64, 64]}
+DEFAULT = {"factor": 4, "channels": 4}
+MONAI = {"kind": "monai", "channels": 4, "widths": [32, 64, 64]}
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A training: `autoencoder` is the recipe's table; 0 seconds leave it as the data set it (block PCA)."""
+    """A training: `autoencoder` is the pack's table; 0 seconds leave it as the data set it (block PCA)."""
 
     name: str
     kind: str
@@ -57,7 +57,7 @@ def table_8(factors: Sequence[int], seconds: float) -> list[Spec]:
         codebook = {"kind": "codebook", "size": CODEBOOK_SIZE}
         levels = {"kind": "levels", "levels": list(LEVELS[f])}
         specs += [
-            Spec(f"linear-f{f}", "linear", kl, 0),
+            Spec(f"pca-f{f}", "PCA", kl, 0),
             Spec(f"kl-f{f}", "KL", {**kl, "learned_std": True}, seconds),
             Spec(f"vq-f{f}", "VQ", {**vq, "quantizer": codebook}, seconds),
             Spec(f"fsq-f{f}", "FSQ", {**vq, "quantizer": levels}, seconds),
@@ -66,8 +66,8 @@ def table_8(factors: Sequence[int], seconds: float) -> list[Spec]:
 
 
 def contestants() -> dict[str, dict[str, Any]]:
-    """The tables that are compared at equal time: medldm's default code and MONAI's network of its size."""
-    return {"default": LINEAR_DEFAULT, "MONAI": MONAI_PLAIN}
+    """The tables that are compared at equal time: medldm's default and MONAI's network of its size."""
+    return {"default": DEFAULT, "MONAI": MONAI}
 
 
 def of_rate(kind: str, lr: float, seconds: float) -> Spec:
@@ -81,39 +81,39 @@ def of_seed(kind: str, lr: float, seconds: float, seed: int) -> Spec:
 
 
 def recipe_of(base: Recipe, spec: Spec) -> Recipe:
-    """The base's recipe with the code, learning rate and seed of a row; raises RecipeError."""
-    table = base.model_dump(mode="json")
-    table |= {"name": spec.name, "autoencoder": spec.autoencoder, "seed": spec.seed}
-    table["stage_autoencoder"] |= {"lr": spec.lr}
-    table["reconstruction"] |= {"kl": KL_WEIGHT}
+    """The base's recipe with the autoencoder, learning rate and seed of a row; raises RecipeError."""
+    table = base.model_dump(mode="json", by_alias=True) | {"seed": spec.seed}
+    table["pack"] |= {"name": spec.name, "autoencoder": spec.autoencoder}
+    first = table["stage"][0]
+    first |= {"lr": spec.lr, "reconstruction": first["reconstruction"] | {"kl": KL_WEIGHT}}
     return parse_recipe(table, where=f"row {spec.name}")
 
 
 @torch.inference_mode()
 def codebook_share(model: Model, cases: Sequence[Case]) -> float | None:
-    """Share of the codes (0 to 1) that the cases' latents are rounded to; None for a code that is not quantised."""
-    code = model.networks.autoencoder
-    if code.quantizer is None:
+    """Share of the codes (0 to 1) that the cases' latents are rounded to; None for latents that are not."""
+    autoencoder = model.networks.autoencoder
+    if autoencoder.quantizer is None:
         return None
-    used = torch.zeros(code.quantizer.size, dtype=torch.bool)
+    used = torch.zeros(autoencoder.quantizer.size, dtype=torch.bool)
     for case in cases:
-        z, _ = code.raw_encode(padded(model, case))
-        used[code.quantizer.codes(z).flatten()] = True
+        z, _ = autoencoder.raw_encode(padded(model, case))
+        used[autoencoder.quantizer.codes(z).flatten()] = True
     return float(used.float().mean())
 
 
 def padded(model: Model, case: Case) -> torch.Tensor:
-    """(1, 1, *S) in the model's range, of a size that the code takes."""
+    """(1, 1, *S) in the model's range, of a size that the autoencoder takes."""
     return pad_to_multiple(model_input(model, case)[0], model.networks.autoencoder.multiple)[0]
 
 
 def measured(trained: Trained, cases: Sequence[Case]) -> dict[str, Any]:
     """A row: intervals over the cases and their own figures, in the cases' order, without the patients' names."""
-    model, code = trained.model, trained.model.networks.autoencoder
-    found = {f"{case.index}": case.score(reconstruct(code, model, case)) for case in cases}
-    return row(model.name, code, found) | {
-        "compression": code.compression,
-        "codes": None if code.quantizer is None else code.quantizer.size,
+    model, autoencoder = trained.model, trained.model.networks.autoencoder
+    found = {f"{case.index}": case.score(reconstruct(autoencoder, model, case)) for case in cases}
+    return row(model.name, autoencoder, found) | {
+        "compression": autoencoder.compression,
+        "codes": None if autoencoder.quantizer is None else autoencoder.quantizer.size,
         "codebook_share": codebook_share(model, cases),
         "steps": trained.steps,
         "cpu_seconds": round(trained.seconds, 2),
@@ -136,7 +136,7 @@ class Rows:
         """The row of a training; raises OutputError where its file cannot be written."""
 
         def make() -> dict[str, Any]:
-            trained = train_code(recipe_of(self.base, spec), self.scans, spec.seconds)
+            trained = train_autoencoder(recipe_of(self.base, spec), self.scans, spec.seconds)
             new = {"kind": spec.kind, **measured(trained, self.cases)}
             return new if spec.seconds else new | {"parameters": 0}  # its branches are 0, and were not trained
 

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from benchmarks.record import bar, write
-from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.patches import pad_to_multiple
+from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.tiling import decode_tiled, encode_tiled
 
 LARGE, LARGE_QUICK = (512, 512, 256), (192, 192, 128)
@@ -39,14 +39,14 @@ COMPARED: tuple[tuple[tuple[int, ...], int], ...] = (
 )
 
 
-def random_code(dims: int) -> PCAAutoencoder:
+def random_autoencoder(dims: int) -> PCAAutoencoder:
     torch.manual_seed(0)
-    code = PCAAutoencoder(dims, factor=(4,) * dims, channels=8, width=48)
-    code.begin(torch.randn(2000, 4**dims) @ torch.randn(4**dims, 4**dims))
-    for parameter in code.parameters():
+    autoencoder = PCAAutoencoder(dims, factor=(4,) * dims, channels=8, width=48)
+    autoencoder.begin(torch.randn(2000, 4**dims) @ torch.randn(4**dims, 4**dims))
+    for parameter in autoencoder.parameters():
         if parameter.ndim > 1:
             torch.nn.init.kaiming_normal_(parameter)
-    return code.eval()
+    return autoencoder.eval()
 
 
 def apart(tiled: np.ndarray[Any, Any], whole: torch.Tensor) -> float:
@@ -55,27 +55,27 @@ def apart(tiled: np.ndarray[Any, Any], whole: torch.Tensor) -> float:
 
 
 def tiles_against_the_whole(size: Sequence[int], tile: int) -> dict[str, Any]:
-    code = random_code(len(size))
+    autoencoder = random_autoencoder(len(size))
     image = np.random.default_rng(0).random(size, dtype=np.float32)
     with torch.inference_mode():
-        padded, crop = pad_to_multiple(torch.from_numpy(image)[None, None], code.multiple)
-        z = code.encode(padded)[0]
-        decoded = code.decode(z)[crop]
+        padded, crop = pad_to_multiple(torch.from_numpy(image)[None, None], autoencoder.multiple)
+        z = autoencoder.encode(padded)[0]
+        decoded = autoencoder.decode(z)[crop]
     return {
         "size": list(size),
         "tile": tile,
-        "encode": apart(encode_tiled(code, image, tile=tile), z[0]),
-        "decode": apart(decode_tiled(code, z[0].numpy(), size=size, tile=tile), decoded[0, 0]),
+        "encode": apart(encode_tiled(autoencoder, image, tile=tile), z[0]),
+        "decode": apart(decode_tiled(autoencoder, z[0].numpy(), size=size, tile=tile), decoded[0, 0]),
     }
 
 
 def decode_and_measure(folder: Path, size: Sequence[int], tile: int) -> None:
     """What the fresh process does: decode a file into a file, print seconds and the peak of its memory."""
     torch.set_num_threads(1)
-    code = random_code(3)
+    autoencoder = random_autoencoder(3)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    decode_tiled(code, np.load(folder / "z.npy", mmap_mode="r"), folder / "image.npy", size=size, tile=tile)
+    decode_tiled(autoencoder, np.load(folder / "z.npy", mmap_mode="r"), folder / "image.npy", size=size, tile=tile)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux

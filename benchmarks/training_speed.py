@@ -16,6 +16,7 @@ the row "bf16" of MONAI's loop, which does not offer it, says what of that is th
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing as mp
 import resource
 import statistics
@@ -38,17 +39,17 @@ from benchmarks.monai_loop import Terms
 from medldm.io.manifest import load_manifest
 from medldm.model import Networks
 from medldm.recipe import parse_recipe
-from medldm.training.parallel import start_fabric
 from medldm.training.batches import prefetch
-from medldm.training.loop import Hooks, run_stage
-from medldm.training.stages import build_stage, stage_batches
 from medldm.training.data import load_scans
+from medldm.training.loop import Hooks, run_stage
+from medldm.training.parallel import start_fabric
+from medldm.training.stages import build_stage, stage_batches
 
 RADIOGRAPHS = 64
 MANY_STEPS = 10**6
 TARGETS = {"same network": 2.0, "default network": 4.0}
 TUTORIAL = {
-    "kind": "plain",
+    "kind": "monai",
     "channels": monai_loop.LATENT_CHANNELS,
     "widths": monai_loop.CHANNELS,
     "num_res_blocks": 2,
@@ -76,24 +77,23 @@ def recipe_of(one: Contestant) -> dict[str, Any]:
     stage = {"steps": MANY_STEPS, "batch_size": one.batch_size, "crop": [one.crop] * 2, "lr": 1e-4}
     losses = {"l2": 0.0, "l1": 1.0, "kl": 1e-6, "perceptual": float(one.terms.perceptual)}
     return {
-        "name": "speed",
-        "dims": 2,
-        "modality": ["DX"],
-        "spacing": [1.0, 1.0, 1.0],
-        "spacing_range": [0.5, 3.0],
-        "synthesis_shape": [256, 256, 1],
+        "pack": {
+            "name": "speed",
+            "dims": 2,
+            "modality": ["DX"],
+            "spacing": [1.0, 1.0, 1.0],
+            "spacing_range": [0.5, 3.0],
+            "intensity": {"kind": "percentile", "low": 0.1, "high": 99.9},
+            "noise": "gaussian",
+            "autoencoder": one.autoencoder,
+            "unet": {"channels": [32, 32], "attention_levels": [False, False]},
+            "heads": {},
+            "problems": {},
+        },
         "precision": one.precision,
         "validation_fraction": 0.0,
-        "intensity": {"kind": "percentile", "low": 0.1, "high": 99.9},
-        "sources": [{"folder": "."}],
-        "degradation": {"noise": "gaussian"},
-        "autoencoder": one.autoencoder,
-        "reconstruction": losses,
-        "unet": {"channels": [32, 32], "attention_levels": [False, False]},
-        "head": {"channels": [8, 8]},
-        "stage_autoencoder": stage,
-        "stage_denoiser": stage,
-        "stage_head": stage,
+        "source": [{"folder": "."}],
+        "stage": [stage | {"train": "autoencoder", "reconstruction": losses}],
     }
 
 
@@ -101,20 +101,20 @@ def train_ours(one: Contestant, data: Path, log: Path, pace: Callable[[Iterator[
     recipe = parse_recipe(recipe_of(one))
     fabric, precision = start_fabric("cpu", recipe.precision)
     torch.manual_seed(0)
-    networks, scans, table = Networks(recipe), load_scans(recipe, data), recipe.stage_autoencoder
-    batches, stage = stage_batches(recipe, scans, "autoencoder", table), build_stage("autoencoder", networks, recipe)
+    networks, scans, table = Networks(recipe.pack), load_scans(recipe, data), recipe.stages[0]
+    batches, stage = stage_batches(recipe, scans, 0, {}), build_stage(table, networks, {})
     writer = SummaryWriter(str(log))
 
     def scalars(_: str, values: dict[str, float], step: int) -> None:
         for key, value in values.items():
             writer.add_scalar(key, value, step)
 
-    def drawn(first: int) -> Iterator[Any]:
-        make = lambda step: stage.batch(batches, step)  # noqa: E731
-        return pace(prefetch(make, range(first, table.steps), 0, batches.scans_of, "stage autoencoder"))
+    def from_step(first: int) -> Iterator[Any]:
+        make = functools.partial(stage.batch, batches)
+        return pace(prefetch(make, range(first, table.steps), 0, batches.scans_of, f"stage {table.name}"))
 
     hooks = Hooks(None, scalars, lambda _: None, 1e9, lambda _: None)
-    run_stage("autoencoder", fabric, stage, drawn, str, table, hooks, precision, None)
+    run_stage(table.name, fabric, stage, from_step, str, table, hooks, precision, None)
 
 
 class BfloatPace:
@@ -123,8 +123,8 @@ class BfloatPace:
     def __init__(self, pace: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
         self.pace, self.fabric = pace, Fabric(accelerator="cpu", precision="bf16-mixed")
 
-    def __call__(self, drawn: Iterator[Any]) -> Iterator[Any]:
-        for batch in self.pace(drawn):
+    def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in self.pace(batches):
             with self.fabric.autocast():
                 yield batch
 
@@ -133,10 +133,10 @@ def compete(one: Contestant, data: str, turn: Connection) -> None:
     """Run a contestant in this process: a step for each message, answered by its seconds."""
     torch.set_num_threads(one.threads)
 
-    def pace(drawn: Iterator[Any]) -> Iterator[Any]:
+    def pace(batches: Iterator[Any]) -> Iterator[Any]:
         while turn.recv():
             start = time.perf_counter()
-            yield next(drawn)
+            yield next(batches)
             turn.send(time.perf_counter() - start)
         turn.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
@@ -214,7 +214,7 @@ def lineup(terms: Terms, batch_size: int, crop: int, threads: int) -> list[Conte
         ("default network", DEFAULT, "auto"),
         ("default network", DEFAULT, "fp32"),
     ]
-    return [Contestant(name, code, how, terms, batch_size, crop, threads) for name, code, how in programs]
+    return [Contestant(name, table, how, terms, batch_size, crop, threads) for name, table, how in programs]
 
 
 def main() -> None:
@@ -223,14 +223,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=None, help="examples a step (the tutorial's 13; quick: 2)")
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--threads", type=int, nargs="+", default=None, help="(1 and 2; quick: 1)")
-    given = parser.parse_args()
-    batch = given.batch or (2 if given.quick else monai_loop.BATCH_SIZE)
-    rounds, crop = given.rounds or (3 if given.quick else 5), monai_loop.CROP
+    arguments = parser.parse_args()
+    batch = arguments.batch or (2 if arguments.quick else monai_loop.BATCH_SIZE)
+    rounds, crop = arguments.rounds or (3 if arguments.quick else 5), monai_loop.CROP
     console, rows, bars = Console(), [], []
     with tempfile.TemporaryDirectory() as name:
         data = choose_data(Path(name))
         for terms in (Terms(perceptual=False, adversary=False), Terms(perceptual=True, adversary=False)):
-            for threads in given.threads or ([1] if given.quick else [1, 2]):
+            for threads in arguments.threads or ([1] if arguments.quick else [1, 2]):
                 found = race(lineup(terms, batch, crop, threads), data, rounds, warm_up=1)
                 rows += found
                 losses = "L1, KL and perceptual" if terms.perceptual else "L1 and KL"
@@ -250,7 +250,7 @@ def main() -> None:
                 console.print(table)
     for one in bars:
         print(f"{'holds ' if one['holds'] else 'MISSED'} {one['name']}: {one['value']:g} ({one['target']})")
-    record.write("training-speed-quick" if given.quick else "training-speed", rows, bars)
+    record.write("training-speed-quick" if arguments.quick else "training-speed", rows, bars)
 
 
 if __name__ == "__main__":

@@ -56,21 +56,21 @@ def main() -> None:
     wait(300, lambda: bool(panel.judge.done))
     wait(1)
     heart.stop()
-    gaps = np.array(heart.gaps)
+    pauses = np.array(heart.pauses)
     panel.workshop.close()
     viewer.close()
-    blocked = float(gaps.max())
+    blocked = float(pauses.max())
     rows = [
-        {"what": "longest gap of the heartbeat, s", "value": round(blocked, 3)},
+        {"what": "longest pause of the heartbeat, s", "value": round(blocked, 3)},
         {"what": "what ran in it", "value": heart.held_by()},
-        {"what": "gaps over 100 ms", "value": int((gaps > 0.1).sum())},
+        {"what": "pauses over 100 ms", "value": int((pauses > 0.1).sum())},
         {"what": "300 slices of 512 x 512 from folder to screen, s", "value": round(opening, 2)},
     ]
     bars = [
         bar("longest standstill during a restoration, s", blocked, f"< {MOST_BLOCKED_S}", blocked < MOST_BLOCKED_S),
         bar("a CT of 300 slices shown, s", opening, f"< {MOST_OPENING_S}", opening < MOST_OPENING_S),
     ]
-    print(f"in the longest gap ran: {heart.held_by()}")
+    print(f"in the longest pause ran: {heart.held_by()}")
     for each in bars:
         print(f"{each['name']}: {each['value']:g} (bar {each['target']}) {'holds' if each['holds'] else 'MISSED'}")
     write("window", rows, bars)

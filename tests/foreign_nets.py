@@ -32,15 +32,15 @@ def random_weights(network, seed=0):
     return network.eval()
 
 
-def ours(path, given=None):
+def ours(path, config=None):
     """The autoencoder as it will be built of a pack."""
-    weights = open_weights(path, given)
+    weights = open_weights(path, config)
     family = registry.find("autoencoders", recognised(weights))
     reading = family.read(weights)
-    code = family.build(reading.dims, json.loads(json.dumps(reading.config))).eval()
-    missing, unexpected = code.load_state_dict(reading.state, strict=False)
+    autoencoder = family.build(reading.dims, json.loads(json.dumps(reading.config))).eval()
+    missing, unexpected = autoencoder.load_state_dict(reading.state, strict=False)
     assert (set(missing), unexpected) == ({"latent_mean", "latent_std"}, [])
-    return code
+    return autoencoder
 
 
 def diffusers_net(folder, *, safe=True, **arguments):
@@ -63,17 +63,17 @@ def largest(a, b):
 
 
 @torch.no_grad()
-def assert_equals_diffusers(network, code, grey=1, size=(24, 32)):
+def assert_equals_diffusers(network, autoencoder, grey=1, size=(24, 32)):
     """Ours is columns x rows in [0, 1], theirs rows x columns in [-1, 1]."""
     x = rand(2, 1, *size)
     theirs = network.encode((2 * x - 1).mT.expand(-1, grey, -1, -1)).latent_dist
-    mean, std = code.raw_encode(x)
+    mean, std = autoencoder.raw_encode(x)
     assert theirs.mean.std() > 0.05
     assert largest(mean.mT, theirs.mean) <= BAR
     assert largest(std.mT, theirs.std) <= BAR * max(theirs.std.max().item(), 1)
     z = randn(2, *mean.shape[1:], seed=1)
     decoded = network.decode(z.mT).sample.mean(1, keepdim=True)
-    assert largest(code.raw_decode(z).mT * 2 - 1, decoded) <= BAR
+    assert largest(autoencoder.raw_decode(z).mT * 2 - 1, decoded) <= BAR
 
 
 def monai_net(dims, **arguments):

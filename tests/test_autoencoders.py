@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from medldm.errors import RecipeError
 from medldm.nets.build import build_autoencoder
 from medldm.nets.quantizers import Codebook, FiniteLevels
+from medldm.pack import ModelPack
 from medldm.recipe import parse_recipe
-from tests.tiny import tiny_table
+from tests.tiny import tiny_pack, tiny_table
 
-CODES = {
-    "linear": {"factor": 4, "channels": 4, "width": 8, "encoder_depth": 1, "decoder_depth": 1},
+TABLES = {
+    "pca": {"factor": 4, "channels": 4, "width": 8, "encoder_depth": 1, "decoder_depth": 1},
     "factor an axis": {"factor": [4, 2, 1], "channels": 4, "width": 8},
     "learned deviation": {"factor": 2, "channels": 3, "width": 8, "learned_std": True},
-    "plain": {"kind": "plain", "channels": 4, "widths": [16, 16, 16], "num_res_blocks": 1},
+    "monai": {"kind": "monai", "channels": 4, "widths": [16, 16, 16], "num_res_blocks": 1},
     "levels": {"factor": 4, "channels": 3, "width": 8, "quantizer": {"kind": "levels", "levels": [8, 5, 5]}},
     "codebook": {"factor": 4, "channels": 4, "width": 8, "quantizer": {"kind": "codebook", "size": 32}},
 }
@@ -28,55 +29,56 @@ def randn(*shape, seed=0):
 
 
 def build(kind, dims):
-    table = CODES[kind]
+    table = TABLES[kind]
     if isinstance(table.get("factor"), list):
         table = table | {"factor": table["factor"][:dims]}
-    recipe = parse_recipe(tiny_table(dims) | {"autoencoder": table})
+    pack = ModelPack.model_validate(tiny_pack(dims) | {"autoencoder": table})
     torch.manual_seed(0)
-    return recipe, build_autoencoder(recipe).eval()
+    return pack, build_autoencoder(pack).eval()
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("kind", TABLES)
 def test_latents_have_the_announced_size(kind, dims):
-    recipe, code = build(kind, dims)
-    size = [4 * f for f in code.factor]
-    z, std = code.encode(randn(2, 1, *size))
-    assert z.shape == (2, code.channels, *(4,) * dims)
-    assert code.factor == recipe.latent_factor
+    pack, autoencoder = build(kind, dims)
+    size = [4 * f for f in autoencoder.factor]
+    z, std = autoencoder.encode(randn(2, 1, *size))
+    assert z.shape == (2, autoencoder.channels, *(4,) * dims)
+    assert autoencoder.factor == pack.latent_factor
     assert (std > 0).all()
     assert torch.broadcast_shapes(std.shape, z.shape) == z.shape
-    assert code.decode(z).shape == (2, 1, *size)
+    assert autoencoder.decode(z).shape == (2, 1, *size)
 
 
-@pytest.mark.parametrize("kind", ["linear", "factor an axis", "plain"])
+@pytest.mark.parametrize("kind", ["pca", "factor an axis", "monai"])
 @settings(max_examples=8, deadline=None)
 @given(size=st.tuples(st.integers(1, 40), st.integers(1, 21), st.integers(1, 7)))
 def test_any_size_comes_back(kind, size):
-    _, code = build(kind, 3)
-    assert code.reconstruct(randn(1, 1, *size)).shape == (1, 1, *size)
+    _, autoencoder = build(kind, 3)
+    assert autoencoder.reconstruct(randn(1, 1, *size)).shape == (1, 1, *size)
 
 
-def test_a_code_with_a_factor_an_axis_is_exact_at_full_rank():
-    recipe = parse_recipe(tiny_table(3) | {"autoencoder": {"factor": [1, 2, 4], "channels": 8, "width": 8}})
-    code = build_autoencoder(recipe).eval()
+def test_an_autoencoder_with_a_factor_an_axis_is_exact_at_full_rank():
+    pack = ModelPack.model_validate(tiny_pack(3) | {"autoencoder": {"factor": [1, 2, 4], "channels": 8, "width": 8}})
+    autoencoder = build_autoencoder(pack).eval()
     patches = randn(500, 8, seed=1) @ randn(8, 8, seed=2)
-    assert code.begin(patches) == pytest.approx(1, abs=1e-6)
+    assert autoencoder.begin(patches) == pytest.approx(1, abs=1e-6)
     x = randn(1, 1, 3, 6, 8)
-    torch.testing.assert_close(code.reconstruct(x), x, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(autoencoder.reconstruct(x), x, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("kind", TABLES)
 def test_statistics_make_latents_white(kind):
-    _, code = build(kind, 2)
+    _, autoencoder = build(kind, 2)
     x = randn(4, 1, 64, 64) * 0.2 + 0.5
-    before = code.encode(x)[0]
-    decoded = code.decode(before)
+    before = autoencoder.encode(x)[0]
+    decoded = autoencoder.decode(before)
     over = before.movedim(1, 0).flatten(1)
-    code.set_latent_statistics(over.mean(1), over.std(1))
-    after = code.encode(x)[0]
-    torch.testing.assert_close(after.movedim(1, 0).flatten(1).std(1), torch.ones(code.channels), atol=1e-3, rtol=0)
-    torch.testing.assert_close(code.decode(after), decoded, atol=1e-4, rtol=1e-3)
+    autoencoder.set_latent_statistics(over.mean(1), over.std(1))
+    after = autoencoder.encode(x)[0]
+    std = after.movedim(1, 0).flatten(1).std(1)
+    torch.testing.assert_close(std, torch.ones(autoencoder.channels), atol=1e-3, rtol=0)
+    torch.testing.assert_close(autoencoder.decode(after), decoded, atol=1e-4, rtol=1e-3)
 
 
 def test_finite_levels_use_their_codes_alike_on_white_latents():
@@ -135,15 +137,17 @@ def test_a_codebook_stays_alive_and_finds_the_clusters():
     [
         ({"factor": [4, 4, 4], "channels": 4}, "one number, or 2"),
         ({"factor": 4, "channels": 4, "quantizer": {"kind": "levels", "levels": [4, 4]}}, "a latent channel"),
-        ({"kind": "linaer", "factor": 4, "channels": 4}, "linear"),
+        ({"kind": "pac", "factor": 4, "channels": 4}, "pca"),
         ({"factor": 0, "channels": 4}, "greater than"),
     ],
 )
 def test_an_autoencoder_that_makes_no_sense_is_refused(table, reason):
+    recipe = tiny_table(2)
+    recipe["pack"]["autoencoder"] = table
     with pytest.raises(RecipeError, match=reason):
-        parse_recipe(tiny_table(2) | {"autoencoder": table})
+        parse_recipe(recipe)
 
 
 def test_compression_counts_pixels_a_latent_number():
-    _, code = build("linear", 3)
-    assert code.compression == math.prod(code.factor) / code.channels == 16
+    _, autoencoder = build("pca", 3)
+    assert autoencoder.compression == math.prod(autoencoder.factor) / autoencoder.channels == 16

@@ -1,4 +1,4 @@
-"""A stranger's package with a sampler and a writer: installed as any other, used on the command line from end to end."""
+"""A stranger's package with a sampler and a writer: installed as any other, used on the command line."""
 
 import os
 import subprocess

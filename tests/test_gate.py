@@ -12,7 +12,7 @@ import medldm
 from medldm.cli import app
 from medldm.errors import RunError
 from medldm.geometry import Geometry
-from medldm.model import Networks
+from medldm.nets.build import build_autoencoder
 from medldm.recipe import parse_recipe
 from medldm.training.checkpoint import CHECKPOINT
 from medldm.training.data import Scan, load_scans
@@ -22,7 +22,17 @@ from medldm.volume import Volume
 from tests.tiny import tiny_table
 
 # learns next to nothing in six steps
-PLAIN = {"kind": "plain", "channels": 4, "widths": [8, 8, 8], "num_res_blocks": 1, "norm_groups": 4}
+MONAI = {"kind": "monai", "channels": 4, "widths": [8, 8, 8], "num_res_blocks": 1, "norm_groups": 4}
+
+
+def with_autoencoder(table, autoencoder):
+    return table | {"pack": table["pack"] | {"autoencoder": autoencoder}}
+
+
+def idle(table):
+    """The recipe with an autoencoder's stage alone that does anything."""
+    first, *others = table["stage"]
+    return table | {"stage": [first, *(stage | {"steps": 0} for stage in others)]}
 
 
 class Stop(Exception):
@@ -63,7 +73,7 @@ def test_the_gate_says_what_it_measured_on_held_out_scans_and_nothing_of_patient
     assert "Go." in page and "2 of 2 held-out scans" in page
     assert page.count("data:image/png") == 6  # scan, reconstruction and difference of both cases
     assert "case 1" in page and "case 2" in page
-    held_out = load_scans(model.recipe, folder, part="validation")
+    held_out = load_scans(parse_recipe(table), folder, part="validation")
     hashes = [scan.name.split("patient ")[1].rstrip(")") for scan in held_out]
     assert all(len(name) > 6 and name not in page + json.dumps(figures) for name in hashes)
     for scan, row in zip(held_out, figures["scans"], strict=True):
@@ -77,8 +87,7 @@ def test_the_gate_says_what_it_measured_on_held_out_scans_and_nothing_of_patient
 
 def test_without_held_out_scans_the_report_says_so(data, tmp_path):
     folder, table = data
-    idle = {f"stage_{name}": table["stage_head"] | {"steps": 0} for name in ("denoiser", "head")}
-    model = medldm.train(table | idle | {"validation_fraction": 0}, data=folder, out=tmp_path / "out")
+    model = medldm.train(idle(table) | {"validation_fraction": 0}, data=folder, out=tmp_path / "out")
     assert "6 training scans, as none are held out" in (tmp_path / "out" / "gate.html").read_text()
     assert not json.loads((tmp_path / "out" / "gate.json").read_text())["held_out"]
     assert "reconstruction gate, 6 training scans" in model.card
@@ -94,13 +103,13 @@ def test_stopped_in_or_after_the_gate_a_training_ends_with_the_same_weights_and_
     seen = []
     parts = medldm.train(table, data=folder, out=tmp_path / "parts", progress=watched(seen))
     assert parts.weights_sha256 == whole.weights_sha256
-    assert {stage for stage, _ in seen} == {"denoiser", "head"}
+    assert {stage for stage, _ in seen} == {"denoiser", "head-main"}
     assert "reconstruction gate" in parts.card
 
 
 def test_a_no_go_stops_before_the_denoiser_and_can_be_overruled(data, tmp_path):
     folder, table = data
-    table = table | {"autoencoder": PLAIN}
+    table = with_autoencoder(table, MONAI)
     seen = []
     with pytest.raises(RunError, match=r"no-go: a block PCA .*gate\.html; go on with --despite-gate") as refused:
         medldm.train(table, data=folder, out=tmp_path / "parts", progress=watched(seen))
@@ -120,17 +129,16 @@ def test_a_no_go_stops_before_the_denoiser_and_can_be_overruled(data, tmp_path):
 
 def test_where_nothing_is_trained_on_it_a_no_go_is_only_said(data, tmp_path):
     folder, table = data
-    idle = {f"stage_{name}": table["stage_head"] | {"steps": 0} for name in ("denoiser", "head")}
-    model = medldm.train(table | idle | {"autoencoder": PLAIN}, data=folder, out=tmp_path / "out")
+    model = medldm.train(idle(with_autoencoder(table, MONAI)), data=folder, out=tmp_path / "out")
     assert "No-go" in model.card and "although" not in model.card
 
 
 def test_the_command_line_ends_with_1_and_one_line(data, tmp_path):
     folder, table = data
-    if table["dims"] == 3:
+    if table["pack"]["dims"] == 3:
         pytest.skip("as in 2D")
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(toml_of(table | {"autoencoder": PLAIN}))
+    recipe.write_text(toml_of(with_autoencoder(table, MONAI)))
     words = ["train", str(recipe), "--data", str(folder), "--out", str(tmp_path / "out"), "--quiet"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1
@@ -141,27 +149,27 @@ def test_the_command_line_ends_with_1_and_one_line(data, tmp_path):
 
 
 def toml_of(table):
-    """Enough of TOML for a recipe: values are JSON but for None, which is left out."""
-    plain = {k: v for k, v in table.items() if v is not None}
-    inline = {k: v for k, v in plain.items() if not isinstance(v, dict) and k != "sources"}
-    lines = [f"{k} = {json.dumps(v)}" for k, v in inline.items()]
-    for name, part in plain.items():
-        if isinstance(part, dict):
-            lines += [f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in part.items() if v is not None)]
-    return "\n".join([*lines, "[[sources]]", 'folder = "."', ""])
+    """Enough of TOML for a recipe: inline values, None left out."""
+
+    def value(of):
+        if isinstance(of, dict):
+            return f"{{ {', '.join(f'{k} = {value(v)}' for k, v in of.items() if v is not None)} }}"
+        return f"[{', '.join(map(value, of))}]" if isinstance(of, list) else json.dumps(of)
+
+    return "\n".join(f"{k} = {value(v)}" for k, v in table.items() if v is not None)
 
 
 def made(table, images):
-    """A code that begins from images, its latents white on them; and the images as scans."""
+    """An autoencoder that begins from images, its latents white on them; its pack, and the images as scans."""
     recipe = parse_recipe(table)
     torch.manual_seed(0)
-    code = Networks(recipe).autoencoder
+    autoencoder = build_autoencoder(recipe.pack)
     scans = [Scan(image, None, recipe.sources[0], f"scan {n} (patient a1b2)") for n, image in enumerate(images)]
-    edge = code.factor[0]
+    edge = autoencoder.factor[0]
     blocks = torch.cat([image.unfold(0, edge, edge).unfold(1, edge, edge).reshape(-1, edge**2) for image in images])
-    code.begin(blocks)
-    measure_latents(code, scans)
-    return recipe, code, scans
+    autoencoder.begin(blocks)
+    measure_latents(autoencoder, scans)
+    return recipe.pack, autoencoder, scans
 
 
 def textures(count, edge=32):
@@ -171,23 +179,23 @@ def textures(count, edge=32):
 
 
 def test_it_draws_no_number_that_a_training_would_see(tmp_path):
-    recipe, code, scans = made(tiny_table(2), textures(4))
-    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in code.train().state_dict().items()}
-    examine(recipe, code, scans, scans, tmp_path, held_out=True)
+    pack, autoencoder, scans = made(tiny_table(2), textures(4))
+    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in autoencoder.train().state_dict().items()}
+    examine(pack, autoencoder, scans, scans, tmp_path, held_out=True)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, weights[name]) for name, value in code.state_dict().items())
-    assert code.training
+    assert all(torch.equal(value, weights[name]) for name, value in autoencoder.state_dict().items())
+    assert autoencoder.training
 
 
 def test_a_codebook_is_not_changed_by_being_measured(tmp_path):
     table = tiny_table(2)
-    table["autoencoder"] = table["autoencoder"] | {"quantizer": {"kind": "codebook", "size": 8}}
-    recipe, code, scans = made(table, textures(4))
+    table["pack"]["autoencoder"] |= {"quantizer": {"kind": "codebook", "size": 8}}
+    pack, autoencoder, scans = made(table, textures(4))
     with torch.no_grad():
-        code.train().reconstruct(scans[0].image[None, None])  # the codebook begins with the first latents
-    weights = {k: v.clone() for k, v in code.state_dict().items()}
-    examine(recipe, code, scans, scans, tmp_path, held_out=True)
-    assert all(torch.equal(value, weights[name]) for name, value in code.state_dict().items())
+        autoencoder.train().reconstruct(scans[0].image[None, None])  # the codebook begins with the first latents
+    weights = {k: v.clone() for k, v in autoencoder.state_dict().items()}
+    examine(pack, autoencoder, scans, scans, tmp_path, held_out=True)
+    assert all(torch.equal(value, weights[name]) for name, value in autoencoder.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -200,32 +208,32 @@ def test_a_codebook_is_not_changed_by_being_measured(tmp_path):
     ],
 )
 def test_a_fault_in_the_network_is_found_and_shown(tmp_path, fault, says):
-    recipe, code, scans = made(tiny_table(2), textures(4))
+    pack, autoencoder, scans = made(tiny_table(2), textures(4))
     with torch.no_grad():
         if fault == "nan":
-            code.decoder[-1].bias[0] = float("nan")
+            autoencoder.decoder[-1].bias[0] = float("nan")
         elif fault == "dead":
-            code.analysis[1] = 0
-            measure_latents(code, scans)
+            autoencoder.analysis[1] = 0
+            measure_latents(autoencoder, scans)
         elif fault == "range":
-            code.synthesis *= 8
+            autoencoder.synthesis *= 8
         else:
-            code.latent_mean += 4.0
-    found = examine(recipe, code, scans, scans, tmp_path, held_out=True)
+            autoencoder.latent_mean += 4.0
+    found = examine(pack, autoencoder, scans, scans, tmp_path, held_out=True)
     assert not found["go"] and any(says in reason for reason in found["reasons"])
     assert (tmp_path / "gate.html").read_text().count("data:image/png") == 9
     assert json.loads((tmp_path / "gate.json").read_text())["reasons"] == found["reasons"]
 
 
 def test_of_many_scans_some_are_measured_and_a_kid_of_enough_images(tmp_path, monkeypatch):
-    recipe, code, scans = made(tiny_table(2), textures(12, edge=16))
+    pack, autoencoder, scans = made(tiny_table(2), textures(12, edge=16))
     monkeypatch.setitem(MOST_SCANS, 2, 8)
-    examine(recipe, code, scans, scans, tmp_path, held_out=True)
+    examine(pack, autoencoder, scans, scans, tmp_path, held_out=True)
     figures = json.loads((tmp_path / "gate.json").read_text())
     assert [row["name"] for row in figures["scans"]] == [f"case {n}" for n in (1, 2, 4, 5, 7, 8, 10, 11)]
     assert figures["kid"] is None and "8 images; below 50" in figures["without_kid"]
     monkeypatch.setattr("medldm.evaluate.autoencoder.FEWEST", 8)
-    examine(recipe, code, scans, scans, tmp_path, held_out=True)
+    examine(pack, autoencoder, scans, scans, tmp_path, held_out=True)
     figures = json.loads((tmp_path / "gate.json").read_text())
     assert figures["kid"]["n"] == 8 and figures["kid"]["low"] <= figures["kid"]["high"]
     assert "KID of the reconstructions, times 1000" in (tmp_path / "gate.html").read_text()

@@ -17,8 +17,9 @@ from medldm.errors import AmbiguousInput, EmptyInput, InputError, ModelError, Un
 from medldm.evaluate.autoencoder import measure_autoencoder
 from medldm.model import Model, Networks, load_autoencoder, load_model, save_autoencoder
 from medldm.nets.imported.weights import open_weights
-from medldm.pack import describe
-from medldm.recipe import CodeRecipe, parse_recipe
+from medldm.operators.problem import problems_of
+from medldm.pack import describe, read_tables
+from medldm.recipe import parse_recipe
 from medldm.training.importing import Wishes, adopt, recognised
 from medldm.training.stages import build_stage, stage_batches
 from tests.foreign_nets import GROUPS, assert_equals_diffusers, diffusers_net, monai_net, ours, rand
@@ -127,39 +128,38 @@ def test_import_writes_a_pack_with_white_latents_and_a_report(tmp_path, pictures
     out = tmp_path / "pack"
     done = run(tmp_path / "vae", "--as", "mine", "--data", pictures, "--out", out, "--modality", "DX", "--json")
     assert done.exit_code == 0, done.output
-    assert {p.name for p in out.iterdir()} == {"weights.safetensors", "recipe.json", "card.md", "report.html"}
-    pack = load_autoencoder(out)
-    recipe = CodeRecipe.model_validate_json((out / "recipe.json").read_text())
-    assert (pack.name, pack.recipe, recipe.modality) == ("mine", recipe, ("DX",))
-    assert_equals_diffusers(network, pack.autoencoder)
+    assert {p.name for p in out.iterdir()} == {"weights.safetensors", "pack.json", "card.md", "report.html"}
+    loaded = load_autoencoder(out)
+    assert (loaded.name, loaded.pack, loaded.pack.modality) == ("mine", read_tables(str(out)), ("DX",))
+    assert_equals_diffusers(network, loaded.autoencoder)
 
     latents, figures = [], []
     for path in sorted(pictures.iterdir()):
         x = torch.from_numpy(np.asarray(Image.open(path), dtype=np.float32) / 255).T[None, None]
-        figures.append(peak_signal_noise_ratio(x.numpy(), pack.autoencoder.reconstruct(x).numpy(), data_range=1))
+        figures.append(peak_signal_noise_ratio(x.numpy(), loaded.autoencoder.reconstruct(x).numpy(), data_range=1))
         padded = np.pad(x[0, 0].numpy(), [(0, -s % 4) for s in x.shape[2:]], mode="symmetric")
-        latents.append(pack.autoencoder.encode(torch.from_numpy(padded)[None, None])[0][0].flatten(1).numpy())
+        latents.append(loaded.autoencoder.encode(torch.from_numpy(padded)[None, None])[0][0].flatten(1).numpy())
     over = np.concatenate(latents, axis=1, dtype=np.float64)
     np.testing.assert_allclose(over.mean(1), 0, atol=1e-4)
     np.testing.assert_allclose(over.std(1), 1, atol=1e-4)
     facts = json.loads(done.stdout)
     np.testing.assert_allclose([scan["psnr"] for scan in facts["scans"]], figures, atol=1e-3)
     np.testing.assert_allclose(facts["white_latents"]["kurtosis"], kurtosis(over, axis=1), atol=1e-2)
-    np.testing.assert_allclose(facts["latents"]["std"], pack.autoencoder.latent_std.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(facts["latents"]["std"], loaded.autoencoder.latent_std.numpy(), rtol=1e-5)
     worst = min(range(5), key=lambda n: figures[n])
     report = (out / "report.html").read_text()
     assert report.count("data:image/png") == 9
     assert f"Among the worst: scan {worst + 1} " in report
-    assert f"{np.mean(figures):.2f}" in pack.card
-    assert facts["warnings"] and facts["warnings"][0] in pack.card  # random weights are worse than a linear code
+    assert f"{np.mean(figures):.2f}" in loaded.card
+    assert facts["warnings"] and facts["warnings"][0] in loaded.card  # random weights are worse than the block PCA
 
 
 @torch.no_grad()
-def test_the_linear_code_beside_it_is_the_block_pca(tmp_path):
+def test_what_stands_beside_it_is_the_block_pca(tmp_path):
     diffusers_net(tmp_path, block_out_channels=(8, 8))
-    code = ours(tmp_path)
+    autoencoder = ours(tmp_path)
     images = [rand(8, 12, seed=n) for n in range(3)]
-    quality = measure_autoencoder(code, images, ["a", "b", "c"])
+    quality = measure_autoencoder(autoencoder, images, ["a", "b", "c"])
     blocks = [image.numpy().reshape(4, 2, 6, 2).swapaxes(1, 2).reshape(-1, 4) for image in images]
     every = np.concatenate(blocks)
     mean = every.mean(0)
@@ -178,11 +178,11 @@ def test_scans_say_spacing_orientation_and_range_and_can_be_cropped(tmp_path, di
         tmp_path / "w.pt", name="mine", data=tmp_path / "scans", config=dict(GROUPS), wishes=Wishes(crop=(6, 4, 3))
     )
     assert [scan.image.shape for scan in adopted.scans] == [(6, 4, 3)]
-    assert "".join(adopted.geometries[0].axcodes) == "RAS" == adopted.recipe.axcodes
-    assert adopted.recipe.spacing == pytest.approx(adopted.geometries[0].spacing)
-    table = adopted.recipe.intensity
+    assert "".join(adopted.geometries[0].axcodes) == "RAS" == adopted.pack.axcodes
+    assert adopted.pack.spacing == pytest.approx(adopted.geometries[0].spacing)
+    table = adopted.pack.intensity
     assert (table.kind, table.low, table.zero_floor) == intensity
-    assert adopted.recipe.modality == (modality,)
+    assert adopted.pack.modality == (modality,)
 
 
 @pytest.mark.parametrize("damage", ["pickle", "scans", "family", "config", "intensity"])
@@ -219,20 +219,20 @@ def test_an_existing_pack_is_replaced_on_request_alone(tmp_path, pictures):
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_autoencoder_of_a_whole_model_is_loaded_alone_and_saved_alone(tmp_path, dims):
     model = tiny_model(tmp_path, dims)
-    pack = load_autoencoder(tmp_path / model.name)
-    save_autoencoder(tmp_path / "code", pack.recipe, pack.autoencoder, pack.card)
-    again = load_autoencoder(tmp_path / "code")
-    assert again.recipe == pack.recipe and again.card == "# tiny\n"
-    for code in (pack, again):
+    loaded = load_autoencoder(tmp_path / model.name)
+    save_autoencoder(tmp_path / "alone", loaded.pack, loaded.autoencoder, loaded.card)
+    again = load_autoencoder(tmp_path / "alone")
+    assert again.pack == loaded.pack and again.card == "# tiny\n"
+    for one in (loaded, again):
         for name, value in model.networks.autoencoder.state_dict().items():
-            assert torch.equal(code.autoencoder.state_dict()[name], value), name
-        assert not any(p.requires_grad for p in code.autoencoder.parameters())
+            assert torch.equal(one.autoencoder.state_dict()[name], value), name
+        assert not any(p.requires_grad for p in one.autoencoder.parameters())
 
 
 def test_a_pack_of_an_autoencoder_says_that_it_restores_nothing(tmp_path):
     model = tiny_model(tmp_path, 2)
-    pack = load_autoencoder(tmp_path / model.name)
-    folder = save_autoencoder(tmp_path / "code", pack.recipe, pack.autoencoder, pack.card)
+    loaded = load_autoencoder(tmp_path / model.name)
+    folder = save_autoencoder(tmp_path / "alone", loaded.pack, loaded.autoencoder, loaded.card)
     with pytest.raises(ModelError, match="an autoencoder alone.*train one on it"):
         load_model(folder)
     found = describe(str(folder))
@@ -244,7 +244,7 @@ def test_a_pack_of_an_autoencoder_says_that_it_restores_nothing(tmp_path):
 def test_a_damaged_pack_is_refused_in_one_line(tmp_path, pictures, damage):
     diffusers_net(tmp_path / "vae")
     run(tmp_path / "vae", "--as", "mine", "--data", pictures, "--out", tmp_path / "pack", "--quiet")
-    table = json.loads((tmp_path / "pack" / "recipe.json").read_text())
+    table = json.loads((tmp_path / "pack" / "pack.json").read_text())
     if damage == "weights":
         content = (tmp_path / "pack" / "weights.safetensors").read_bytes()
         (tmp_path / "pack" / "weights.safetensors").write_bytes(content[:-100])
@@ -254,7 +254,7 @@ def test_a_damaged_pack_is_refused_in_one_line(tmp_path, pictures, damage):
         table["autoencoder"]["config"]["surprise"] = 1
     else:
         table["autoencoder"]["channels"] = 5
-    (tmp_path / "pack" / "recipe.json").write_text(json.dumps(table))
+    (tmp_path / "pack" / "pack.json").write_text(json.dumps(table))
     with pytest.raises(ModelError) as refused:
         load_autoencoder(tmp_path / "pack")
     assert "\n" not in str(refused.value)
@@ -266,12 +266,13 @@ def test_a_diffusion_stage_learns_on_imported_latents_and_the_model_comes_back(t
     network = monai_net(dims, channels=(8, 8, 8), attention_levels=(False,) * 3, num_res_blocks=1)
     torch.save(network.state_dict(), tmp_path / "w.pt")
     adopted = adopt(tmp_path / "w.pt", name="mine", data=data, config=dict(GROUPS))
-    table = {"autoencoder": adopted.recipe.autoencoder.model_dump(mode="json")}
-    recipe = parse_recipe(tiny_table(dims) | table)
-    networks = Networks(recipe)
+    table = tiny_table(dims)
+    table["pack"]["autoencoder"] = adopted.pack.autoencoder.model_dump(mode="json")
+    recipe = parse_recipe(table)
+    networks, problems = Networks(recipe.pack), problems_of(recipe.pack)
     networks.autoencoder.load_state_dict(adopted.autoencoder.state_dict())
-    stage = build_stage("denoiser", networks, recipe).train()
-    batches = stage_batches(recipe, adopted.scans, "denoiser", recipe.stage_denoiser)
+    stage = build_stage(recipe.stages[1], networks, problems).train()
+    batches = stage_batches(recipe, adopted.scans, 1, problems)
     losses = []
     optimizer = torch.optim.Adam(networks.denoiser.parameters(), 1e-2)
     for _ in range(30):
@@ -282,12 +283,12 @@ def test_a_diffusion_stage_learns_on_imported_latents_and_the_model_comes_back(t
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     before = adopted.autoencoder.state_dict()
-    loaded = load_model(Model("mine", networks, recipe, "", "").save(tmp_path / "model"), "cpu")
+    loaded = load_model(Model("mine", networks, recipe.pack, "", "").save(tmp_path / "model"), "cpu")
     alone = load_autoencoder(tmp_path / "model").autoencoder
     x = rand(1, 1, *(16,) * dims)
-    for code in (loaded.networks.autoencoder, alone):
-        assert all(torch.equal(value, before[name]) for name, value in code.state_dict().items())
-        torch.testing.assert_close(code.reconstruct(x), adopted.autoencoder.reconstruct(x), rtol=0, atol=1e-5)
+    for autoencoder in (loaded.networks.autoencoder, alone):
+        assert all(torch.equal(value, before[name]) for name, value in autoencoder.state_dict().items())
+        torch.testing.assert_close(autoencoder.reconstruct(x), adopted.autoencoder.reconstruct(x), rtol=0, atol=1e-5)
 
 
 def test_a_broken_family_harms_nobody_and_a_new_one_is_found(tmp_path, monkeypatch):

@@ -35,10 +35,10 @@ from tests.foreign_nets import (
 )
 def test_a_folder_of_diffusers_encodes_and_decodes_as_diffusers_does(tmp_path, arguments, grey):
     network = diffusers_net(tmp_path, **arguments)
-    code = ours(tmp_path)
-    assert_equals_diffusers(network, code, grey)
-    assert code.factor == (2 ** (len(network.config.block_out_channels) - 1),) * 2
-    assert code.table.scaling_factor == network.config.scaling_factor
+    autoencoder = ours(tmp_path)
+    assert_equals_diffusers(network, autoencoder, grey)
+    assert autoencoder.factor == (2 ** (len(network.config.block_out_channels) - 1),) * 2
+    assert autoencoder.table.scaling_factor == network.config.scaling_factor
 
 
 def test_older_names_of_the_attention_are_known(tmp_path):
@@ -55,7 +55,7 @@ def test_older_names_of_the_attention_are_known(tmp_path):
 
 
 def compvis_state(network):
-    """The weights of diffusers' network by the names of the original code, which diffusers itself reads back."""
+    """The weights of diffusers' network by the names of the original program, which diffusers itself reads back."""
     levels = len(network.config.block_out_channels)
     state = {}
     for name, value in network.state_dict().items():
@@ -95,8 +95,8 @@ def test_the_original_network_in_3d_is_the_2d_one_on_a_stack_of_equal_slices(tmp
         deep[name] = value
     for name, table in (("flat", state), ("deep", deep)):
         save_file({k: v.contiguous() for k, v in table.items()}, tmp_path / f"{name}.safetensors")
-    given = {"groups": 4, "rows_first": False}
-    flat, stack = (ours(tmp_path / f"{name}.safetensors", given) for name in ("flat", "deep"))
+    config = {"groups": 4, "rows_first": False}
+    flat, stack = (ours(tmp_path / f"{name}.safetensors", config) for name in ("flat", "deep"))
     assert (flat.dims, stack.dims) == (2, 3)
     x = rand(1, 1, 16, 24)
     mean, std = flat.raw_encode(x)
@@ -121,14 +121,14 @@ MONAI = {
 
 
 @torch.no_grad()
-def assert_equals_monai(network, code, size, grey=1):
+def assert_equals_monai(network, autoencoder, size, grey=1):
     x = rand(1, 1, *size)
     mean, std = network.encode(x.expand(-1, grey, *size))
     assert mean.std() > 0.05
-    got_mean, got_std = code.raw_encode(x)
+    got_mean, got_std = autoencoder.raw_encode(x)
     assert largest(got_mean, mean) <= BAR
     assert largest(got_std, std) <= BAR * max(std.max().item(), 1)
-    assert largest(code.raw_decode(mean), network.decode(mean)) <= BAR
+    assert largest(autoencoder.raw_decode(mean), network.decode(mean)) <= BAR
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -137,10 +137,10 @@ def test_weights_of_monai_encode_and_decode_as_monai_does(tmp_path, kind, dims):
     network = monai_net(dims, **MONAI[kind])
     torch.save(network.state_dict(), tmp_path / "autoencoder.pt")
     (tmp_path / "autoencoder.json").write_text(json.dumps(GROUPS))
-    code = ours(tmp_path / "autoencoder.pt")
-    assert_equals_monai(network, code, (8, 12, 8)[:dims], MONAI[kind].get("in_channels", 1))
+    autoencoder = ours(tmp_path / "autoencoder.pt")
+    assert_equals_monai(network, autoencoder, (8, 12, 8)[:dims], MONAI[kind].get("in_channels", 1))
     for key, value in MONAI[kind].items():
-        assert getattr(code.table, key) == value
+        assert getattr(autoencoder.table, key) == value
 
 
 def test_weights_of_monai_generative_models_are_read_as_monai_reads_them(tmp_path):
@@ -186,7 +186,7 @@ def test_weights_of_maisi_encode_and_decode_as_maisi_does(tmp_path, transposed):
 @pytest.mark.parametrize("size", [(17, 30), (5, 7), (1, 40)])
 def test_sizes_that_do_not_divide_are_mirrored_inside_and_cropped_back(tmp_path, size):
     network = diffusers_net(tmp_path)
-    code = ours(tmp_path)
+    autoencoder = ours(tmp_path)
     x = rand(1, 1, *size)
     to = [-(-s // 4) * 4 for s in size]
     whole = x[0, 0].numpy()
@@ -195,13 +195,13 @@ def test_sizes_that_do_not_divide_are_mirrored_inside_and_cropped_back(tmp_path,
     padded = torch.from_numpy(whole)[None, None]
     theirs = network.decode(network.encode((2 * padded - 1).mT).latent_dist.mean).sample.mT
     expected = (theirs[..., : size[0], : size[1]] + 1) / 2
-    assert code.reconstruct(x).shape == x.shape
-    assert largest(code.reconstruct(x), expected) <= BAR
+    assert autoencoder.reconstruct(x).shape == x.shape
+    assert largest(autoencoder.reconstruct(x), expected) <= BAR
 
 
 @torch.no_grad()
 def test_a_group_of_one_channel_gets_two_cells(tmp_path):
     torch.save(monai_net(2, norm_num_groups=8, channels=(8, 8, 8)).state_dict(), tmp_path / "w.pt")
-    code = ours(tmp_path / "w.pt", {"norm_num_groups": 8})
-    assert code.multiple == (8, 8)
-    assert code.reconstruct(rand(1, 1, 3, 2)).isfinite().all()
+    autoencoder = ours(tmp_path / "w.pt", {"norm_num_groups": 8})
+    assert autoencoder.multiple == (8, 8)
+    assert autoencoder.reconstruct(rand(1, 1, 3, 2)).isfinite().all()

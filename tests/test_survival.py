@@ -27,7 +27,7 @@ def test_two_processes_have_one_adversary(strategy, data, tmp_path):
 
     A game of two makes more of rounding than a fit does, hence not 1e-5.
     """
-    table = "[reconstruction.adversary]\nweight = 0.5\nstart = 0.25\nwidth = 4\n"
+    table = "[stage.reconstruction.adversary]\nweight = 0.5\nstart = 0.25\nwidth = 4\n"
     assert survival.two_processes(tmp_path, data, strategy, table, STEPS) <= 1e-4
 
 

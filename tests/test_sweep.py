@@ -1,4 +1,4 @@
-"""The sweep of codes: budgets, rows that are kept, the codes in use, the tables that are compared."""
+"""The sweep of autoencoders: budgets, rows that are kept, the codes in use, the tables that are compared."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchmarks import latent_diffusion, sweep, sweep_plot
+from benchmarks.autoencoder_training import train_autoencoder
 from benchmarks.autoencoders import BRAIN_GAINS, model_input
-from benchmarks.code_training import train_code
 from benchmarks.protocol import Case
 from benchmarks.sweep_rows import (
     FACTORS,
@@ -25,10 +25,12 @@ from benchmarks.sweep_rows import (
     recipe_of,
     table_8,
 )
+from medldm.model import Networks
 from medldm.nets.build import build_autoencoder
+from medldm.operators.problem import problems_of
 from medldm.recipe import load_recipe, parse_recipe
 from medldm.training.data import Scan
-from medldm.training.stages import stage_batches
+from medldm.training.stages import build_stage, stage_batches
 from tests.tiny import tiny_table
 
 BASE = parse_recipe(tiny_table(2))
@@ -73,7 +75,7 @@ def weights(trained) -> dict[str, torch.Tensor]:
 
 
 def test_a_budget_is_spent_and_no_more_than_a_step_beyond():
-    few, many = (train_code(recipe_of(BASE, Spec("x", "x", SMALL, s)), scans(), s, Ticks()) for s in (9, 17))
+    few, many = (train_autoencoder(recipe_of(BASE, Spec("x", "x", SMALL, s)), scans(), s, Ticks()) for s in (9, 17))
     for trained, budget in ((few, 9), (many, 17)):
         assert trained.seconds >= budget
         assert trained.seconds <= budget + 2  # the look that ends it, and the one that measures
@@ -82,7 +84,7 @@ def test_a_budget_is_spent_and_no_more_than_a_step_beyond():
 
 def test_a_training_depends_on_its_recipe_alone_and_moves_the_weights():
     recipe = recipe_of(BASE, Spec("x", "x", SMALL, 9))
-    one, two, begun = (train_code(recipe, scans(), seconds, Ticks()) for seconds in (9, 9, 0))
+    one, two, begun = (train_autoencoder(recipe, scans(), seconds, Ticks()) for seconds in (9, 9, 0))
     assert begun.steps == 0
     for name, value in weights(one).items():
         assert torch.equal(value, weights(two)[name])
@@ -91,7 +93,7 @@ def test_a_training_depends_on_its_recipe_alone_and_moves_the_weights():
 
 def test_no_budget_leaves_the_block_pca(tmp_path):
     """At full rank it is exact."""
-    full = Spec("full", "linear", {**SMALL, "channels": 16}, 0)
+    full = Spec("full", "PCA", {**SMALL, "channels": 16}, 0)
     row = Rows(tmp_path, BASE, scans(), cases()).of(full)
     assert row["parameters"] == row["steps"] == 0
     assert row["psnr"]["low"] > 80
@@ -99,13 +101,13 @@ def test_no_budget_leaves_the_block_pca(tmp_path):
 
 
 def test_a_finished_row_is_kept_and_another_training_is_not_taken_for_it(tmp_path):
-    spec = Spec("row", "linear", SMALL, 0)
+    spec = Spec("row", "PCA", SMALL, 0)
     rows = Rows(tmp_path, BASE, scans(), cases())
     first = rows.of(spec)
     path = tmp_path / "row.json"
     path.write_text(json.dumps(first | {"steps": 12345}))
     assert rows.of(spec)["steps"] == 12345
-    assert rows.of(Spec("row", "linear", {**SMALL, "channels": 2}, 0))["channels"] == 2
+    assert rows.of(Spec("row", "PCA", {**SMALL, "channels": 2}, 0))["channels"] == 2
     assert rows.of(spec)["steps"] == 0  # the file now is of the other one
     assert Rows(tmp_path, BASE, scans(), cases()[:2]).of(spec)["psnr"]["n"] == 2
     assert "patient" not in path.read_text()
@@ -113,16 +115,16 @@ def test_a_finished_row_is_kept_and_another_training_is_not_taken_for_it(tmp_pat
 
 @pytest.mark.parametrize("kind", QUANTIZERS)
 def test_the_share_of_codes_in_use_is_that_of_a_naive_count(kind):
-    trained = train_code(
+    trained = train_autoencoder(
         recipe_of(BASE, Spec("q", "VQ", {**SMALL, "quantizer": QUANTIZERS[kind]}, 4)), scans(), 4, Ticks()
     )
-    code, used = trained.model.networks.autoencoder, set()
+    autoencoder, used = trained.model.networks.autoencoder, set()
     with torch.no_grad():
         for case in cases():
-            z, _ = code.raw_encode(model_input(trained.model, case)[0])
+            z, _ = autoencoder.raw_encode(model_input(trained.model, case)[0])
             for cell in z[0].flatten(1).T:
                 if kind == "codebook":
-                    used.add(min(range(40), key=lambda n: float((code.quantizer.entries[n] - cell).norm())))
+                    used.add(min(range(40), key=lambda n: float((autoencoder.quantizer.entries[n] - cell).norm())))
                 else:
                     places = (torch.special.ndtr(cell) * torch.tensor([16, 8, 4, 4])).floor().tolist()
                     used.add(tuple(int(min(p, top)) for p, top in zip(places, (15, 7, 3, 3), strict=True)))
@@ -131,24 +133,27 @@ def test_the_share_of_codes_in_use_is_that_of_a_naive_count(kind):
     assert 0 < len(used) < size
 
 
-def test_a_code_that_is_not_rounded_has_no_share():
-    trained = train_code(recipe_of(BASE, Spec("x", "x", SMALL, 0)), scans(), 0)
+def test_latents_that_are_not_rounded_have_no_share():
+    trained = train_autoencoder(recipe_of(BASE, Spec("x", "x", SMALL, 0)), scans(), 0)
     assert codebook_share(trained.model, cases()) is None
 
 
 def test_table_8_holds_each_kind_at_each_factor():
     specs = table_8(FACTORS, 1)
-    assert sorted({spec.kind for spec in specs}) == ["FSQ", "KL", "VQ", "linear"]
+    assert sorted({spec.kind for spec in specs}) == ["FSQ", "KL", "PCA", "VQ"]
     for spec in specs:
-        code = build_autoencoder(recipe_of(BASE, spec))
-        assert spec.name.endswith(f"-f{code.factor[0]}")
-        if spec.kind in ("linear", "KL"):
-            assert code.compression == 4
-            assert code.quantizer is None
+        autoencoder = build_autoencoder(recipe_of(BASE, spec).pack)
+        assert spec.name.endswith(f"-f{autoencoder.factor[0]}")
+        if spec.kind in ("PCA", "KL"):
+            assert autoencoder.compression == 4
+            assert autoencoder.quantizer is None
         else:
-            assert 500 < code.quantizer.size <= 1024
+            assert 500 < autoencoder.quantizer.size <= 1024
     assert len({spec.name for spec in specs}) == len(specs) == 16
-    small = {code.factor[0]: code.channels for code in (build_autoencoder(recipe_of(BASE, s)) for s in specs[1::4])}
+    small = {
+        autoencoder.factor[0]: autoencoder.channels
+        for autoencoder in (build_autoencoder(recipe_of(BASE, s).pack) for s in specs[1::4])
+    }
     assert (small[4], small[8]) == (4, 16)
 
 
@@ -156,17 +161,21 @@ def test_contestants_have_the_same_latents_and_the_recipe_of_their_base():
     built = {}
     for kind in contestants():
         recipe = recipe_of(BASE, of_seed(kind, 3e-4, 1, seed=7))
-        code = built[kind] = build_autoencoder(recipe)
+        autoencoder = built[kind] = build_autoencoder(recipe.pack)
         assert recipe.seed == 7
-        assert recipe.stage_autoencoder == BASE.stage_autoencoder.model_copy(update={"lr": 3e-4})
-        assert code.encode(torch.zeros(1, 1, 32, 32))[0].shape == (1, 4, 8, 8)
+        assert recipe.stages[0].model_dump(exclude={"lr", "reconstruction"}) == BASE.stages[0].model_dump(
+            exclude={"lr", "reconstruction"}
+        )
+        assert recipe.stages[0].lr == 3e-4
+        assert recipe.stages[1:] == BASE.stages[1:]
+        assert autoencoder.encode(torch.zeros(1, 1, 32, 32))[0].shape == (1, 4, 8, 8)
     assert type(built["MONAI"].network).__module__.startswith("monai.")
 
 
 def test_both_contestants_train(tmp_path):
     for kind in contestants():
         spec = of_seed(kind, 1e-3, 5, seed=1)
-        trained = train_code(recipe_of(BASE, spec), scans(), spec.seconds, Ticks())
+        trained = train_autoencoder(recipe_of(BASE, spec), scans(), spec.seconds, Ticks())
         assert trained.steps > 0
         assert trained.model.networks.autoencoder.factor == (4, 4)
 
@@ -184,8 +193,8 @@ def test_differences_and_means_over_seeds_are_those_of_each_case():
 
 def test_the_plot_is_drawn_and_small(tmp_path):
     psnr = {"mean": 30.0, "low": 29.0, "high": 31.0}
-    rows = [{"kind": kind, "factor": [f, f], "psnr": psnr} for kind in ("linear", "KL", "VQ", "FSQ") for f in (2, 4)]
-    path = sweep_plot.draw(rows, tmp_path / "codes.png")
+    rows = [{"kind": kind, "factor": [f, f], "psnr": psnr} for kind in ("PCA", "KL", "VQ", "FSQ") for f in (2, 4)]
+    path = sweep_plot.draw(rows, tmp_path / "autoencoders.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size < 80_000
 
@@ -193,10 +202,10 @@ def test_the_plot_is_drawn_and_small(tmp_path):
 @pytest.mark.parametrize("name", sweep.BRAIN_RECIPES)
 def test_the_recipes_of_heads_are_those_that_have_bars(name):
     recipe = load_recipe(sweep.CONFIGS / f"{name}.toml")
-    code = build_autoencoder(recipe)
-    assert recipe.name == name
-    assert (code.factor[0], code.channels) in BRAIN_GAINS
-    assert recipe.stage_denoiser.steps == recipe.stage_head.steps == 0
+    autoencoder = build_autoencoder(recipe.pack)
+    assert recipe.pack.name == name
+    assert (autoencoder.factor[0], autoencoder.channels) in BRAIN_GAINS
+    assert [stage.steps for stage in recipe.stages[1:]] == [0, 0]
 
 
 def test_a_trained_pack_is_taken_again_and_not_trained_again(tmp_path, monkeypatch):
@@ -212,16 +221,17 @@ def test_a_trained_pack_is_taken_again_and_not_trained_again(tmp_path, monkeypat
     assert (tmp_path / "out" / "weights.safetensors").stat().st_mtime_ns == stamp
 
 
-def test_the_denoiser_of_each_code_learns_to_denoise_alone():
-    for name in latent_diffusion.CODES:
+def test_the_denoiser_of_each_autoencoder_learns_to_denoise_alone():
+    for name in latent_diffusion.AUTOENCODERS:
         recipe = latent_diffusion.denoising_recipe(name, seconds=1, steps=5, seed=1)
-        source = recipe.sources[0]
+        source, problems = recipe.sources[0], problems_of(recipe.pack)
         images = [Scan(torch.from_numpy(a).float(), None, source, "") for a in pictures(2, 160)]
-        batches = stage_batches(recipe, images, "denoiser", recipe.stage_denoiser)
-        assert not batches.synthesis
+        stage = build_stage(recipe.stages[1], Networks(recipe.pack), problems)
+        batches = stage_batches(recipe, images, 1, problems)
         for step in range(6):
-            measurement = batches.restoration(step).measurement
-            assert (measurement.factor == 1).all()
-            assert (measurement.noise_std > 0).all()
-        assert recipe.latent_factor == (4, 4)
-        assert recipe.autoencoder.channels == 4
+            batch = stage.batch(batches, step)
+            assert batch.problem == "denoise"  # no whole images
+            assert (batch.measurement.blur == 1).all()
+            assert (batch.measurement.noise_std > 0).all()
+        assert recipe.pack.latent_factor == (4, 4)
+        assert recipe.pack.autoencoder.channels == 4

@@ -1,4 +1,4 @@
-"""The gate's rules on made-up figures: each fires alone, and a good code passes them all."""
+"""The gate's rules on made-up figures: each fires alone, and a good autoencoder passes them all."""
 
 import dataclasses
 import math
@@ -53,7 +53,7 @@ def fired(quality):
 COPIES = tuple(tuple(1.0 if a == b or {a, b} == {1, 2} else 0.0 for b in range(CHANNELS)) for a in range(CHANNELS))
 
 
-def test_a_good_code_passes_without_a_doubt():
+def test_a_good_autoencoder_passes_without_a_doubt():
     verdict = judge(GOOD)
     assert verdict.go
     assert verdict.to_dict() == {"go": True, "reasons": [], "doubts": []}
@@ -107,7 +107,7 @@ def test_what_diffusion_can_bear_is_a_doubt_and_no_stop(rule, quality, says):
     assert re.search(says, verdict.doubts[0])
 
 
-def test_without_a_linear_code_nothing_is_said_of_it():
+def test_without_a_block_pca_nothing_is_said_of_it():
     assert judge(dataclasses.replace(GOOD, linear_psnr=None, linear_haarpsi=None)).go
 
 

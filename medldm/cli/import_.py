@@ -76,7 +76,7 @@ def import_(
     Nothing is downloaded, and nothing in the weights is executed.
     """
     _check(weights, data, out, overwrite=overwrite)
-    given = _config(config) | ({} if input_range is None else {"input_range": list(input_range)})
+    arguments = _config(config) | ({} if input_range is None else {"input_range": list(input_range)})
     table, size = _intensity(intensity), _crop(crop)
     steps = o.parse_spacing(spacing)
     from medldm.evaluate.autoencoder import measure_autoencoder
@@ -99,7 +99,7 @@ def import_(
             data=data,
             index=index,
             family=family,
-            config=given,
+            config=arguments,
             wishes=wishes,
             device=default_device(device),
             progress=progress,

@@ -114,26 +114,26 @@ def _mean(values: Sequence[float]) -> float:
 
 
 @contextlib.contextmanager
-def _in_evaluation(code: Autoencoder) -> Iterator[None]:
+def _in_evaluation(autoencoder: Autoencoder) -> Iterator[None]:
     """A codebook would go on learning otherwise."""
-    training = code.training
-    code.eval()
+    training = autoencoder.training
+    autoencoder.eval()
     try:
         yield
     finally:
-        code.train(training)
+        autoencoder.train(training)
 
 
 @torch.no_grad()
-def reconstructed(code: Autoencoder, image: Tensor) -> Tensor:
+def reconstructed(autoencoder: Autoencoder, image: Tensor) -> Tensor:
     """(*S) in the autoencoder's range, encoded and decoded."""
-    with _in_evaluation(code):
-        return code.reconstruct(image[None, None].to(code.latent_mean))[0, 0].float().cpu()
+    with _in_evaluation(autoencoder):
+        return autoencoder.reconstruct(image[None, None].to(autoencoder.latent_mean))[0, 0].float().cpu()
 
 
 @torch.no_grad()
 def measure_autoencoder(
-    code: Autoencoder,
+    autoencoder: Autoencoder,
     images: Sequence[Tensor],
     names: Sequence[str],
     progress: Progress | None = None,
@@ -143,17 +143,17 @@ def measure_autoencoder(
 ) -> AutoencoderQuality:
     """Reconstruct every scan, (*S) each in the autoencoder's range, once the latents' statistics are measured.
 
-    fitted_to : scans that the linear code beside it is fitted to (those that the autoencoder learned from); None:
+    fitted_to : scans that the block PCA beside it is fitted to (those that the autoencoder learned from); None:
         to `images` themselves
     stage : what progress is told
     """
-    network, without = _judge(code.dims, len(images))
-    rows, moments, features = [], LatentMoments(code.channels), []
+    network, without = _judge(autoencoder.dims, len(images))
+    rows, moments, features = [], LatentMoments(autoencoder.channels), []
     for number, (image, name) in enumerate(zip(images, names, strict=True), start=1):
-        padded, crop = pad_to_multiple(image[None, None].to(code.latent_mean), code.multiple)
-        with _in_evaluation(code):
-            z, std = code.encode(padded)
-            estimate = code.decode(z)[crop][0, 0].float().cpu()
+        padded, crop = pad_to_multiple(image[None, None].to(autoencoder.latent_mean), autoencoder.multiple)
+        with _in_evaluation(autoencoder):
+            z, std = autoencoder.encode(padded)
+            estimate = autoencoder.decode(z)[crop][0, 0].float().cpu()
         moments.add(z, std)
         rows.append(_quality(name, estimate, image))
         if network is not None and not rows[-1].nonfinite:
@@ -162,12 +162,12 @@ def measure_autoencoder(
             progress(stage, number, len(images))
     if network is not None and len(features) < FEWEST:
         network, without = None, "reconstructions that are not finite"
-    linear_psnr, linear_haarpsi = _linear(code, images, images if fitted_to is None else fitted_to)
+    linear_psnr, linear_haarpsi = _linear(autoencoder, images, images if fitted_to is None else fitted_to)
     return AutoencoderQuality(
         tuple(rows),
         moments.statistics(),
-        tuple(code.latent_mean.double().cpu().tolist()),
-        tuple(code.latent_std.double().cpu().tolist()),
+        tuple(autoencoder.latent_mean.double().cpu().tolist()),
+        tuple(autoencoder.latent_std.double().cpu().tolist()),
         linear_psnr,
         linear_haarpsi,
         None if network is None else _distance(np.stack(features)),
@@ -213,19 +213,19 @@ def _distance(features: Features) -> Interval:
 
 
 def _linear(
-    code: Autoencoder, images: Sequence[Tensor], fitted_to: Sequence[Tensor]
+    autoencoder: Autoencoder, images: Sequence[Tensor], fitted_to: Sequence[Tensor]
 ) -> tuple[float | None, float | None]:
     """PSNR and HaarPSI of the block PCA of the same size, the least that an autoencoder should be worth."""
-    patch = math.prod(code.factor)
-    if patch > LINEAR_LARGEST or code.channels >= patch:
+    patch = math.prod(autoencoder.factor)
+    if patch > LINEAR_LARGEST or autoencoder.channels >= patch:
         return None, None
     each = max(LINEAR_PATCHES // len(fitted_to), 1)
     cells = []
     for image in fitted_to:
-        padded, _ = pad_to_multiple(image[None, None], code.factor)
-        own = space_to_depth(padded, code.factor).movedim(1, -1).flatten(0, -2)
+        padded, _ = pad_to_multiple(image[None, None], autoencoder.factor)
+        own = space_to_depth(padded, autoencoder.factor).movedim(1, -1).flatten(0, -2)
         cells.append(own[:: max(len(own) // each, 1)])
-    linear = PCAAutoencoder(code.dims, factor=code.factor, channels=code.channels, width=1)
+    linear = PCAAutoencoder(autoencoder.dims, factor=autoencoder.factor, channels=autoencoder.channels, width=1)
     linear.begin(torch.cat(cells))
     found = [_quality("", reconstructed(linear, image), image) for image in images]
     similar = _mean([scan.haarpsi for scan in found])

@@ -26,10 +26,10 @@ class Autoencoder(nn.Module, ABC):
     factor : downsampling along each axis
     halo : latent cells around a tile that its own encoding or decoding depends on; None where a tile depends on
         the whole image (a norm over space, attention)
-    quantizer : what latents are rounded to before they are decoded; None for a continuous (KL) code
+    quantizer : what latents are rounded to before they are decoded; None for continuous (KL) latents
 
     Latents have mean 0 and standard deviation 1 a channel over the training set, by `set_latent_statistics`.
-    A quantised code is diffused before it is rounded, as in Rombach et al. 2022, section 3.1 (VQ-reg).
+    Quantised latents are diffused before they are rounded, as in Rombach et al. 2022, section 3.1 (VQ-reg).
     """
 
     latent_mean: Tensor
@@ -52,11 +52,11 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def raw_encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the latents (broadcastable to the mean), in the code's own units."""
+        """Mean and deviation of the latents (broadcastable to the mean), in the network's own units."""
 
     @abstractmethod
     def raw_decode(self, z: Tensor) -> Tensor:
-        """Latents in the code's own units -> image."""
+        """Latents in the network's own units -> image."""
 
     @property
     @abstractmethod

@@ -1,6 +1,6 @@
 """Full-resolution head: merges the decoded estimate with the measurement.
 
-The latents drop what the code cannot hold; the measurement still has it. The head estimates
+The latents drop what they cannot hold; the measurement still has it. The head estimates
 ``E[x | z_0 estimate, y]``: told how sure the latent estimate is (its diffusion level), it answers with the
 posterior mean when nothing but the measurement is known, and keeps to the sampled latents at the end of
 sampling. It also predicts the standard deviation of its own error.

@@ -67,5 +67,3 @@ class MonaiAutoencoder(Autoencoder):
     def raw_decode(self, z: Tensor) -> Tensor:
         image: Tensor = self.network.decode(z)
         return image.float() + 0.5
-
-

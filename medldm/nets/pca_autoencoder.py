@@ -1,6 +1,6 @@
-"""Autoencoder that starts as a whitened linear code.
+"""Autoencoder that starts as a whitened block PCA.
 
-Decision: the code begins as block PCA, which is exact and instant, and residual blocks at the latent
+Decision: it begins as block PCA, which is exact and instant, and residual blocks at the latent
 resolution, whose last convolution is zero, learn what is not linear (residual autoencoding: Chen et al.
 2024, DC-AE). Because: on these images the linear start is decibels ahead of a convolutional autoencoder
 of the same training time (docs/decisions/0001-autoencoder.md). The branches see and say
@@ -40,7 +40,7 @@ class PCAAutoencoder(Autoencoder):
     factor : downsampling along each axis
     width, encoder_depth, decoder_depth : of the residual branches
     white_branches : the encoder's branch sees all principal components at deviation 1, and the decoder's speaks in
-        deviations of those that the code leaves out; else both are in the units of pixels (packs of before)
+        deviations of those that the latents leave out; else both are in the units of pixels (packs of before)
     noise_std : standard deviation of the latent's Gaussian, in units of the latent's own
     learned_std : let the encoder say the deviation of each latent, from `noise_std` on; else it is fixed
     """
@@ -81,7 +81,7 @@ class PCAAutoencoder(Autoencoder):
         self.decoder = _residual_branch(dims, channels, patch, width, decoder_depth)
 
     def begin(self, patches: Tensor) -> float:
-        """Set the linear code to the block PCA of `patches` (N, prod(factor)); returns the variance kept (0..1)."""
+        """Set the linear part to the block PCA of `patches` (N, prod(factor)); returns the variance kept (0..1)."""
         patches = patches.double()
         mean = patches.mean(0)
         values, vectors = torch.linalg.eigh(torch.cov(patches.T))
@@ -106,7 +106,7 @@ class PCAAutoencoder(Autoencoder):
 
     def raw_encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         patches = space_to_depth(x, self.factor) - self.per_channel(self.mean)
-        with torch.autocast(x.device.type, enabled=False):  # half precision would cap the code at 48 dB
+        with torch.autocast(x.device.type, enabled=False):  # half precision would cap the result at 48 dB
             linear = torch.einsum("cp,bp...->bc...", self.analysis, patches)
             seen = torch.einsum("qp,bp...->bq...", self.whitening, patches) if self.white_branches else patches
         learned = self.encoder(seen).to(linear.dtype)

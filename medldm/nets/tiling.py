@@ -47,7 +47,7 @@ def tiles(size: Sequence[int], edge: Sequence[int], halo: Sequence[int]) -> Iter
 
 @torch.inference_mode()
 def encode_tiled(
-    code: Autoencoder,
+    autoencoder: Autoencoder,
     image: Array,
     out: Array | Path | None = None,
     *,
@@ -55,36 +55,36 @@ def encode_tiled(
     with_std: bool = False,
     progress: TileProgress | None = None,
 ) -> Array:
-    """White latents of an image of any size: the mean that ``code.encode`` gives for the whole image, padded.
+    """White latents of an image of any size: the mean that ``autoencoder.encode`` gives for the whole image, padded.
 
     image : (*S), numbers in the model's range; may be memory-mapped
     out : where it goes: an array or memory map (C, *cells), or a path ending in .npy; None: a new float32 array
-    tile : length of a tile in voxels, one number or one an axis; rounded up to a multiple of ``code.multiple``
+    tile : length of a tile in voxels, one number or one an axis; rounded up to a multiple of ``autoencoder.multiple``
     with_std : the deviation too; the result is then (2, C, *cells), mean first
 
-    Returns `out`; for a path the file, memory-mapped for reading. cells are S / factor, S padded to `code.multiple`.
-    A path is written whole or not at all; an array given as `out` stays half filled after an error.
-    Raises InputError for sizes that do not fit, ModelError where a tile depends on the whole image (`code.halo` is
-    None) and is smaller than it, OutputError where the file cannot be written.
+    Returns `out`; for a path the file, memory-mapped for reading. cells are S / factor, S padded to the autoencoder's
+    `multiple`. A path is written whole or not at all; an array that is `out` stays half filled after an error.
+    Raises InputError for sizes that do not fit, ModelError where a tile depends on the whole image (a `halo` of None)
+    and is smaller than it, OutputError where the file cannot be written.
     """
-    if image.ndim != code.dims or 0 in image.shape:
-        raise InputError("encode_tiled", f"an array of shape {image.shape}", f"one image of {code.dims} axes")
-    cells = _cells(code, image.shape)
-    shape = (2, code.channels, *cells) if with_std else (code.channels, *cells)
+    if image.ndim != autoencoder.dims or 0 in image.shape:
+        raise InputError("encode_tiled", f"an array of shape {image.shape}", f"one image of {autoencoder.dims} axes")
+    cells = _cells(autoencoder, image.shape)
+    shape = (2, autoencoder.channels, *cells) if with_std else (autoencoder.channels, *cells)
     every = (slice(None),) * (len(shape) - len(cells))
 
     def encoded(part: Tile) -> tuple[Slices, Tensor]:
-        pixels = _mirrored(image, _in_voxels(part.outer, code.factor))
-        mean, std = code.encode(_tensor(pixels[None, None], code))
+        pixels = _mirrored(image, _in_voxels(part.outer, autoencoder.factor))
+        mean, std = autoencoder.encode(_tensor(pixels[None, None], autoencoder))
         latents = torch.stack((mean[0], std.expand_as(mean)[0])) if with_std else mean[0]
         return every + part.inner, latents[every + part.within]
 
-    return _fill(out, shape, _plan(code, cells, tile), encoded, progress)
+    return _fill(out, shape, _plan(autoencoder, cells, tile), encoded, progress)
 
 
 @torch.inference_mode()
 def decode_tiled(
-    code: Autoencoder,
+    autoencoder: Autoencoder,
     z: Array,
     out: Array | Path | None = None,
     *,
@@ -92,55 +92,59 @@ def decode_tiled(
     tile: int | Sequence[int] = TILE,
     progress: TileProgress | None = None,
 ) -> Array:
-    """The image that ``code.decode`` gives for the whole of the white latents, cropped to `size`.
+    """The image that ``autoencoder.decode`` gives for the whole of the white latents, cropped to `size`.
 
     z : (C, *cells), may be memory-mapped
     size : of the image that was encoded; None: that of `out` where it is an array, else cells * factor
     All else as in `encode_tiled`; `out` is (*size).
     """
-    if z.ndim != code.dims + 1 or z.shape[0] != code.channels or 0 in z.shape:
-        wanted = f"{code.channels} channels and {code.dims} axes"
+    if z.ndim != autoencoder.dims + 1 or z.shape[0] != autoencoder.channels or 0 in z.shape:
+        wanted = f"{autoencoder.channels} channels and {autoencoder.dims} axes"
         raise InputError("decode_tiled", f"an array of shape {z.shape}", wanted, "give the latents of one image")
     cells = z.shape[1:]
     if size is None:
-        size = out.shape if isinstance(out, np.ndarray) else [n * f for n, f in zip(cells, code.factor, strict=True)]
-    if len(size) != code.dims or _cells(code, size) != cells:
-        got = f"the size {tuple(size)} for latents of {cells} cells, {code.factor} voxels each"
+        size = (
+            out.shape
+            if isinstance(out, np.ndarray)
+            else [n * f for n, f in zip(cells, autoencoder.factor, strict=True)]
+        )
+    if len(size) != autoencoder.dims or _cells(autoencoder, size) != cells:
+        got = f"the size {tuple(size)} for latents of {cells} cells, {autoencoder.factor} voxels each"
         raise InputError("decode_tiled", got, "the size of the image that was encoded")
 
     def decoded(part: Tile) -> tuple[Slices, Tensor]:
-        image = code.decode(_tensor(z[(slice(None), *part.outer)][None], code))[0, 0]
-        inner, within = (_in_voxels(slices, code.factor) for slices in (part.inner, part.within))
+        image = autoencoder.decode(_tensor(z[(slice(None), *part.outer)][None], autoencoder))[0, 0]
+        inner, within = (_in_voxels(slices, autoencoder.factor) for slices in (part.inner, part.within))
         own = tuple(slice(i.start, min(i.stop, s)) for i, s in zip(inner, size, strict=True))
         return own, image[tuple(slice(w.start, w.start + o.stop - o.start) for w, o in zip(within, own, strict=True))]
 
-    return _fill(out, tuple(size), _plan(code, cells, tile), decoded, progress)
+    return _fill(out, tuple(size), _plan(autoencoder, cells, tile), decoded, progress)
 
 
-def _cells(code: Autoencoder, size: Sequence[int]) -> tuple[int, ...]:
-    return tuple(-(-s // m) * m // f for s, m, f in zip(size, code.multiple, code.factor, strict=True))
+def _cells(autoencoder: Autoencoder, size: Sequence[int]) -> tuple[int, ...]:
+    return tuple(-(-s // m) * m // f for s, m, f in zip(size, autoencoder.multiple, autoencoder.factor, strict=True))
 
 
-def _plan(code: Autoencoder, cells: tuple[int, ...], tile: int | Sequence[int]) -> list[Tile]:
-    """The tiles in cells; each begins, with and without its halo, at a multiple of what `code` needs."""
-    if code.training:
+def _plan(autoencoder: Autoencoder, cells: tuple[int, ...], tile: int | Sequence[int]) -> list[Tile]:
+    """The tiles in cells; each begins, with and without its halo, at a multiple of what `autoencoder` needs."""
+    if autoencoder.training:
         raise InputError("autoencoder", "one in training mode", "evaluation mode", "call eval() first")
-    lengths = [tile] * code.dims if isinstance(tile, int) else list(tile)
-    if len(lengths) != code.dims or min(lengths) < 1:
-        raise InputError("tile", str(tile), f"one length in voxels, or {code.dims}, each at least 1")
-    step = [m // f for m, f in zip(code.multiple, code.factor, strict=True)]
-    edge = [-(-n // m) * s for n, m, s in zip(lengths, code.multiple, step, strict=True)]
-    if code.halo is None:
+    lengths = [tile] * autoencoder.dims if isinstance(tile, int) else list(tile)
+    if len(lengths) != autoencoder.dims or min(lengths) < 1:
+        raise InputError("tile", str(tile), f"one length in voxels, or {autoencoder.dims}, each at least 1")
+    step = [m // f for m, f in zip(autoencoder.multiple, autoencoder.factor, strict=True)]
+    edge = [-(-n // m) * s for n, m, s in zip(lengths, autoencoder.multiple, step, strict=True)]
+    if autoencoder.halo is None:
         if any(e < n for e, n in zip(edge, cells, strict=True)):
-            whole = tuple(n * f for n, f in zip(cells, code.factor, strict=True))
+            whole = tuple(n * f for n, f in zip(cells, autoencoder.factor, strict=True))
             raise ModelError(
                 "autoencoder",
                 "one in which each tile depends on the whole image (a norm over space, or attention)",
-                "a kind with a halo (linear)",
+                "a kind with a halo (pca)",
                 f"or a tile of {whole}, which is the whole image",
             )
-        return list(tiles(cells, edge, [0] * code.dims))
-    return list(tiles(cells, edge, [-(-code.halo // s) * s for s in step]))
+        return list(tiles(cells, edge, [0] * autoencoder.dims))
+    return list(tiles(cells, edge, [-(-autoencoder.halo // s) * s for s in step]))
 
 
 def _in_voxels(slices: Slices, factor: Sequence[int]) -> Slices:
@@ -158,8 +162,8 @@ def _mirrored(image: Array, wanted: Slices) -> Array:
     return np.asarray(image[tuple(ranges)])[np.ix_(*places)]
 
 
-def _tensor(array: Array, code: Autoencoder) -> Tensor:
-    return torch.from_numpy(np.array(array, dtype=np.float32, order="C")).to(code.latent_mean.device)
+def _tensor(array: Array, autoencoder: Autoencoder) -> Tensor:
+    return torch.from_numpy(np.array(array, dtype=np.float32, order="C")).to(autoencoder.latent_mean.device)
 
 
 def _fill(

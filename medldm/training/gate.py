@@ -31,7 +31,7 @@ MOST_VOXELS = {2: 1024, 3: 128}  # along each axis: what a network without tiles
 
 def examine(
     pack: AutoencoderPack,
-    code: Autoencoder,
+    autoencoder: Autoencoder,
     scans: Sequence[Scan],
     learned_from: Sequence[Scan],
     out: Path,
@@ -39,7 +39,7 @@ def examine(
     held_out: bool,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure `code`, whose latents are white already, on `scans`, and write `gate.html` and `gate.json` into `out`.
+    """Measure an autoencoder, whose latents are white already, on `scans`; write `gate.html`, `gate.json` into `out`.
 
     learned_from : training scans; the block PCA beside it is fitted to some of them
     held_out : whether `scans` were never trained on; the report says so
@@ -52,13 +52,13 @@ def examine(
     names = [f"case {n + 1}" for n in numbers]
     try:
         with torch.random.fork_rng(devices=[]):
-            quality = measure_autoencoder(code, images, names, progress, stage="gate", fitted_to=others)
+            quality = measure_autoencoder(autoencoder, images, names, progress, stage="gate", fitted_to=others)
     except RuntimeError as failure:  # torch.OutOfMemoryError among them
         reason = (str(failure).splitlines() or [""])[0][:100]
         raise RunError("gate", f"a failure on the held-out scans ({reason})", "", "look at the recipe") from None
     verdict = judge(quality)
     geometries = [centred_geometry(pack, image.shape) for image in images]
-    shown = MeasuredAutoencoder(pack, code, quality, verdict, images, geometries)
+    shown = MeasuredAutoencoder(pack, autoencoder, quality, verdict, images, geometries)
     of_what = f"{len(scans)} held-out scans" if held_out else f"{len(scans)} training scans, as none are held out"
     basis = f"{len(numbers)} of {of_what}; of each axis at most the middle {MOST_VOXELS[pack.dims]} voxels"
     text = "Is this autoencoder worth diffusing in? Cases are numbered in the order in which the scans are read."

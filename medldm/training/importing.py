@@ -93,17 +93,17 @@ def adopt(
     chosen = family or recognised(found)
     reading: Reading = registry.find("autoencoders", chosen).read(found)
     rows = _rows(data, index)
-    pack, code = _built(found, chosen, reading, name)
+    pack, autoencoder = _built(found, chosen, reading, name)
     scans, geometries, pack = _load(rows, pack, wishes or Wishes(), data, progress)
-    code = code.to(device).eval().requires_grad_(False)
+    autoencoder = autoencoder.to(device).eval().requires_grad_(False)
     with fitting_scans(name):
-        measure_latents(code, scans)
-    mean, std = (values.double().cpu().tolist() for values in (code.latent_mean, code.latent_std))
+        measure_latents(autoencoder, scans)
+    mean, std = (values.double().cpu().tolist() for values in (autoencoder.latent_mean, autoencoder.latent_std))
     if not all(map(math.isfinite, (*mean, *std))):
         raise ModelError(found.where, "latents that are not finite", "finite ones", "is this the right family?")
     with found.file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return Adopted(code, pack, tuple(scans), tuple(geometries), found.file.name, digest)
+    return Adopted(autoencoder, pack, tuple(scans), tuple(geometries), found.file.name, digest)
 
 
 @contextlib.contextmanager
@@ -143,18 +143,18 @@ def _built(weights: Weights, family: str, reading: Reading, name: str) -> tuple[
             kind="imported", family=family, factor=made.factor, channels=made.channels, config=reading.config
         ),
     )
-    code = build_autoencoder(pack)  # by the way that a pack will be built
-    expected, got = set(code.state_dict()) - STATISTICS, set(reading.state)
+    autoencoder = build_autoencoder(pack)  # by the way that a pack will be built
+    expected, got = set(autoencoder.state_dict()) - STATISTICS, set(reading.state)
     odd = sorted(expected ^ got)
     if odd:
         text = f"{len(odd)} tensors that do not fit, first {odd[0]} ({'missing' if odd[0] in expected else 'unknown'})"
         raise ModelError(weights.where, text, f"the tensors of {family}")
     try:
-        code.load_state_dict(reading.state, strict=False)
+        autoencoder.load_state_dict(reading.state, strict=False)
     except RuntimeError as failure:
         reason = str(failure).splitlines()[-1].strip()[:120]
         raise ModelError(weights.where, reason, f"the shapes of {family}") from None
-    return pack, code
+    return pack, autoencoder
 
 
 def _rows(data: Path, index: str | None) -> list[Row]:

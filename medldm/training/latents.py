@@ -15,51 +15,51 @@ from medldm.nets.patches import pad_to_multiple, space_to_depth
 from medldm.training.batches import Batches
 from medldm.training.data import Scan
 
-LINEAR_START = 10**9  # steps of the patches of the linear code, far from those of training
+LINEAR_START = 10**9  # steps of the patches of the block PCA, far from those of training
 PATCH_STEPS = 60
 
 
-def begin_from_data(code: Autoencoder, batches: Batches) -> float | None:
+def begin_from_data(autoencoder: Autoencoder, batches: Batches) -> float | None:
     """Let the autoencoder take what it can from blocks of the training images; returns the variance kept."""
     patches = []
     for step in range(PATCH_STEPS):
-        cells = space_to_depth(batches.images(LINEAR_START + step).x, code.factor)
+        cells = space_to_depth(batches.images(LINEAR_START + step).x, autoencoder.factor)
         patches.append(cells.movedim(1, -1).flatten(0, -2))
-    return code.begin(torch.cat(patches))
+    return autoencoder.begin(torch.cat(patches))
 
 
 @torch.no_grad()
-def measure_latents(code: Autoencoder, scans: Sequence[Scan]) -> None:
+def measure_latents(autoencoder: Autoencoder, scans: Sequence[Scan]) -> None:
     """Latent mean and deviation a channel over the whole training set, not over one batch."""
-    training = code.training
-    code.eval()
-    code.set_latent_statistics(torch.zeros(code.channels), torch.ones(code.channels))
-    count, total, squares = 0, torch.zeros(code.channels).double(), torch.zeros(code.channels).double()
+    training = autoencoder.training
+    autoencoder.eval()
+    autoencoder.set_latent_statistics(torch.zeros(autoencoder.channels), torch.ones(autoencoder.channels))
+    count, total, squares = 0, torch.zeros(autoencoder.channels).double(), torch.zeros(autoencoder.channels).double()
     for scan in scans:
-        image, _ = pad_to_multiple(scan.image[None, None].to(code.latent_mean), code.multiple)
-        z = code.encode(image)[0].double().cpu().movedim(1, 0).flatten(1)
+        image, _ = pad_to_multiple(scan.image[None, None].to(autoencoder.latent_mean), autoencoder.multiple)
+        z = autoencoder.encode(image)[0].double().cpu().movedim(1, 0).flatten(1)
         count += z.shape[1]
         total, squares = total + z.sum(1), squares + z.square().sum(1)
     mean = total / count
-    code.set_latent_statistics(mean.float(), (squares / count - mean.square()).clamp_min(1e-8).sqrt().float())
-    code.train(training)
+    autoencoder.set_latent_statistics(mean.float(), (squares / count - mean.square()).clamp_min(1e-8).sqrt().float())
+    autoencoder.train(training)
 
 
 class KeptLatents:
-    """What `code` encodes, each image by itself, looked up by the image's voxels and the code's weights.
+    """What `autoencoder` encodes, each image by itself, looked up by the image's voxels and the autoencoder's weights.
 
     The key holds whatever else may change the numbers: precision, device, version of torch. Whether a mirror image is
     another image is no question here: its voxels lie elsewhere. Without a cache each example is encoded alone, too:
     the last bits of a convolution may depend on how many there are, and a training must not depend on its cache.
     """
 
-    def __init__(self, cache: ArrayCache | None, code: Autoencoder) -> None:
-        self.cache, self.code = cache, code
-        self.weights_sha256 = "" if cache is None else _hash_of_weights(code)
+    def __init__(self, cache: ArrayCache | None, autoencoder: Autoencoder) -> None:
+        self.cache, self.autoencoder = cache, autoencoder
+        self.weights_sha256 = "" if cache is None else _hash_of_weights(autoencoder)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, *S) -> mean and deviation of the latents, as `Autoencoder.encode`. Raises OutputError, InputError."""
-        each = self.code.encode if self.cache is None else functools.partial(self._looked_up, self.cache)
+        each = self.autoencoder.encode if self.cache is None else functools.partial(self._looked_up, self.cache)
         found = [each(image) for image in x.split(1)]
         return torch.cat([mean for mean, _ in found]), torch.cat([std for _, std in found])
 
@@ -69,7 +69,7 @@ class KeptLatents:
             kept = [cache.open(key) for key in keys]
             if kept[0] is not None and kept[1] is not None:
                 return torch.from_numpy(kept[0]).to(image.device), torch.from_numpy(kept[1]).to(image.device)
-        mean, std = self.code.encode(image)
+        mean, std = self.autoencoder.encode(image)
         for key, part in zip(keys, (mean, std), strict=True):
             cache.put(key, part.cpu().numpy())
         return mean, std
@@ -81,9 +81,9 @@ class KeptLatents:
         return ["latents", voxels, list(image.shape), self.weights_sha256, half, device, torch.__version__]
 
 
-def _hash_of_weights(code: Autoencoder) -> str:
+def _hash_of_weights(autoencoder: Autoencoder) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(code.state_dict().items()):
+    for name, value in sorted(autoencoder.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(_bytes(value))
     return digest.hexdigest()

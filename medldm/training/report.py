@@ -40,12 +40,12 @@ class MeasuredAutoencoder:
 
     def facts(self) -> dict[str, str]:
         """What it is, in words."""
-        pack, code = self.pack, self.autoencoder
+        pack, autoencoder = self.pack, self.autoencoder
         intensity = pack.intensity
         return {
             "dimensions": f"{pack.dims}",
-            "downsampling": " x ".join(map(str, code.factor)),
-            "latent channels": str(code.channels),
+            "downsampling": " x ".join(map(str, autoencoder.factor)),
+            "latent channels": str(autoencoder.channels),
             "its 0 and 1": f"{intensity.kind} {intensity.low:g} to {intensity.high:g}",
             "modality": ", ".join(pack.modality),
             "spacing (mm)": " x ".join(f"{s:.3g}" for s in pack.spacing[: pack.dims]),
@@ -72,11 +72,10 @@ def _reconstruction(quality: AutoencoderQuality) -> Table:
     rows += [row(f"worst: {(s := quality.scans[n]).name}", s.psnr, s.ssim, s.haarpsi) for n in quality.worst(WORST)]
     note = "Over the range [0, 1] of the autoencoder. "
     if quality.linear_psnr is None:
-        note += "No linear code of the same size: its blocks are too large, or it would keep everything. "
+        note += "No block PCA of the same size: its blocks are too large, or it would keep everything. "
     else:
         similar = math.nan if quality.linear_haarpsi is None else quality.linear_haarpsi
-        rows.append(row("linear code of the same size, mean", quality.linear_psnr, math.nan, similar))
-        note += "The linear code is a block PCA. "
+        rows.append(row("block PCA of the same size, mean", quality.linear_psnr, math.nan, similar))
     if quality.kid is None:
         note += f"KID was not measured: {quality.without_kid}. "
     else:
@@ -101,7 +100,7 @@ def _latents(quality: AutoencoderQuality) -> Table:
 
 
 def autoencoder_page(shown: MeasuredAutoencoder, *, title: str, text: str, facts: dict[str, str]) -> str:
-    """One HTML page: verdict, figures, latents, the worst reconstructions. `facts` stand before those of the code."""
+    """One HTML page: verdict, figures, latents, the worst reconstructions. `facts` stand before the autoencoder's."""
     verdict = shown.verdict
     head = Section(
         shown.pack.name,

@@ -13,9 +13,9 @@ from typing import Any
 
 from medldm.evaluate.autoencoder import OUTLIER, AutoencoderQuality
 
-# Against the block PCA of the same size. A decibel is a quarter more squared error; codes that are trained for looks
-# (an adversary, perceptual terms) may give as much away, and then show it in HaarPSI. 6 dB is twice the error: no looks
-# make up for it, and a wrong range of the input, to which HaarPSI is nearly blind, costs more.
+# Against the block PCA of the same size. A decibel is a quarter more squared error; a training for looks (an adversary,
+# perceptual terms) may give as much away, and then show it in HaarPSI. 6 dB is twice the error: no looks make up for
+# it, and a wrong range of the input, to which HaarPSI is nearly blind, costs more.
 WORSE_DB, FAR_WORSE_DB = 1.0, 6.0
 # From here on it does not matter who is better: the error is that of the least noise that a recipe trains with (0.005).
 PLENTY_DB = 46.0
@@ -25,7 +25,7 @@ DEAD_STD = 0.05
 # diffusion would learn that noise.
 DROWNED_NOISE = 1.0
 # A denoiser is scaled for mean 0 and deviation 1 (Karras et al. 2022). At four times the deviation each noise level is
-# as a quarter of it; a mean of three is where hardly any latent lay that the code was made white on.
+# as a quarter of it; a mean of three is where hardly any latent lay that the autoencoder was made white on.
 STOP_MEAN, STOP_STD = 3.0, 4.0
 DOUBT_MEAN, DOUBT_STD = 1.0, 2.0
 # An excess kurtosis of k: about one latent in k carries the whole variance, and all the others are nearly constant.
@@ -56,7 +56,7 @@ class Verdict:
 
 
 def judge(quality: AutoencoderQuality) -> Verdict:
-    """Every rule, in this order: finite, better than the linear code, alive, white, within the range."""
+    """Every rule, in this order: finite, better than the block PCA, alive, white, within the range."""
     found = [rule(quality) for rule in RULES]
     return Verdict(tuple(r for v in found for r in v.reasons), tuple(d for v in found for d in v.doubts))
 
@@ -67,11 +67,12 @@ def _finite(quality: AutoencoderQuality) -> Verdict:
     return Verdict((f"{' and '.join(where)} are not finite",)) if where else Verdict()
 
 
-def _better_than_linear(quality: AutoencoderQuality) -> Verdict:
+def _better_than_pca(quality: AutoencoderQuality) -> Verdict:
     linear = quality.linear_psnr
     if linear is None or not quality.psnr < linear:  # nan is not less, and not finite: another rule's
         return Verdict()
-    text = f"a block PCA of the same size reaches {linear:.2f} dB on these scans, this code {quality.psnr:.2f} dB"
+    text = f"a block PCA of the same size reaches {linear:.2f} dB on these scans"
+    text += f", this autoencoder {quality.psnr:.2f} dB"
     looks = quality.linear_haarpsi
     if looks is not None:
         text += f" (HaarPSI {looks:.3f} and {quality.haarpsi:.3f})"
@@ -139,4 +140,4 @@ def _channels(numbers: Sequence[int]) -> str:
 
 
 Rule = Callable[[AutoencoderQuality], Verdict]
-RULES: tuple[Rule, ...] = (_finite, _better_than_linear, _alive, _white, _within_range)
+RULES: tuple[Rule, ...] = (_finite, _better_than_pca, _alive, _white, _within_range)

@@ -4,5 +4,5 @@ A family is a module of three functions:
 
 - `recognise(weights: Weights) -> bool`: whether the weights are laid out as the family's
 - `read(weights: Weights) -> Reading`: their configuration, and the weights by the names of our module
-- `build(dims: int, config: dict) -> Autoencoder`: the network of a configuration, as a pack's recipe holds it
+- `build(dims: int, config: dict) -> Autoencoder`: the network of a configuration, as a pack holds it
 """

@@ -1,7 +1,7 @@
-"""Family `compvis-kl`: the same network by the names of Rombach et al.'s own code, 2D and 3D.
+"""Family `compvis-kl`: the same network by the names of Rombach et al.'s own implementation, 2D and 3D.
 
 So are the files of MedVAE and the original ones of Stable Diffusion. Everything but the number of groups of the
-norms, always 32 in that code, follows from the weights. Images are in [-1, 1], in 2D rows x columns.
+norms, always 32 there, follows from the weights. Images are in [-1, 1], in 2D rows x columns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from medldm.errors import ModelError
 from medldm.nets.imported.diffusers_kl import INPUT_RANGE
-from medldm.nets.imported.foreign_code import ForeignCode, ForeignTable, checked
+from medldm.nets.imported.foreign_autoencoder import ForeignAutoencoder, ForeignTable, checked
 from medldm.nets.imported.kl_network import KLNetwork
 from medldm.nets.imported.weights import Reading, Weights
 
@@ -25,7 +25,7 @@ _PARTS = {
 
 
 class CompvisTable(ForeignTable):
-    """widths : channels of each level; blocks : of a level; bottom_channels : `z_channels` of the original code."""
+    """widths : channels of each level; blocks : of a level; bottom_channels : `z_channels` of the original."""
 
     input_range: tuple[float, float] = INPUT_RANGE
     bottom_channels: int = Field(ge=1)
@@ -55,7 +55,7 @@ def read(weights: Weights) -> Reading:
         "blocks": blocks,
         "attention": "encoder.mid.attn_1.q.weight" in names,
     }
-    config = checked(CompvisTable, found | weights.given, FAMILY).model_dump(mode="json")
+    config = checked(CompvisTable, found | weights.config, FAMILY).model_dump(mode="json")
     state = {}
     for name, value in names.items():
         renamed = f"network.{_renamed(name, levels)}"
@@ -74,7 +74,7 @@ def _renamed(name: str, levels: int) -> str:
     return ".".join(_PARTS.get(part, part) for part in name.split("."))
 
 
-def build(dims: int, config: dict[str, Any]) -> ForeignCode:
+def build(dims: int, config: dict[str, Any]) -> ForeignAutoencoder:
     """Raises ModelError for a configuration that is not this family's."""
     table = checked(CompvisTable, config, FAMILY)
     wrong = [width for width in table.widths if width % table.groups]
@@ -93,4 +93,4 @@ def build(dims: int, config: dict[str, Any]) -> ForeignCode:
         quant_conv=True,
         post_quant_conv=True,
     )
-    return ForeignCode(dims, network, table, (2 ** (len(table.widths) - 1),) * dims)
+    return ForeignAutoencoder(dims, network, table, (2 ** (len(table.widths) - 1),) * dims)

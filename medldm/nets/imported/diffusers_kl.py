@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from medldm.errors import ModelError
-from medldm.nets.imported.foreign_code import ForeignCode, ForeignTable, checked
+from medldm.nets.imported.foreign_autoencoder import ForeignAutoencoder, ForeignTable, checked
 from medldm.nets.imported.kl_network import KLNetwork
 from medldm.nets.imported.weights import Reading, State, Weights
 
@@ -56,7 +56,7 @@ def recognise(weights: Weights) -> bool:
 
 def read(weights: Weights) -> Reading:
     """Raises ModelError for a network that is not of this family, or without its config.json."""
-    table = weights.beside | weights.given
+    table = weights.beside | weights.config
     if not table:
         raise ModelError(weights.where, "no config.json beside it", "the folder as diffusers saved it", "or --config")
     for key, only in _FIXED.items():
@@ -82,7 +82,7 @@ def _squared(state: State) -> State:
     }
 
 
-def build(dims: int, config: dict[str, Any]) -> ForeignCode:
+def build(dims: int, config: dict[str, Any]) -> ForeignAutoencoder:
     """Raises ModelError for a configuration that is not this family's."""
     table = checked(DiffusersTable, config, FAMILY)
     if dims != 2:
@@ -103,4 +103,4 @@ def build(dims: int, config: dict[str, Any]) -> ForeignCode:
         quant_conv=table.use_quant_conv,
         post_quant_conv=table.use_post_quant_conv,
     )
-    return ForeignCode(dims, network, table, (2 ** (len(table.block_out_channels) - 1),) * dims)
+    return ForeignAutoencoder(dims, network, table, (2 ** (len(table.block_out_channels) - 1),) * dims)

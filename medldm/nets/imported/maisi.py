@@ -10,7 +10,7 @@ from typing import Any
 
 from medldm.errors import ModelError
 from medldm.nets import monai_files
-from medldm.nets.imported.foreign_code import ForeignCode, checked
+from medldm.nets.imported.foreign_autoencoder import ForeignAutoencoder, checked
 from medldm.nets.imported.monai_layout import MonaiTable, read_layout
 from medldm.nets.imported.weights import Reading, Weights
 
@@ -32,7 +32,7 @@ def read(weights: Weights) -> Reading:
     return Reading(dims, table.model_dump(mode="json"), state)
 
 
-def build(dims: int, config: dict[str, Any]) -> ForeignCode:
+def build(dims: int, config: dict[str, Any]) -> ForeignAutoencoder:
     """Raises ModelError for a configuration that is not this family's."""
     table = checked(MonaiTable, config, FAMILY)
     if dims != 3:
@@ -47,4 +47,4 @@ def build(dims: int, config: dict[str, Any]) -> ForeignCode:
         )
     except ValueError as failure:
         raise ModelError(FAMILY, str(failure)[:80], "arguments that go together") from None
-    return ForeignCode(dims, network, table, (table.factor,) * dims)
+    return ForeignAutoencoder(dims, network, table, (table.factor,) * dims)

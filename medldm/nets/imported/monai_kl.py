@@ -10,7 +10,7 @@ from typing import Any
 
 from medldm.errors import ModelError
 from medldm.nets import monai_files
-from medldm.nets.imported.foreign_code import ForeignCode, checked
+from medldm.nets.imported.foreign_autoencoder import ForeignAutoencoder, checked
 from medldm.nets.imported.monai_layout import MonaiTable, modern, read_layout
 from medldm.nets.imported.weights import Reading, Weights
 
@@ -25,16 +25,16 @@ def recognise(weights: Weights) -> bool:
 def read(weights: Weights) -> Reading:
     """Raises ModelError for weights of another layout, or where nothing says the number of groups."""
     state = modern(weights.state)
-    now = Weights(weights.file, state, weights.beside, weights.given)
+    now = Weights(weights.file, state, weights.beside, weights.config)
     dims, table = read_layout(now, "conv", FAMILY, {})
     return Reading(dims, table.model_dump(mode="json"), {f"network.{name}": value for name, value in state.items()})
 
 
-def build(dims: int, config: dict[str, Any]) -> ForeignCode:
+def build(dims: int, config: dict[str, Any]) -> ForeignAutoencoder:
     """Raises ModelError for a configuration that is not this family's."""
     table = checked(MonaiTable, config, FAMILY)
     try:
         network = AutoencoderKL(spatial_dims=dims, channels=table.channels, **table.common_arguments())
     except ValueError as failure:
         raise ModelError(FAMILY, str(failure)[:80], "arguments that go together") from None
-    return ForeignCode(dims, network, table, (table.factor,) * dims)
+    return ForeignAutoencoder(dims, network, table, (table.factor,) * dims)

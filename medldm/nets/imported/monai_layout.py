@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from medldm.errors import InputError, ModelError
-from medldm.nets.imported.foreign_code import ForeignTable, checked
+from medldm.nets.imported.foreign_autoencoder import ForeignTable, checked
 from medldm.nets.imported.weights import State, Weights
 
 # arguments of MONAI's classes that do not change a result, or follow from others
@@ -57,7 +57,7 @@ def modern(state: State) -> State:
 
 
 def read_layout(weights: Weights, conv: str, family: str, defaults: dict[str, Any]) -> tuple[int, MonaiTable]:
-    """Dimensions and arguments of the network, from its weights; the rest from what is said beside or given.
+    """Dimensions and arguments of the network, from its weights; the rest from what is said beside them or by the user.
 
     conv : what the names of a plain convolution of the network end in, after the number of its block
     defaults : for what the weights cannot say
@@ -74,11 +74,11 @@ def read_layout(weights: Weights, conv: str, family: str, defaults: dict[str, An
         found["include_fc"] = any(".attn.out_proj." in name for name in weights.state)
         found["use_combined_linear"] = any(".attn.qkv." in name for name in weights.state)
     said = defaults | {k: v for k, v in _arguments(weights.beside).items() if k in MonaiTable.model_fields}
-    given = _arguments(weights.given)
-    unknown = sorted(set(given) - set(MonaiTable.model_fields))
+    own = _arguments(weights.config)
+    unknown = sorted(set(own) - set(MonaiTable.model_fields))
     if unknown:
         raise InputError("--config", unknown[0], ", ".join(sorted(MonaiTable.model_fields)))
-    said |= given
+    said |= own
     for key, value in found.items():
         wanted = said.get(key, value)
         if isinstance(wanted, int) and isinstance(value, list):

@@ -30,13 +30,13 @@ class Weights:
     file : where they were read
     state : float32 tensors by the names of the library, from "encoder." and "decoder." on
     beside : the JSON table beside the file (`config.json`, or the file's own name), {} without one
-    given : what the user says of the network; it comes before `beside`
+    config : what the user says of the network; it comes before `beside`
     """
 
     file: Path
     state: State
     beside: dict[str, Any] = field(default_factory=dict)
-    given: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -58,14 +58,14 @@ class Reading:
     state: State
 
 
-def open_weights(path: Path, given: dict[str, Any] | None = None) -> Weights:
+def open_weights(path: Path, config: dict[str, Any] | None = None) -> Weights:
     """Weights and what stands beside them, from a file or a folder that holds one set of weights.
 
     Files are safetensors, or what torch.load reads with weights_only=True. Raises UnsafeInput for a file that would
     need code, ModelError for a damaged one or one without an autoencoder, InputError for a path that is none.
     """
     file = _find(path)
-    return Weights(file, _autoencoder(_load(file), f"weights {file.name}"), _beside(file), given or {})
+    return Weights(file, _autoencoder(_load(file), f"weights {file.name}"), _beside(file), config or {})
 
 
 def _find(path: Path) -> Path:

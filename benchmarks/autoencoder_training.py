@@ -16,11 +16,11 @@ import torch
 from medldm.model import Model, Networks
 from medldm.recipe import Recipe
 from medldm.training.batches import Batch
-from medldm.training.parallel import start_fabric
+from medldm.training.data import Scan
 from medldm.training.latents import begin_from_data
 from medldm.training.loop import Hooks, run_stage
+from medldm.training.parallel import start_fabric
 from medldm.training.stages import build_stage, stage_batches
-from medldm.training.data import Scan
 
 WARM_UP_STEPS = 3
 WHOLE = 10_000  # what the loop is told to be the number of steps
@@ -41,7 +41,9 @@ class Trained:
     start_seconds: float
 
 
-def train_code(recipe: Recipe, scans: Sequence[Scan], seconds: float, clock: Clock = time.process_time) -> Trained:
+def train_autoencoder(
+    recipe: Recipe, scans: Sequence[Scan], seconds: float, clock: Clock = time.process_time
+) -> Trained:
     """Train the recipe's autoencoder for `seconds` of CPU; 0 leaves it as the data set it.
 
     The last step is the one that the budget ends in. The learning rate follows the share of the budget that is spent:
@@ -56,13 +58,13 @@ def _train(recipe: Recipe, scans: Sequence[Scan], seconds: float | None, clock: 
     """seconds : None for the warm-up"""
     fabric, precision = start_fabric("cpu", recipe.precision)
     torch.manual_seed(recipe.seed)
-    networks = Networks(recipe)
-    table = recipe.stage_autoencoder.model_copy(update={"steps": WHOLE})
+    networks = Networks(recipe.pack)
+    table = recipe.stages[0].model_copy(update={"steps": WHOLE})
     begun, steps = clock(), 0
-    batches = stage_batches(recipe, scans, "autoencoder", table)
+    batches = stage_batches(recipe, scans, 0, {})
     begin_from_data(networks.autoencoder, batches)
     start_seconds = clock() - begun
-    stage = build_stage("autoencoder", networks, recipe)
+    stage = build_stage(table, networks, {})
 
     def spent() -> float:
         """Share of what the linear start left."""
@@ -71,14 +73,14 @@ def _train(recipe: Recipe, scans: Sequence[Scan], seconds: float | None, clock: 
         left = seconds - start_seconds
         return (clock() - begun - start_seconds) / left if left > 0 else 1.0
 
-    def drawn(_: int) -> Iterator[tuple[int, Batch]]:
+    def until_spent(_: int) -> Iterator[tuple[int, Batch]]:
         nonlocal steps
         while (share := spent()) < 1:
             yield int(WHOLE * share), stage.batch(batches, steps)
             steps += 1
 
     hooks = Hooks(None, lambda *_: None, lambda _: None, float("inf"), lambda _: None)
-    run_stage("autoencoder", fabric, stage, drawn, str, table, hooks, precision, None)
+    run_stage(table.name, fabric, stage, until_spent, str, table, hooks, precision, None)
     taken = clock() - begun
     networks.eval()
-    return Trained(Model(recipe.name, networks, recipe, "", ""), steps, taken, start_seconds)
+    return Trained(Model(recipe.pack.name, networks, recipe.pack, "", ""), steps, taken, start_seconds)

@@ -1,6 +1,6 @@
 """What do perceptual and adversarial terms buy an autoencoder of radiographs, and what do they cost?
 
-    python -m benchmarks.perceptual_codes --model SQUARED_ERROR --model PERCEPTUAL [--validation]
+    python -m benchmarks.perceptual_autoencoders --model SQUARED_ERROR --model PERCEPTUAL [--validation]
 
 PSNR, SSIM, HaarPSI and KID (x 1000) of reconstructions. Test patients by the protocol of benchmarks/protocol.py, means
 over patients with 95 % bootstrap intervals; KID is paired, between the reconstructions and their originals. The first
@@ -21,7 +21,7 @@ from rich.table import Table
 
 import medldm
 from benchmarks import protocol, record
-from benchmarks.autoencoders import held_out, reconstruct
+from benchmarks.autoencoders import held_out, reconstruct, trained_by
 from benchmarks.protocol import Case
 from medldm.evaluate.features import Features, image_features
 from medldm.evaluate.intervals import interval, paired_difference
@@ -37,8 +37,8 @@ def measured(
     model: Model, cases: list[Case], network: EfficientNetLite0, originals: Features
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """A row of the table, and the PSNR of each patient."""
-    code = model.networks.autoencoder
-    again = {case.patient: np.clip(reconstruct(code, model, case), 0, 1) for case in cases}
+    autoencoder = model.networks.autoencoder
+    again = {case.patient: np.clip(reconstruct(autoencoder, model, case), 0, 1) for case in cases}
     found = {case.patient: case.score(again[case.patient]) for case in cases}
     for case in cases:
         found[case.patient]["haarpsi"] = haarpsi(again[case.patient], case.truth)
@@ -62,9 +62,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", action="append", required=True)
     parser.add_argument("--validation", action="store_true")
-    given = parser.parse_args()
-    models = [medldm.load_model(name) for name in given.model]
-    cases = held_out(models[0].recipe) if given.validation else protocol.chest_cases()
+    arguments = parser.parse_args()
+    models = [medldm.load_model(name) for name in arguments.model]
+    cases = held_out(trained_by(arguments.model[0])) if arguments.validation else protocol.chest_cases()
     network = EfficientNetLite0.pretrained()
     originals = image_features([case.truth for case in cases], network)
     results = [measured(model, cases, network, originals) for model in models]
@@ -73,10 +73,10 @@ def main() -> None:
         gain = paired_difference(psnr, results[0][1])
         row["psnr_above_first"] = gain.to_dict()
         bars += bars_of(rows[0], row, -gain.mean)
-    table = Table(title=f"{len(cases)} {'validation images' if given.validation else 'test patients'}")
+    table = Table(title=f"{len(cases)} {'validation images' if arguments.validation else 'test patients'}")
     for title in ("model", "PSNR dB [95 %]", "SSIM", "HaarPSI", "KID x 1000 [95 %]"):
         table.add_column(title)
-    for name, row in zip(given.model, rows, strict=True):
+    for name, row in zip(arguments.model, rows, strict=True):
         psnr, distance = row["psnr"], row["kid"]
         table.add_row(
             f"{row['model']} ({Path(name).name})",
@@ -88,8 +88,8 @@ def main() -> None:
     Console().print(table)
     for one in bars:
         print(f"{'holds ' if one['holds'] else 'MISSED'} {one['name']}: {one['value']:g} ({one['target']})")
-    if not given.validation:
-        record.write("perceptual-codes", rows, bars)
+    if not arguments.validation:
+        record.write("perceptual-autoencoders", rows, bars)
 
 
 if __name__ == "__main__":

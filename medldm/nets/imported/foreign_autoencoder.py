@@ -53,7 +53,7 @@ def checked(table: type[Table], config: dict[str, Any], family: str) -> Table:
         raise ModelError(f"{family} {key}", got, first["msg"]) from None
 
 
-class ForeignCode(Autoencoder):
+class ForeignAutoencoder(Autoencoder):
     """A network of another library, in full precision: some of them overflow in half.
 
     network : its `encode` gives mean and deviation, its `decode` the image, both in the library's units
