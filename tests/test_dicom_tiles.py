@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import RLELossless
+from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 import medldm
 from medldm.errors import AmbiguousInput, GeometryError, InputError, UnsupportedInput
@@ -279,6 +279,21 @@ def test_a_vframe_is_taken_apart(dicom_series, count, backwards):
     values = slices(count)[::-1] if backwards else slices(count)
     np.testing.assert_array_equal(volume.array, values.T)
     np.testing.assert_allclose(volume.geometry.affine, affine_ras(AXIAL, SPACING, (0, 0, GAP)), atol=1e-4)
+
+
+def as_implicit(path):
+    """Without the VRs, as archives hand files on: those of private attributes are lost then."""
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    ds.save_as(path, implicit_vr=True, little_endian=True)
+
+
+def test_private_attributes_without_their_vr_are_read(dicom_series):
+    vframe, mosaic = make_vframe(dicom_series), make_mosaic(dicom_series, against=True)
+    for folder in (vframe, mosaic):
+        as_implicit(folder / "a000.dcm")
+    np.testing.assert_array_equal(medldm.read(vframe).array, slices(7).T)
+    is_right(medldm.read(mosaic), 7, against=True)
 
 
 @pytest.mark.parametrize("case", ["no sequence", "too few", "no private attributes"])

@@ -10,7 +10,7 @@ from pydicom.sequence import Sequence
 import medldm
 from medldm.errors import AmbiguousInput, GeometryError, InputError
 from medldm.io.dicom.reader import read_each
-from tests.dicom_maker import affine_ras, stored_values
+from tests.dicom_maker import CANARY, affine_ras, stored_values
 from tests.test_dicom import setting
 
 PLACES = 4
@@ -127,6 +127,20 @@ def test_volumes_told_apart_by_their_order(dicom_series, case):
         is_volume(medldm.read(folder, select={"Stack": str(number + 1)}), number)
 
 
+@pytest.mark.parametrize("keyword", ["ImageComments", "ReceiveCoilName", "SeriesDescription"])
+def test_volumes_told_apart_by_free_text_are_numbered_and_the_text_is_not_shown(dicom_series, keyword):
+    def change(ds, place, volume):
+        ds.InstanceNumber = str(place + 1)
+        setattr(ds, keyword, f"{CANARY} {volume}"[-16:])
+
+    folder = stacked(dicom_series, change)
+    with pytest.raises(AmbiguousInput, match=f"Stack=1 .{keyword} 1 of 2. ") as caught:
+        medldm.read(folder)
+    assert CANARY not in str(caught.value)
+    for number, select in enumerate(selections(folder)):
+        is_volume(medldm.read(folder, select=select), number)
+
+
 def test_echoes_with_times_inside_are_numbered_through(dicom_series):
     def change(ds, place, volume):
         numbered(ds, place, volume, volumes=6)
@@ -173,7 +187,7 @@ def passes(make, starts, attributes, n=6, step=3.0, modality="CT", name="series"
 
 
 @pytest.mark.parametrize("resample", [False, True])
-@pytest.mark.parametrize("starts", [(0, 13.7), (0, 1.2), (0, 1.5), (0, 9), (0, 13.7, 28.1)], ids=str)
+@pytest.mark.parametrize("starts", [(0, 13.7), (0, 1.2), (0, 1.5), (0, 9), (0, 13.7, 28.1), (0, 19.2)], ids=str)
 def test_passes_of_a_ct_that_overlap_are_volumes(dicom_series, starts, resample):
     folder = passes(dicom_series, starts, {"AcquisitionNumber": lambda a, k: str(a + 1)})
     listed = f"{len(starts)} volumes: AcquisitionNumber=1 .6 .*AcquisitionNumber=2 .6 "
@@ -185,18 +199,38 @@ def test_passes_of_a_ct_that_overlap_are_volumes(dicom_series, starts, resample)
         np.testing.assert_array_equal(volume.array[0, 0], 600 * number + 100 * np.arange(6) - 1024)
 
 
-@pytest.mark.parametrize("keyword", ["ConvolutionKernel", "AcquisitionTime", "KVP", "InstanceNumber"])
+@pytest.mark.parametrize("keyword", ["ConvolutionKernel", "AcquisitionTime", "KVP", "InstanceNumber", "ContentTime"])
 def test_passes_told_apart_by_something_else(dicom_series, keyword):
     rules = {
         "ConvolutionKernel": lambda a, k: "AB"[a], "AcquisitionTime": lambda a, k: str(101500 + a),
         "KVP": lambda a, k: str(80 + 40 * a), "InstanceNumber": lambda a, k: str(6 * a + k + 1),
+        "ContentTime": lambda a, k: str(101500 + 20 * a + k),
     }  # fmt: skip
     folder = passes(dicom_series, (0, 13.7), {"InstanceNumber": "1", keyword: rules[keyword]})
     chosen = selections(folder)
-    assert [list(s) for s in chosen] == [["Stack" if keyword == "InstanceNumber" else keyword]] * 2
+    assert [list(s) for s in chosen] == [["Stack" if keyword in ("InstanceNumber", "ContentTime") else keyword]] * 2
     for number, select in enumerate(chosen):
         volume = medldm.read(folder, select=select)
         np.testing.assert_array_equal(volume.array[0, 0], 600 * number + 100 * np.arange(6) - 1024)
+
+
+def test_passes_that_share_places_are_told_apart_where_they_start_again(dicom_series):
+    def change(ds, k):  # 0 to 15 mm, then 9 to 24 mm
+        ds.ImagePositionPatient = ["-30", "20", str(5 + 3 * (k % 6) + 9 * (k // 6))]
+
+    folder = dicom_series(n=12, change=change)
+    assert selections(folder) == [{"Stack": "1"}, {"Stack": "2"}]
+    np.testing.assert_array_equal(medldm.read(folder, select={"Stack": "2"}).array[0, 0], 100 * np.arange(6, 12))
+
+
+def test_passes_there_and_back_are_not_cut_at_a_guess(dicom_series):
+    heights = [0, 3, 6, 9, 12, 15, 18, 15, 12, 9, 6]  # the image at 18 may be the end of one or the start of the other
+
+    def change(ds, k):
+        ds.ImagePositionPatient = ["-30", "20", str(heights[k])]
+
+    with pytest.raises(AmbiguousInput, match="same place.*InstanceNumber="):
+        medldm.read(dicom_series(n=len(heights), change=change))
 
 
 def test_passes_that_nothing_tells_apart_are_not_interpolated_together(dicom_series):

@@ -91,6 +91,16 @@ def test_a_derived_image_has_the_same_spacing_and_a_finer_one_the_new(dicom_seri
     assert validator_errors(tmp_path / "finer.dcm") == set()
 
 
+def test_a_place_that_is_there_but_empty_is_none(dicom_series, tmp_path):
+    folder = radiograph(dicom_series, ImagePositionPatient="", ImageOrientationPatient="")
+    with pytest.raises(GeometryError, match="--assume-affine"):
+        medldm.read(folder)
+    scan = medldm.read(folder, assume_affine=True)
+    medldm.write(restored(scan), tmp_path / "out.dcm")
+    assert medldm.read(tmp_path / "out.dcm", assume_affine=True).geometry.isclose(scan.geometry, 1e-6)
+    assert validator_errors(tmp_path / "out.dcm") == set()
+
+
 NO_SPACING = {
     "none": ({"ImagerPixelSpacing": None}, "no PixelSpacing and no ImagerPixelSpacing.*PNG"),
     "zero": ({"ImagerPixelSpacing": ["0", "0.1"]}, "ImagerPixelSpacing .0.0, 0.1."),

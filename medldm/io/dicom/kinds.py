@@ -110,9 +110,11 @@ def check_supported(header: Header) -> None:
         raise UnsupportedInput(header.name, sop_class_name(header), "a CT, MR, PET or plain radiograph", do)
     photometric = header.text("PhotometricInterpretation")
     if header.number("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
-        raise UnsupportedInput(header.name, f"colour ({photometric or 'unknown'})", "grey values")
+        got = f"colour ({photometric or 'unknown'})"
+        raise UnsupportedInput(header.name, got, "grey values", "save it in grey")
     if "ModalityLUTSequence" in dataset:
-        raise UnsupportedInput(header.name, "a ModalityLUTSequence", "RescaleSlope and RescaleIntercept")
+        do = "export it without the table, or as PNG"
+        raise UnsupportedInput(header.name, "a ModalityLUTSequence", "RescaleSlope and RescaleIntercept", do)
     frames = header.number("NumberOfFrames", 1)
     if header.sop_class not in MULTI_FRAME and frames != 1:
         if frames < 1:

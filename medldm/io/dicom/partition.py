@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medldm.io.dicom.geometry import is_even, same_places, sort_slices
+from medldm.io.dicom.geometry import ON_LINE_MM, is_even, same_places, sort_slices
 from medldm.io.dicom.header import Header
 
 # Attributes that may differ between images at one place, the most telling first
@@ -65,6 +65,8 @@ _TIMES = (
 _COUNTS = ("NumberOfTemporalPositions", "CardiacNumberOfImages", "NumberOfTimeSlices")
 _DIMENSIONS = "DimensionIndexValues"
 _PLAIN_VRS = ("CS", "DS", "DT", "FD", "FL", "IS", "SL", "SS", "TM", "UL", "US")  # no words about a patient
+_TEXT_VRS = ("LO", "LT", "SH", "ST")
+_PASS = "AcquisitionNumber"
 _OF_AN_IMAGE = (
     *("SmallestImagePixelValue", "LargestImagePixelValue", "WindowCenter", "WindowWidth"),
     *("RescaleSlope", "RescaleIntercept", "InstanceCreationTime", "SliceLocation", "ImagePositionPatient"),
@@ -103,7 +105,7 @@ def partition(part: Part, *, whole: bool = False) -> list[Part]:
 
 def what_differs(one: Header, other: Header, most: int = 4) -> str:
     """Attributes of two images that differ, with their values; nothing that could name a patient."""
-    keywords = [*_TELL_APART, *_HINTS, *_TIMES, *_plain_keywords(one)]
+    keywords = [*_TELL_APART, *_HINTS, *_TIMES, *_keywords(one, _PLAIN_VRS)]
     texts = [(k, one.text(k), other.text(k)) for k in dict.fromkeys(keywords)]
     return ", ".join([f"{k}={a or '(none)'} or {b or '(none)'}" for k, a, b in texts if a != b][:most])
 
@@ -124,12 +126,13 @@ class _Images:
         self.places = int(self.place[-1]) + 1
 
     def _differs(self, keyword: str) -> bool:
-        """Whether it differs between images at one place."""
-        if keyword not in _DIFFUSION:
+        """Whether it differs between images at one place; what is equal as it stands need not be decoded."""
+        if keyword in _DIFFUSION:  # not where the standard has it alone
+            raws: list[Any] = [header.text(keyword) for header in self.headers]
+        else:
             raws = [header.raw(keyword) for header in self.headers]
-            if all(raw == raws[0] for raw in raws):
-                return False
-        return any(self.headers[a].text(keyword) != self.headers[b].text(keyword) for a, b in self.pairs)
+        unlike = ((a, b) for a, b in self.pairs if raws[a] != raws[b])
+        return any(self.headers[a].text(keyword) != self.headers[b].text(keyword) for a, b in unlike)
 
     def _groups(self, keys: Sequence[Any]) -> list[list[int]]:
         """Indices of images with the same key, in the order of the keys."""
@@ -147,14 +150,15 @@ class _Images:
             found.append(Part(tuple(self.headers[i] for i in members), select, self.part.note))
         return found
 
+    def _noted(self, groups: Sequence[Sequence[int]], notes: Sequence[str]) -> list[Part]:
+        """Parts that no value selects: their numbers do."""
+        own = [tuple(self.headers[i] for i in members) for members in groups]
+        return [Part(headers, self.part.select, note) for headers, note in zip(own, notes, strict=True)]
+
     def _numbered(self, groups: Sequence[Sequence[int]], keyword: str, values: NDArray[np.float64]) -> list[Part]:
-        """Parts that have no value of their own, with the range of `keyword` as a note."""
-        found = []
-        for members in groups:
-            low, high = (f"{x:.10g}" for x in (values[list(members)].min(), values[list(members)].max()))
-            note = f"{keyword} {low}" + (f" to {high}" if high != low else "")
-            found.append(Part(tuple(self.headers[i] for i in members), self.part.select, note))
-        return found
+        """The same, with the range of `keyword`."""
+        ranges = [(f"{values[list(m)].min():.10g}", f"{values[list(m)].max():.10g}") for m in groups]
+        return self._noted(groups, [f"{keyword} {low}" + f" to {high}" * (high != low) for low, high in ranges])
 
     def _cover(self, groups: Sequence[Sequence[int]], share: float) -> bool:
         """Whether each group has images at more than this share of all places."""
@@ -191,18 +195,22 @@ class _Images:
             return
         for members in groups:
             which = ", ".join(f"{_DIMENSIONS}[{c + 1}]={values[members[0], c]}" for c in own)
-            yield Part(tuple(self.headers[i] for i in members), self.part.select, which)
+            yield from self._noted([members], [which])
 
     def _repeats(self, groups: Sequence[Sequence[int]]) -> bool:
         return any(len({int(self.place[i]) for i in members}) < len(members) for members in groups)
 
     def by_any_value(self) -> Iterator[Part]:
-        """By any other attribute that has each of its values at every place."""
-        for keyword in _plain_keywords(self.headers[self.pairs[0][0]]):
-            if self._differs(keyword):
+        """By any other attribute that has each of its values at every place; of free text, no value is shown."""
+        first = [self.headers[i] for i in np.nonzero(self.place == self.place[self.pairs[0][0]])[0]]
+        for shown, vrs in ((True, _PLAIN_VRS), (False, _TEXT_VRS)):
+            for keyword in _keywords(first[0], vrs):
+                if len({header.raw(keyword) for header in first}) < 2 or not self._differs(keyword):
+                    continue
                 groups = self._groups([_order(header.text(keyword)) for header in self.headers])
                 if self._cover(groups, 1 - 0.5 / self.places):
-                    yield from self._parts(groups, keyword)
+                    notes = [f"{keyword} {number} of {len(groups)}" for number in range(1, len(groups) + 1)]
+                    yield from self._parts(groups, keyword) if shown else self._noted(groups, notes)
                     return
 
     def by_order(self) -> Iterator[Part]:
@@ -238,22 +246,28 @@ class _Images:
         return any(header.text(k) == str(count) for header in self.headers[:1] for k in _COUNTS)
 
     def by_runs(self) -> Iterator[Part]:
-        """By InstanceNumber, where the places run on evenly until they start again."""
-        values = self._values("InstanceNumber")
-        if values is None or len(set(values.tolist())) < len(values):
-            return
-        runs: list[list[int]] = [[]]
-        for i in np.argsort(values).tolist():
-            back = len(runs[-1]) > 1 and (i - runs[-1][-1]) * (runs[-1][1] - runs[-1][0]) <= 0
-            if back or (runs[-1] and self.place[i] == self.place[runs[-1][-1]]):
-                runs.append([])
-            runs[-1].append(i)
-        groups = [sorted(run) for run in runs]
-        if 1 < len(groups) <= _MOST_PASSES and all(self._is_volume(members) for members in groups):
-            yield from self._numbered(groups, "InstanceNumber", values)
+        """By number or time, where the places run on evenly until they start again."""
+        for keyword in reversed(_TIMES):
+            values = self._values(keyword)
+            if values is None or len(set(values.tolist())) < len(values):
+                continue
+            runs: list[list[int]] = [[]]
+            for i in np.argsort(values).tolist():
+                back = len(runs[-1]) > 1 and (i - runs[-1][-1]) * (runs[-1][1] - runs[-1][0]) <= 0
+                if back or (runs[-1] and self.place[i] == self.place[runs[-1][-1]]):
+                    runs.append([])
+                runs[-1].append(i)
+            # where the direction turns, the image at the turn may be of either run
+            one_way = len({run[0] < run[-1] for run in runs}) == 1
+            groups = [sorted(run) for run in runs]
+            if one_way and self._are_volumes(groups):
+                yield from self._numbered(groups, keyword, values)
+                return
 
-    def _is_volume(self, members: Sequence[int]) -> bool:
-        return len(members) >= _SHORTEST and is_even(self.positions[list(members)])
+    def _are_volumes(self, groups: Sequence[Sequence[int]]) -> bool:
+        """Whether they are a few passes, each of them even."""
+        few = 1 < len(groups) <= _MOST_PASSES
+        return few and all(len(m) >= _SHORTEST and is_even(self.positions[list(m)]) for m in groups)
 
     def by_pass(self) -> Iterator[Part]:
         """Passes that overlap without sharing a place: each of them is even, together they are not.
@@ -263,15 +277,22 @@ class _Images:
         even = is_even(self.positions)
         if even and self.headers[0].text("Modality") != "CT":
             return
-        for keyword in ("AcquisitionNumber",) if even else (*_TELL_APART, *_HINTS, *_TIMES):
+        for keyword in (_PASS,) if even else (*_TELL_APART, *_HINTS, *_TIMES):
             if keyword not in _DIFFUSION and len({header.raw(keyword) for header in self.headers}) < 2:
                 continue
             groups = self._groups([_order(header.text(keyword)) for header in self.headers])
-            if 1 < len(groups) <= _MOST_PASSES and all(self._is_volume(m) for m in groups) and _overlap(groups):
+            apart = keyword == _PASS and len(groups) == 2 and not even and not self._lacks_slices()
+            if self._are_volumes(groups) and (_overlap(groups) or apart):
                 yield from self._parts(groups, keyword)
                 return
         if not even:
             yield from self.by_runs()
+
+    def _lacks_slices(self) -> bool:
+        """Whether whole slices are missing from what is even otherwise."""
+        steps = np.linalg.norm(np.diff(self.positions, axis=0), axis=1)
+        usual = float(np.median(steps))
+        return bool(np.abs(steps - np.rint(steps / usual) * usual).max() <= ON_LINE_MM)
 
     def one_by_one(self) -> list[Part]:
         """Each image, by its number in order."""
@@ -285,9 +306,9 @@ def _overlap(groups: Sequence[Sequence[int]]) -> bool:
     return any(low < high for (_, high), (low, _) in zip(ranges, ranges[1:], strict=False))
 
 
-def _plain_keywords(header: Header) -> list[str]:
-    """Attributes of an image that are numbers, codes or times, and no value of its pixels."""
-    found = [element.keyword for element in header.dataset if element.VR in _PLAIN_VRS and element.tag.group != 0x0010]
+def _keywords(header: Header, vrs: tuple[str, ...]) -> list[str]:
+    """Attributes of an image of these kinds that are neither about the patient nor values of its pixels."""
+    found = [element.keyword for element in header.dataset if element.VR in vrs and element.tag.group != 0x0010]
     return [k for k in found if k and k not in _OF_AN_IMAGE]
 
 

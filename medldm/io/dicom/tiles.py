@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def _distance(header: Header) -> float:
 
 def _uih_positions(header: Header) -> NDArray[np.float64]:
     element = private_element(header.dataset, *_UIH_SLICES)
-    items = list(element.value) if element is not None and element.VR == "SQ" else []
+    items = _items(element)
     counts = private_numbers(header.dataset, *_UIH_COUNT)
     if not items or any(round(n) != len(items) for n in counts) or len(items) > _MOST:
         known = f"{len(items)} of {counts[0]:g}" if counts else "no"
@@ -157,6 +158,18 @@ def _uih_positions(header: Header) -> NDArray[np.float64]:
         raise GeometryError(header.name, got, "a position for each slice (0065,1051)", _EXPORT)
     each = [numbers(Header(header.path, item), "ImagePositionPatient", 3) for item in items]
     return np.array(each)
+
+
+def _items(element: Any) -> list[Any]:
+    """Items of a private sequence, also of one whose VR was lost in a transfer; it is implicit then (PS3.5 6.2.2)."""
+    if element is None or element.VR == "SQ":
+        return [] if element is None else list(element.value)
+    from pydicom.filereader import read_sequence
+
+    try:
+        return list(read_sequence(BytesIO(element.value), True, True, len(element.value), "iso8859"))
+    except Exception:  # no sequence at all
+        return []
 
 
 def _csa(header: Header) -> bytes:

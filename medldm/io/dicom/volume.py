@@ -122,6 +122,8 @@ def planned(headers: list[Header], choice: Choice) -> Planned:
     headers = select_stack(headers, choice.select)
     if lies_nowhere(headers[0]):
         flat, spacing = flat_geometry(headers[0])
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient"):
+            headers[0].dataset.pop(keyword, None)  # there, but empty
         return Planned(headers, flat, None, {"affine_assumed": True, "spacing_assumed": True, "spacing_from": spacing})
     tiled = is_tiled(headers[0])
     if tiled:
