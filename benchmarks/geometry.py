@@ -12,12 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pydicom
+from nibabel.nicom.dicomwrappers import wrapper_from_data
 
 import medldm
 from benchmarks.protocol import data_folder
@@ -35,9 +37,7 @@ def by_formula(found: Found) -> tuple[float, float]:
     columns, rows, _ = volume.geometry.shape
     for path in found.files:
         ds = pydicom.dcmread(path)
-        stored = ds.pixel_array[None] if ds.get("NumberOfFrames") is None else ds.pixel_array
-        for frame, image in enumerate(stored):
-            position, orientation, spacing, slope, intercept = _attributes(ds, frame)
+        for image, (position, orientation, spacing, slope, intercept) in _slices(ds):
             k = round(float(volume.geometry.to_voxel(position * (-1, -1, 1))[2]))
             for i in (0, columns - 1):
                 for j in (0, rows - 1):
@@ -47,6 +47,23 @@ def by_formula(found: Found) -> tuple[float, float]:
             wanted = image.astype(np.float64) * slope + intercept
             value_error = max(value_error, float(np.abs(volume.array[:, :, k] - wanted.T).max()))
     return corner_error, value_error
+
+
+def _slices(ds: Any) -> Iterator[tuple[Any, tuple[Any, Any, Any, float, float]]]:
+    """Stored values and attributes of each slice; those of a mosaic are where nibabel says."""
+    if "MOSAIC" not in ds.ImageType:
+        stored = ds.pixel_array[None] if ds.get("NumberOfFrames") is None else ds.pixel_array
+        for frame, image in enumerate(stored):
+            yield image, _attributes(ds, frame)
+        return
+    wrapper: Any = wrapper_from_data(ds)
+    rows, columns, count = wrapper.image_shape
+    across = ds.Columns // columns
+    for k in range(count):
+        row, column = k // across * rows, k % across * columns
+        _, *others = _attributes(ds, 0)
+        place = (wrapper.affine @ (0, 0, k, 1))[:3]
+        yield ds.pixel_array[row : row + rows, column : column + columns], (place, *others)
 
 
 def _attributes(ds: Any, frame: int) -> tuple[Any, Any, Any, float, float]:

@@ -16,12 +16,15 @@ from medldm.errors import GeometryError
 from medldm.geometry import LARGEST_COORDINATE, Geometry
 from medldm.io.choice import check_size
 from medldm.io.dicom.header import Header
-from medldm.io.dicom.kinds import sop_class_name
+from medldm.io.dicom.kinds import lies_nowhere, sop_class_name
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ON_LINE_MM = 0.05
 SAME_PLACE_MM = 0.01
 COSINE = 1e-3
+# Of radiographs: in the patient, on the detector, on a film
+FLAT_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_MAGNIFICATION = "EstimatedRadiographicMagnificationFactor"
 GRID_KEYWORDS = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 
 
@@ -44,7 +47,15 @@ def numbers(header: Header, keyword: str, count: int) -> NDArray[np.float64]:
 def _why_missing(header: Header, keyword: str) -> str:
     if keyword == "PixelSpacing" and "ImagerPixelSpacing" in header.dataset:
         return "ImagerPixelSpacing is measured on the detector, not in the patient"
-    return f"{sop_class_name(header)} does not say where it lies"
+    return f"{sop_class_name(header)} does not say where it lies; get it as the scanner wrote it"
+
+
+def check_place(header: Header) -> None:
+    """Raise GeometryError for a radiograph that does not say where it lies, naming the option that takes it."""
+    if lies_nowhere(header):
+        got = f"no ImagePositionPatient: {sop_class_name(header)} does not say where it lies in the patient"
+        do = "take it as a flat image at a place made up: --assume-affine (assume_affine=True)"
+        raise GeometryError(header.name, got, "a place", do)
 
 
 def orientation(header: Header) -> NDArray[np.float64]:
@@ -96,6 +107,12 @@ def same_places(positions: NDArray[np.float64]) -> list[tuple[int, int]]:
     return [(int(i), int(i) + 1) for i in np.nonzero(steps < SAME_PLACE_MM)[0]]
 
 
+def is_even(positions: NDArray[np.float64]) -> bool:
+    """Whether sorted positions lie on one line with one step."""
+    line = np.linspace(positions[0], positions[-1], len(positions))
+    return bool(np.linalg.norm(positions - line, axis=1).max() <= ON_LINE_MM and not same_places(positions))
+
+
 def stack_geometry(headers: Sequence[Header], positions: NDArray[np.float64]) -> tuple[Geometry, bool]:
     """Grid (columns, rows, slices) of a sorted stack, and whether the step is taken from SliceThickness.
 
@@ -128,6 +145,8 @@ def even_geometry(headers: Sequence[Header], positions: NDArray[np.float64]) -> 
     places = (positions - positions[0]) @ along
     off = float(np.linalg.norm(positions - positions[0] - places[:, None] * along, axis=1).max())
     steps = np.diff(places)
+    if _are_two_passes(steps):
+        raise _uneven(positions, normal, off)
     if off > ON_LINE_MM or steps.min() < SAME_PLACE_MM or along @ normal < 0.5:
         raise _uneven(positions, normal, off)
     count = round(length / float(np.median(steps))) + 1
@@ -137,15 +156,31 @@ def even_geometry(headers: Sequence[Header], positions: NDArray[np.float64]) -> 
     return geometry, np.interp(wanted, places, np.arange(len(places), dtype=np.float64))
 
 
-def flat_geometry(header: Header) -> Geometry:
-    """A made-up place for a radiograph, as for a picture; the spacing is that on the detector.
+def flat_geometry(header: Header) -> tuple[Geometry, str]:
+    """A made-up place for a radiograph, as for a picture, and what its spacing is.
 
-    Raises GeometryError where not even the detector's spacing is known.
+    PixelSpacing counts where it was corrected for the magnification: it says so, or differs from that on the detector
+    (PS3.3 10.7.1.3). Else it is the detector's, divided by EstimatedRadiographicMagnificationFactor if that is known;
+    else that on a film. Raises GeometryError where none is known.
     """
-    keyword = "PixelSpacing" if header.dataset.get("PixelSpacing") is not None else "ImagerPixelSpacing"
-    row, column = pixel_spacing(header, keyword)
+    known = [k for k in FLAT_SPACINGS if header.dataset.get(k) is not None]
+    if not known:
+        do = "save it as PNG, where 1 mm a pixel is assumed"
+        raise GeometryError(header.name, f"no {' and no '.join(FLAT_SPACINGS)}", "the size of a pixel", do)
+    source, factor, (patient, detector, _) = known[0], 1.0, FLAT_SPACINGS
+    spacing = pixel_spacing(header, source)
+    if source == patient and detector in known and not header.text("PixelSpacingCalibrationType"):
+        source = detector if np.allclose(spacing, pixel_spacing(header, detector), rtol=1e-4) else patient
+    if source == detector:
+        spacing = pixel_spacing(header, detector)
+        if header.dataset.get(_MAGNIFICATION) is not None:
+            factor = float(numbers(header, _MAGNIFICATION, 1)[0])
+    if factor <= 0:
+        raise GeometryError(header.name, f"{_MAGNIFICATION} {factor:g}", "a factor > 0", "correct it, or save as PNG")
+    row, column = spacing / factor
     shape = (header.number("Columns", 0), header.number("Rows", 0), 1)
-    return Geometry(np.diag([-column, -row, 1.0, 1.0]), shape)
+    text = source if factor == 1 else f"{source} / {factor:g}"
+    return Geometry(np.diag([-column, -row, 1.0, 1.0]), shape), text
 
 
 def _grid(header: Header, first: NDArray[np.float64], step: NDArray[np.float64], count: int) -> Geometry:
@@ -205,7 +240,20 @@ def _uneven(positions: NDArray[np.float64], normal: NDArray[np.float64], off: fl
         place = "\\".join(f"{x:.2f}" for x in missing)
         got = f"{int(whole.sum()) - len(steps)} missing slices, the first at ImagePositionPatient {place} mm"
         return GeometryError(where, got, f"a slice every {usual:.3f} mm", "find the missing files")
+    if _are_two_passes(steps):
+        do = "divide the series, or choose one by its values (select); passes are not interpolated together"
+        return GeometryError(where, "two passes whose slices lie between each other", "one of them", do)
     got = (
         f"distances of {steps.min():.3f} to {steps.max():.3f} mm along the normal, {off:.3f} mm off the line"
     )
     return GeometryError(where, got, f"even slices within {ON_LINE_MM} mm", "or interpolate: resample_nonuniform")
+
+
+def _are_two_passes(steps: NDArray[np.float64]) -> bool:
+    """Whether distances take turns and make up one step together, as those of two even stacks that overlap do."""
+    if len(steps) < 3:
+        return False
+    one, other, third = steps[:-2], steps[1:-1], steps[2:]
+    turns = (np.abs(one - third) <= ON_LINE_MM) & (np.abs(one - other) > 2 * ON_LINE_MM)
+    together = (np.abs(one + other - steps.max()) <= 2 * ON_LINE_MM) | turns.all()
+    return bool((turns & together).any())

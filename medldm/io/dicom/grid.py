@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from medldm.errors import OutputError
 from medldm.geometry import Geometry
-from medldm.io.dicom.geometry import LPS_TO_RAS
+from medldm.io.dicom.geometry import FLAT_SPACINGS, LPS_TO_RAS
 from medldm.io.dicom.quantise import ds_text
 from medldm.io.dicom.reader import DicomSource
 
@@ -72,13 +72,13 @@ def place(dataset: Any, geometry: Geometry, k: int, modality: str, *, spacing: b
         dataset.SpacingBetweenSlices = ds_text(distance)
 
 
-def scale(dataset: Any, geometry: Geometry) -> None:
-    """Distances of rows and columns of a radiograph, in the terms that it used."""
-    column, row, _ = geometry.spacing
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+def scale(dataset: Any, source: Geometry, new: Geometry) -> None:
+    """Distances of rows and columns of a radiograph, in all the terms that it used."""
+    column, row = (new.spacing[axis] / source.spacing[axis] for axis in (0, 1))
+    for keyword in FLAT_SPACINGS:
         if keyword in dataset:
-            setattr(dataset, keyword, [ds_text(row), ds_text(column)])
-            return
+            old = _floats(dataset, keyword)
+            setattr(dataset, keyword, [ds_text(old[0] * row), ds_text(old[1] * column)])
 
 
 def _floats(dataset: Any, keyword: str) -> NDArray[np.float64]:

@@ -40,18 +40,30 @@ _DIRECTION = (
 )
 
 
+@dataclass(frozen=True)
+class Tile:
+    """Where in a picture of `rows` x `columns` a slice starts that is stored beside others."""
+
+    row: int
+    column: int
+    rows: int
+    columns: int
+
+
 @dataclass(frozen=True, eq=False)
 class Header:
     """Attributes of one image without pixels.
 
     frame : counts from 1 in a multi-frame file, else None
     pixels_at : where in the file the element with the pixels starts, None if it is deflated
+    tile : the part of the file's picture that is this slice, None for the whole
     """
 
     path: Path
     dataset: Any
     frame: int | None = None
     pixels_at: int | None = None
+    tile: Tile | None = None
 
     @property
     def name(self) -> str:
@@ -133,7 +145,7 @@ def _diffusion(dataset: Any, keyword: str) -> Any:
         return value
     if keyword == "DiffusionBValue":
         for group, creator, offset in _B_VALUE:
-            numbers = _private(dataset, group, creator, offset)
+            numbers = private_numbers(dataset, group, creator, offset)
             if numbers:
                 return numbers[0] % _GE_OFFSET
         return None
@@ -141,20 +153,26 @@ def _diffusion(dataset: Any, keyword: str) -> Any:
     if nested:
         return nested[0].get(keyword)
     for group, creator, offsets in _DIRECTION:
-        parts = [n for offset in offsets for n in _private(dataset, group, creator, offset)]
+        parts = [n for offset in offsets for n in private_numbers(dataset, group, creator, offset)]
         if len(parts) == 3:
             return parts
     return None
 
 
-def _private(dataset: Any, group: int, creator: str, offset: int) -> list[float]:
-    """Numbers of a private attribute, [] where absent or unreadable."""
+def private_element(dataset: Any, group: int, creator: str, offset: int) -> Any:
+    """A private element, None where absent."""
     try:
-        element = dataset.private_block(group, creator)[offset]
+        return dataset.private_block(group, creator)[offset]
     except KeyError:  # de-identified: the block is kept, the name of its creator is not
-        vendor = creator.split()[0].split("_")[0].removesuffix("MS")  # GE, SIEMENS, Philips
+        words = creator.replace("Image Private Header", "UIH").split()
+        vendor = words[0].split("_")[0].removesuffix("MS")  # GE, SIEMENS, Philips, UIH
         known = vendor.upper() in str(dataset.get("Manufacturer", "")).upper()
-        element = dataset.get((group, 0x1000 + offset)) if known else None
+        return dataset.get((group, 0x1000 + offset)) if known else None
+
+
+def private_numbers(dataset: Any, group: int, creator: str, offset: int) -> list[float]:
+    """Numbers of a private attribute, [] where absent or unreadable."""
+    element = private_element(dataset, group, creator, offset)
     value: Any = None if element is None else element.value
     try:
         several = hasattr(value, "__len__") and not isinstance(value, str | bytes)

@@ -10,7 +10,7 @@ from typing import Any
 
 from medldm.errors import GeometryError, NotImage, PixelError, UnsupportedInput
 from medldm.io.choice import check_size
-from medldm.io.dicom.header import Header
+from medldm.io.dicom.header import Header, private_element, private_numbers
 
 CLASSIC = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
@@ -25,12 +25,21 @@ MULTI_FRAME = {
     "1.2.840.10008.5.1.4.1.1.130": "PT",
     "1.2.840.10008.5.1.4.1.1.128.1": "PT",
 }
-# Single images; only some say where they lie in the patient
+# Single images; only some say where they lie in the patient. Mammography, intra-oral images and digital radiographs
+# come for presentation and for processing; secondary captures in one frame and in grey of 8 and 16 bits
 RADIOGRAPHS = {
     "1.2.840.10008.5.1.4.1.1.1": "CR",
     "1.2.840.10008.5.1.4.1.1.1.1": "DX",
     "1.2.840.10008.5.1.4.1.1.1.1.1": "DX",
+    "1.2.840.10008.5.1.4.1.1.1.2": "MG",
+    "1.2.840.10008.5.1.4.1.1.1.2.1": "MG",
+    "1.2.840.10008.5.1.4.1.1.1.3": "IO",
+    "1.2.840.10008.5.1.4.1.1.1.3.1": "IO",
+    "1.2.840.10008.5.1.4.1.1.12.1": "XA",
+    "1.2.840.10008.5.1.4.1.1.12.2": "RF",
     "1.2.840.10008.5.1.4.1.1.7": "OT",
+    "1.2.840.10008.5.1.4.1.1.7.2": "OT",
+    "1.2.840.10008.5.1.4.1.1.7.3": "OT",
 }
 # These have rows and columns, but their values are no picture that a scanner took.
 _DERIVED_DATA = {
@@ -45,7 +54,14 @@ KIND_KEYWORDS = (
     "PhotometricInterpretation",
     "NumberOfFrames",
     "ModalityLUTSequence",
+    "SequenceName",
+    "PulseSequenceName",
+    "0019109C",
+    "001910B3",
 )
+# GE's sequence for both polarities; what it does in (0019,10B3): 0 forward, 1 reversed, 2 and 3 by turns
+_PEPOLAR = "epi_pepolar"
+_GE_SEQUENCE, _GE_POLARITY = (0x0019, "GEMS_ACQU_01", 0x9C), (0x0019, "GEMS_ACQU_01", 0xB3)
 # What the functional groups call otherwise, or what a classic image has at its top level.
 _CLASSIC_NAMES = {
     "EffectiveEchoTime": "EchoTime",
@@ -57,8 +73,13 @@ _OF_THE_WHOLE = (*_GROUPS, "NumberOfFrames", "DimensionIndexSequence", "Dimensio
 
 
 def modality_of(header: Header) -> str:
-    """CT, MR, PT, CR, DX or OT; "" for an object that is none of these."""
+    """CT, MR, PT, CR, DX, MG, IO, XA, RF or OT; "" for an object that is none of these."""
     return next((t[header.sop_class] for t in (CLASSIC, MULTI_FRAME, RADIOGRAPHS) if header.sop_class in t), "")
+
+
+def lies_nowhere(header: Header) -> bool:
+    """Whether it is a radiograph that does not say where in the patient it lies."""
+    return header.sop_class in RADIOGRAPHS and header.dataset.get("ImagePositionPatient") is None
 
 
 def sop_class_name(header: Header) -> str:
@@ -85,16 +106,34 @@ def check_supported(header: Header) -> None:
     """Raise UnsupportedInput for colour, lookup tables and kinds of images that are not read."""
     dataset = header.dataset
     if not modality_of(header):
-        raise UnsupportedInput(header.name, sop_class_name(header), "a CT, MR, PET or plain radiograph")
+        do = "save the frame you want as PNG"
+        raise UnsupportedInput(header.name, sop_class_name(header), "a CT, MR, PET or plain radiograph", do)
     photometric = header.text("PhotometricInterpretation")
     if header.number("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
-        raise UnsupportedInput(header.name, f"colour ({photometric or 'unknown'})", "grey values")
+        got = f"colour ({photometric or 'unknown'})"
+        raise UnsupportedInput(header.name, got, "grey values", "save it in grey")
     if "ModalityLUTSequence" in dataset:
-        raise UnsupportedInput(header.name, "a ModalityLUTSequence", "RescaleSlope and RescaleIntercept")
+        do = "export it without the table, or as PNG"
+        raise UnsupportedInput(header.name, "a ModalityLUTSequence", "RescaleSlope and RescaleIntercept", do)
     frames = header.number("NumberOfFrames", 1)
     if header.sop_class not in MULTI_FRAME and frames != 1:
-        error = PixelError if frames < 1 else UnsupportedInput
-        raise error(header.name, f"NumberOfFrames {frames}", "1 in a classic image")
+        if frames < 1:
+            raise PixelError(header.name, f"NumberOfFrames {frames}", "1 in a classic image")
+        do = "save each frame that you want as a single image"
+        raise UnsupportedInput(header.name, f"NumberOfFrames {frames}", "1 in a classic image", do)
+    _check_polarity(header)
+
+
+def _check_polarity(header: Header) -> None:
+    """Raise UnsupportedInput where GE's sequence stores images upside down without a word in the header."""
+    element = private_element(header.dataset, *_GE_SEQUENCE)
+    names = [header.text("SequenceName"), header.text("PulseSequenceName"), str(element.value if element else "")]
+    if any(_PEPOLAR in name.lower() for name in names):
+        mode = private_numbers(header.dataset, *_GE_POLARITY)
+        if mode != [0.0]:
+            got = f"GE's {_PEPOLAR}, which stores reversed images upside down at the place of the others"
+            do = "convert it with dcm2niix, which turns them, and take its NIfTI"
+            raise UnsupportedInput(header.name, got, "images where their headers say", do)
 
 
 def split_frames(header: Header, max_bytes: int | None = None) -> list[Header]:

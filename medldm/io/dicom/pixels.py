@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ PIXEL_KEYWORDS = (
 
 
 class Decoder:
-    """Stored values (rows, columns) of one image after the other; a multi-frame file is decoded once.
+    """Stored values (rows, columns) of one image after the other; a file of several slices is decoded once.
 
     Raises PixelError naming the file where pixels are missing, damaged, or too many.
     """
@@ -139,6 +139,14 @@ class Decoder:
         self._frames: NDArray[Any] = np.empty((0, 0, 0))
 
     def stored(self, header: Header, layout: Layout) -> NDArray[Any]:
+        tile = header.tile
+        if tile is not None:
+            whole = replace(layout, rows=tile.rows, columns=tile.columns)
+            picture = self._whole(header, whole)
+            return picture[tile.row : tile.row + layout.rows, tile.column : tile.column + layout.columns]
+        return self._whole(header, layout)
+
+    def _whole(self, header: Header, layout: Layout) -> NDArray[Any]:
         frames = self._frames
         if header.path != self._path:
             try:
@@ -147,7 +155,7 @@ class Decoder:
                 raise PixelError(header.name, failure.strerror or "unreadable", "a readable file") from None
             self.sha256[header.path] = hashlib.sha256(data).digest()
             frames = _frames(header, data, layout)
-            if header.frame is not None:
+            if header.frame is not None or header.tile is not None:
                 self._frames, self._path = frames, header.path
         index = (header.frame or 1) - 1
         wanted = (layout.rows, layout.columns)
@@ -160,7 +168,7 @@ class Decoder:
 def are_plain(headers: list[Header]) -> bool:
     """Whether every image is a file of its own without compression, so that threads may share the reading."""
     syntaxes = set(map(transfer_syntax, headers))
-    return all(h.frame is None for h in headers) and not any(s.is_compressed for s in syntaxes)
+    return all(h.frame is None and h.tile is None for h in headers) and not any(s.is_compressed for s in syntaxes)
 
 
 def _frames(header: Header, data: bytes, layout: Layout) -> NDArray[Any]:

@@ -1,6 +1,6 @@
 """DICOM in: each image at its place and in its unit, or a reason why not.
 
-Classic and enhanced multi-frame CT, MR and PET; CR, DX and secondary captures that say where they lie.
+Classic, tiled and enhanced multi-frame CT, MR and PET; single radiographs and secondary captures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from medldm.io.dicom.header import Header, looks_like_dicom
 from medldm.io.dicom.kinds import modality_of
 from medldm.io.dicom.pixels import Decoder
 from medldm.io.dicom.stacks import split_stacks
-from medldm.io.dicom.volume import DicomSource, Slices, assembled, check_images, is_flat, marks, planned, volume_of
+from medldm.io.dicom.volume import DicomSource, Slices, assembled, check_images, marks, planned, volume_of
 from medldm.io.lazy import LazyScan
 from medldm.volume import Volume
 
@@ -159,8 +159,7 @@ def read_each(path: Path, choice: Choice | None = None) -> Iterator[Found]:
         stacks: list[tuple[list[Header], dict[str, str]]] = [(headers, {})]
         try:
             check_images(headers, choice)
-            if not is_flat(headers, choice):
-                stacks = [(list(s.headers), s.select) for s in split_stacks(headers)]
+            stacks = [(list(s.headers), s.select) for s in split_stacks(headers)]
         except Exception as failure:
             refusal = _reason(headers[0].path, failure)
         for members, select in stacks:

@@ -15,9 +15,18 @@ from numpy.typing import NDArray
 from medldm.errors import AmbiguousInput, InputError, PixelError
 from medldm.geometry import Geometry
 from medldm.io.choice import Choice
-from medldm.io.dicom.geometry import even_geometry, flat_geometry, same_places, sort_slices, stack_geometry
+from medldm.io.dicom.geometry import (
+    GRID_KEYWORDS,
+    check_place,
+    even_geometry,
+    flat_geometry,
+    same_places,
+    sort_slices,
+    stack_geometry,
+)
 from medldm.io.dicom.header import Header
-from medldm.io.dicom.kinds import KIND_KEYWORDS, RADIOGRAPHS, check_supported, modality_of
+from medldm.io.dicom.kinds import KIND_KEYWORDS, check_supported, lies_nowhere, modality_of
+from medldm.io.dicom.partition import what_differs
 from medldm.io.dicom.pixels import (
     PIXEL_KEYWORDS,
     RESCALE_KEYWORDS,
@@ -29,7 +38,8 @@ from medldm.io.dicom.pixels import (
     layout_of,
     rescale_of,
 )
-from medldm.io.dicom.stacks import filter_images, select_stack
+from medldm.io.dicom.stacks import select_stack
+from medldm.io.dicom.tiles import TILE_KEYWORDS, check_tiles, is_tiled, take_apart
 from medldm.volume import AI_PROCESSED, MAPS, QUANTITY, RESEARCH_USE, Volume
 
 _THREADS, _TOGETHER = 3, 16  # slices that a thread takes at a time
@@ -73,21 +83,16 @@ class DicomSource:
 
 
 def check_images(headers: list[Header], choice: Choice) -> None:
-    """Refuse images of a kind that is not read, or too large. Raises InputError and its children."""
+    """Refuse images of a kind that is not read, in no known place, or too large. Raises InputError and its children."""
     kinds = {header.raws(KIND_KEYWORDS): header for header in reversed(headers)}
     for header in kinds.values():
         check_supported(header)
     check_declared(headers, choice.max_bytes)
-
-
-def is_flat(headers: list[Header], choice: Choice) -> bool:
-    """Whether a place is to be made up: of one radiograph that does not say where it lies."""
-    return (
-        choice.assume_affine
-        and len(headers) == 1
-        and headers[0].sop_class in RADIOGRAPHS
-        and headers[0].dataset.get("ImagePositionPatient") is None
-    )
+    for header in {h.raws((*TILE_KEYWORDS, *GRID_KEYWORDS)): h for h in reversed(headers)}.values():
+        check_tiles(header)
+    if not choice.assume_affine:
+        for header in headers:
+            check_place(header)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,18 +119,22 @@ def volume_of(headers: list[Header], choice: Choice, skipped: Counter[str]) -> V
 def planned(headers: list[Header], choice: Choice) -> Planned:
     """Which images make the one volume that `choice` selects, and where it lies. Raises InputError's children."""
     check_images(headers, choice)
-    notes: dict[str, Any] = {"affine_assumed": True, "spacing_assumed": True}
-    chosen = filter_images(headers, choice.select)
-    if is_flat(chosen, choice):
-        return Planned(chosen, flat_geometry(chosen[0]), None, notes)
     headers = select_stack(headers, choice.select)
+    if lies_nowhere(headers[0]):
+        flat, spacing = flat_geometry(headers[0])
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient"):
+            headers[0].dataset.pop(keyword, None)  # there, but empty
+        return Planned(headers, flat, None, {"affine_assumed": True, "spacing_assumed": True, "spacing_from": spacing})
+    tiled = is_tiled(headers[0])
+    if tiled:
+        headers = take_apart(headers[0])
     _check_belonging(headers)
     headers, positions = sort_slices(headers)
     pairs = same_places(positions)
     if pairs:
         keep = _without_copies(headers, pairs)
         headers, positions = [headers[i] for i in keep], positions[keep]
-    notes = {"copies_dropped": len(pairs)}
+    notes: dict[str, Any] = {"copies_dropped": len(pairs), "tiled": tiled}
     if choice.resample_nonuniform and len(headers) > 2 and _is_uneven(headers, positions):
         geometry, places = even_geometry(headers, positions)
         steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
@@ -249,7 +258,9 @@ def _without_copies(headers: list[Header], pairs: list[tuple[int, int]]) -> list
         one, other = (Decoder().stored(headers[i], layout_of(headers[i])) for i in (a, b))
         if not np.array_equal(one, other):
             got = f"{headers[a].name} and {headers[b].name} at the same place with different pixels"
-            raise AmbiguousInput(f"series of {len(headers)} images", got, "one image a place", "remove one of them")
+            differing = what_differs(headers[a], headers[b])
+            do = f"choose by what differs (select): {differing}" if differing else "keep each in a folder of its own"
+            raise AmbiguousInput(f"series of {len(headers)} images", got, "one image a place", do)
     copies = {b for _, b in pairs}
     return [i for i in range(len(headers)) if i not in copies]
 

@@ -175,7 +175,7 @@ def _images(volume: Volume, modality: str) -> tuple[Volume, Quantised, list[Any]
             dataset.pop("ImagesInAcquisition", None)
         elif modality == "SC" and source is not None:
             if not same:
-                scale(dataset, aligned.geometry)
+                scale(dataset, source.geometry, aligned.geometry)
         elif modality == "SC" and not any(s.get("spacing_assumed") for s in volume.history):
             column, row, _ = aligned.geometry.spacing
             dataset.PixelSpacing = [ds_text(row), ds_text(column)]
