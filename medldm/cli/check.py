@@ -108,6 +108,7 @@ def _check_target(path: Path, *, overwrite: bool) -> None:
 def _print(found: Dataset) -> None:
     from medldm.io.patients import NAME
     from medldm.io.survey import shown
+    from medldm.io.walk import in_words
 
     groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for member in found.members:
@@ -131,6 +132,8 @@ def _print(found: Dataset) -> None:
     patients = len({m.patient for m in found.members})
     print(f"{len(found.members)} scans of {patients} patients, {len(found.refused)} refused, "
           f"{found.other_files} other files")  # fmt: skip
+    if left_out := in_words(found.skipped):
+        print(f"not looked at: {left_out}")
     if found.members:
         print("splits: " + ", ".join(f"{k} {s} scans of {p}" for k, (s, p) in found.counts().items()))
         print("patients told by: " + ", ".join(f"{rule} ({n})" for rule, n in found.rules.items()))

@@ -195,6 +195,7 @@ def prepare(call: Call) -> Volume:
     Raises InputError, ModelError, OutputError.
     """
     from medldm.io import check_output, read_choice
+    from medldm.io.walk import check_exists
 
     source, choice = call.input, call.choice()
     folder_of(call.model)
@@ -209,8 +210,7 @@ def prepare(call: Call) -> Volume:
     for extra in (call.residual, call.uncertainty):
         if extra is not None and extra.name.lower().endswith(PICTURES):
             raise OutputError(str(extra), "a picture", "a file for signed values", "name it .nii.gz")
-    if not source.exists():
-        raise InputError(str(source), "no such file or folder", "a scan", "check the path")
+    check_exists(source)
     for path, format in call.formats():
         check_output(path, overwrite=call.overwrite, format=format)
     if call.report is not None:

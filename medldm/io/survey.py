@@ -10,17 +10,18 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medldm import registry
-from medldm.errors import EmptyInput, InputError, PixelError, UnsupportedInput
+from medldm.errors import InputError, PixelError, UnsupportedInput
 from medldm.io import archive
 from medldm.io.choice import Choice
-from medldm.io.dicom.files import dicom_parts, list_files
+from medldm.io.dicom.files import dicom_parts
 from medldm.io.dicom.reader import Found, read_each
 from medldm.io.dicom.stacks import STACK
+from medldm.io.walk import check_exists, list_files
 from medldm.volume import Volume
 
 Progress = Callable[[str, int, int], None]
@@ -60,10 +61,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Survey:
-    """items : in the order of their paths; other_files : files that hold no scan"""
+    """items : in the order of their paths; other_files : files that hold no scan; skipped : not looked at, by reason"""
 
     items: tuple[Item, ...]
     other_files: int
+    skipped: dict[str, int] = field(default_factory=dict)
 
     @property
     def scans(self) -> list[Item]:
@@ -104,8 +106,7 @@ def survey(path: str | Path, choice: Choice | None = None, progress: Progress | 
     Raises EmptyInput for a missing path.
     """
     path = Path(path)
-    if not path.exists():
-        raise EmptyInput(str(path), "no such file or folder", "a scan", "check the path")
+    check_exists(path)
     choice = replace(choice or Choice(), series=None, select={})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the notes say the same, scan by scan
@@ -118,7 +119,8 @@ class _Looking:
     def __init__(self, path: Path, choice: Choice, progress: Progress | None) -> None:
         self.path, self.choice, self.progress = path, choice, progress
         self.root = path if path.is_dir() else path.parent
-        self.files = list_files(path, Counter())
+        self.skipped: Counter[str] = Counter()
+        self.files = list_files(path, self.skipped)
         self.readers = list(_readers())
         self.folders: dict[Path, str] = {}
         self.known: set[Path] = set()
@@ -129,7 +131,8 @@ class _Looking:
         if self.files:
             self._tell(_STAGE, len(self.files))
         others = sum(1 for file in self.files if file not in self.known)
-        return Survey(tuple(sorted(items, key=lambda item: (item.file, item.series))), others)
+        ordered = sorted(items, key=lambda item: (item.file, item.series))
+        return Survey(tuple(ordered), others, dict(self.skipped))
 
     def _dicom(self) -> list[Item]:
         """Stacks of every series; a stack is read from the folder that holds all of its series."""
