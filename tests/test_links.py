@@ -1,4 +1,4 @@
-"""Links: followed to files and folders, once, without loops; what leads to nothing is counted, and never a slice less."""
+"""Links: followed once, without loops; what leads to nothing is counted, and never a slice less."""
 
 import json
 import os

@@ -166,12 +166,12 @@ class _Looking:
         if folder is not None:
             first = not any(folder in known.parents for known in self.known)
             self._is_known(file)
-            return [self._read(folder, name)] if first else []
+            return self._read(folder, name) if first else []
         name = self._reader_of(file)
         if name in ("", "dicom"):  # DICOM that holds no image, or a name that is all there is of it
             return []
         self._is_known(file)
-        return self._archive(file) if name == "zip" else [self._read(file, name)]
+        return self._archive(file) if name == "zip" else self._read(file, name)
 
     def _archive(self, file: Path) -> list[Item]:
         place = file.relative_to(self.root).as_posix()
@@ -179,20 +179,32 @@ class _Looking:
             items = [self._item(found, place) for found in read_each(file, self.choice)]
         except Exception as failure:
             return [self._refusal(place, "zip", _typed(file, "zip", failure))]
-        return items or [self._read(file, "zip")]
+        return items or self._read(file, "zip")
 
-    def _read(self, path: Path, name: str) -> Item:
+    def _read(self, path: Path, name: str) -> list[Item]:
         place = path.relative_to(self.root).as_posix()
         try:
             place.encode()
         except UnicodeEncodeError:
             reason = UnsupportedInput(shown(path.name), "a name that is not UTF-8", "one that is", "rename it")
-            return self._refusal(place, name, reason)
+            return [self._refusal(place, name, reason)]
+        reader = dict(self.readers)[name]
+        parts = getattr(reader, "files_of", None)
+        several: Callable[..., Iterator[tuple[dict[str, str], Volume | InputError]]] | None
+        several = getattr(reader, "volumes", None)
         try:
-            volume: Volume = dict(self.readers)[name].read(path, self.choice)
+            own = [path] if parts is None else parts(path)
+            self._is_known(*own)
+            if several is None:
+                return [self._described(place, name, {}, len(own), reader.read(path, self.choice))]
+            return [self._described(place, name, s, len(own), v) for s, v in several(path, self.choice)]
         except Exception as failure:
-            return self._refusal(place, name, _typed(path, name, failure))
-        return Item(place, 1, name, "", {}, volume.modality, "", describe(volume))
+            return [self._refusal(place, name, _typed(path, name, failure))]
+
+    def _described(self, place: str, name: str, select: dict[str, str], files: int, found: Volume | InputError) -> Item:
+        if isinstance(found, InputError):
+            return replace(self._refusal(place, name, found), select=select, files=files)
+        return Item(place, files, name, "", select, found.modality, "", describe(found))
 
     def _item(self, found: Found, place: str) -> Item:
         name = "zip" if place else "dicom"
