@@ -186,17 +186,24 @@ def _check_opaque(opaque: Any, where: str) -> None:
         raise UnsupportedInput(where, "transparent pixels", "an opaque picture", "flatten it")
 
 
+def jpeg_bits(stream: bytes) -> int:
+    """Bits a sample of a JPEG stream that is not lossless, by its frame header; 0 where there is none."""
+    at = 2 if stream[:2] == b"\xff\xd8" else len(stream)
+    while at + 4 < len(stream) and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if marker in (0xC0, 0xC1, 0xC2):
+            return stream[at + 4]
+        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return 0
+
+
 def _unidentified(path: Path) -> InputError:
     """Why Pillow does not open a file: it is no picture, or one of a kind that Pillow cannot decode."""
     start = path.read_bytes()[: 2**20]
-    if start[:2] == b"\xff\xd8":
-        at = 2
-        while start[at : at + 1] == b"\xff" and at + 4 < len(start):
-            marker = start[at + 1]
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                got = f"a JPEG of {start[at + 4]} bits a sample"
-                return UnsupportedInput(path.name, got, "8 bits in JPEG", "save it as 16-bit PNG or TIFF")
-            at += 2 + int.from_bytes(start[at + 2 : at + 4], "big")
+    bits = jpeg_bits(start)
+    if bits > 8:
+        got = f"a JPEG of {bits} bits a sample"
+        return UnsupportedInput(path.name, got, "8 bits in JPEG", "save it as 16-bit PNG or TIFF")
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and len(start) > 8:
         do = "save it as 8- or 16-bit grey, 0 being black"
         return UnsupportedInput(path.name, "a TIFF of a kind that is not read, or damaged", "grey values", do)
