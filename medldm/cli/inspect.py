@@ -69,9 +69,11 @@ def _one(facts: dict[str, Any], json: bool) -> None:
         print(json_.dumps(facts, indent=2, default=str))
         return
     for name, value in facts.items():
-        if name == "affine":
+        if name == "affine" or (name == "doubts" and not value):
             continue
-        if isinstance(value, list):
+        if name == "doubts":
+            value = "; ".join(value)
+        elif isinstance(value, list):
             value = numbers(value, "  " if name == "range" else " x ")
         elif isinstance(value, dict):
             value = "; ".join(f"{k} {v}" for k, v in value.items()) or "none"
@@ -101,7 +103,7 @@ def _print_tables(found: Survey) -> None:
             facts["axcodes"],
             facts["unit"],
             numbers(facts["range"], " to "),
-            "; ".join(k if v is True else f"{k} {v}" for k, v in facts["notes"].items() if k not in _DETAILS),
+            "; ".join([*facts["doubts"], *_notes(facts)]),
             shown(_options(item, found)),
         )
         for item in found.scans
@@ -122,6 +124,10 @@ def _print_rest(found: Survey) -> None:
         print(f"{found.other_files} other files that hold no scan")
     if left_out := in_words(found.skipped):
         print(f"not looked at: {left_out}")
+
+
+def _notes(facts: dict[str, Any]) -> list[str]:
+    return [k if v is True else f"{k} {v}" for k, v in facts["notes"].items() if k not in _DETAILS]
 
 
 def _options(item: Item, found: Survey) -> str:

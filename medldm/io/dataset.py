@@ -53,6 +53,11 @@ class Dataset:
     rules: dict[str, int]
     doubt: str
 
+    @property
+    def doubtful(self) -> list[Item]:
+        """What can be used, and should be looked at first."""
+        return [m.item for m in self.members if m.item.facts and m.item.facts["doubts"]]
+
     def counts(self) -> dict[str, tuple[int, int]]:
         """Scans and patients of each split."""
         found = {}

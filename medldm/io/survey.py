@@ -14,6 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medldm import registry
 from medldm.errors import InputError, PixelError, UnsupportedInput
 from medldm.io import archive
@@ -26,6 +29,10 @@ from medldm.volume import Volume
 
 Progress = Callable[[str, int, int], None]
 _STAGE = "looking"
+_LARGEST_VALUE = 1e9  # the brightest PET in Bq/ml stays below
+_FEW_SLICES = 3
+_LOOKED_AT = 16  # slices that are looked at for labels
+_FEW_LABELS, _MOST_LABELS, _IN_PATCHES = 8, 1000, 0.7
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Survey:
 
 
 def describe(volume: Volume) -> dict[str, Any]:
-    """What a scan is, as plain data: grid, orientation, unit, range, notes of the reader; never who it is."""
+    """What a scan is, as plain data: grid, orientation, unit, range, doubts, notes of the reader; never who it is."""
     first = volume.history[0] if volume.history else {}
     return {
         "shape": list(volume.geometry.shape),
@@ -88,9 +95,41 @@ def describe(volume: Volume) -> dict[str, Any]:
         "unit": volume.unit,
         "range": [float(volume.array.min()), float(volume.array.max())],
         "source": first.get("format", "unknown"),
+        "doubts": doubts_of(volume),
         "notes": {key: value for key, value in first.items() if key not in ("step", "format")},
         "affine": volume.geometry.affine.tolist(),
     }
+
+
+def doubts_of(volume: Volume) -> list[str]:
+    """Why it may be no scan to train on, though it can be read: a mask, a blank image, nonsense, a scrap."""
+    array, doubts = volume.array, []
+    low, high = float(array.min()), float(array.max())
+    if low == high:
+        doubts.append(f"one value alone ({low:g})")
+    if max(-low, high) > _LARGEST_VALUE:
+        doubts.append(f"values up to {max(-low, high):.3g}")
+    few = [n for n in array.shape if 1 < n <= _FEW_SLICES]
+    if few:
+        doubts.append(f"{min(few)} voxels along an axis")
+    labels = _labels(array[..., :: -(-array.shape[2] // _LOOKED_AT)]) if low < high else 0
+    if labels:
+        doubts.append(f"{labels} whole numbers alone: labels?")
+    return doubts
+
+
+def _labels(part: NDArray[np.float32]) -> int:
+    """How many values there are, if they look like labels: few whole numbers, in patches; else 0."""
+    if not (part == np.rint(part)).all():
+        return 0
+    values, counts = np.unique(part, return_counts=True)
+    if len(values) <= _FEW_LABELS:
+        return len(values)
+    if len(values) > _MOST_LABELS:
+        return 0
+    inside = part[1:] != values[np.argmax(counts)]
+    alike = (part[1:] == part[:-1])[inside]
+    return len(values) if alike.size and alike.mean() > _IN_PATCHES else 0
 
 
 def shown(name: str) -> str:
