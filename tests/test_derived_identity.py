@@ -121,6 +121,15 @@ def test_text_that_was_decoded_wrongly_is_refused(dicom_series, tmp_path):
         del source.source.datasets[2][keyword]
 
 
+def test_text_that_the_character_set_cannot_hold_is_refused(dicom_series, tmp_path):
+    source = medldm.read(dicom_series())
+    for dataset in source.source.datasets:
+        dataset.PatientName = "山田^太郎"  # as it may come out of a header that names another set
+    with pytest.raises(OutputError, match="SpecificCharacterSet cannot hold"):
+        medldm.write(source.with_array(source.array, STEP), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
 @pytest.mark.parametrize("how", ["absent", "empty"])
 def test_a_source_without_an_identifier_gets_a_new_one_and_a_warning(dicom_series, tmp_path, keyword, how):

@@ -63,10 +63,10 @@ def test_one_volume_may_be_called_the_first_and_five_dimensions_are_refused(tmp_
         medldm.read(tmp_path / "warp.nii")
 
 
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_volumes_are_listed_and_a_bad_one_spoils_no_other(tmp_path, name):
-    array = np.random.default_rng(0).random((8, 7, 9, COUNT)).astype(np.float32)
-    array[2, 2, 2, 1] = np.nan
+@pytest.mark.parametrize(("name", "bad"), [("a.nii", np.nan), ("a.nii.gz", np.inf), ("b.nii.gz", 1e300)])
+def test_volumes_are_listed_and_a_bad_one_spoils_no_other(tmp_path, name, bad):
+    array = np.random.default_rng(0).random((8, 7, 9, COUNT))
+    array[2, 2, 2, 1] = bad
     nib.save(nib.Nifti1Image(array, AFFINE), tmp_path / name)
     items = survey(tmp_path).items
     assert [item.select for item in items] == [{"volume": str(k)} for k in (1, 2, 3, 4)]

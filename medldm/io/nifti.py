@@ -117,13 +117,13 @@ def volumes(path: Path, choice: Choice | None = None) -> Iterator[tuple[dict[str
     for number in range(count):
         select = {VOLUME: str(number + 1)} if count > 1 else {}
         try:
-            array, found = next(each)
+            array, beyond, found = next(each)
         except InputError as failure:  # nothing behind it can be read, either
             for rest in range(number, count):
                 yield ({VOLUME: str(rest + 1)} if count > 1 else {}), failure
             return
         try:
-            array, filled = finite(array, path.name, choice)
+            array, filled = finite(array, path.name, choice, beyond)
             yield select, _volume(header, array, geometry, notes | found | filled, number, count)
         except InputError as failure:
             yield select, failure

@@ -21,6 +21,7 @@ _MOST_RATIO = 1032  # of deflate
 _LARGEST_INTEGER = 2**53
 PAIRS = ((".hdr", ".img"), (".hdr.gz", ".img.gz"))
 _GZIP, _OF_GZIP = b"\x1f\x8b", 16 + zlib.MAX_WBITS
+_PACKED = 2**16  # bytes that are unpacked at a time: what is left of them is copied
 _TAIL = 2**26  # bytes after the voxels that are read for the sake of the checksum
 _CHUNK = 2**20
 
@@ -99,15 +100,15 @@ def read_voxels(
     They are read and scaled slice by slice: the whole is held once, as it is given back.
     Raises UnsupportedInput, PixelError.
     """
-    found, notes = next(each_volume(header, shape, path, range(number, number + 1)))
-    array, filled = finite(found, path.name, choice)
+    found, beyond, notes = next(each_volume(header, shape, path, range(number, number + 1)))
+    array, filled = finite(found, path.name, choice, beyond)
     return array, notes | filled
 
 
 def each_volume(
     header: Any, shape: tuple[int, int, int], path: Path, numbers: range
-) -> Iterator[tuple[NDArray[np.float32], dict[str, Any]]]:
-    """The voxels of volumes of a file one after the other, as they are stored there, and notes for the history.
+) -> Iterator[tuple[NDArray[np.float32], int, dict[str, Any]]]:
+    """Volumes of a file one after the other: scaled voxels, how many are beyond single precision, and notes.
 
     Raises UnsupportedInput, PixelError.
     """
@@ -124,8 +125,7 @@ def each_volume(
                 stored.check_end(file)
             if getattr(file, "rest", False):
                 notes = notes | {"bytes_after_gzip": True}
-            _refuse_beyond(beyond, path.name)
-            yield array, notes
+            yield array, beyond, notes
 
 
 def plane_reader(
@@ -143,8 +143,8 @@ def plane_reader(
         out = np.empty(shape[:2], dtype=np.float32, order="F")
         with _undamaged(path), opened(stored.path) as file:
             stored.go_to(file, number * shape[2] + range(shape[2])[k])
-            _refuse_beyond(stored.scale(stored.next_slice(file), out), path.name)
-        return finite(out, path.name, Choice())[0]
+            beyond = stored.scale(stored.next_slice(file), out)
+        return finite(out, path.name, Choice(), beyond)[0]
 
     return plane
 
@@ -211,7 +211,7 @@ class _Unpacked:
             if self._inflater.eof:
                 self._next_member()
                 continue
-            data = self._input or self._file.read(_CHUNK)
+            data = self._input or self._file.read(_PACKED)
             more = self._inflater.decompress(data, size - len(found))
             self._input = self._inflater.unconsumed_tail
             if not (data or more or self._inflater.eof):
@@ -252,13 +252,15 @@ def _undamaged(path: Path) -> Iterator[None]:
         raise PixelError(path.name, got, "a whole file", "copy it again") from None
 
 
-def _refuse_beyond(count: int, where: str) -> None:
-    if count:
-        raise PixelError(where, f"{count} voxels beyond single precision", "values below 3e38", "scale them first")
+def finite(
+    array: NDArray[np.float32], where: str, choice: Choice, beyond: int = 0
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """The voxels, those that are not finite filled if that was chosen, and a note of it. Raises PixelError.
 
-
-def finite(array: NDArray[np.float32], where: str, choice: Choice) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """The voxels, those that are not finite filled if that was chosen, and a note of it. Raises PixelError."""
+    beyond : how many were finite before single precision could not hold them
+    """
+    if beyond:
+        raise PixelError(where, f"{beyond} voxels beyond single precision", "values below 3e38", "scale them first")
     good = np.isfinite(array)
     bad = array.size - int(np.count_nonzero(good))
     if not bad:
