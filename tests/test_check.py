@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -57,8 +58,11 @@ def of_patient(patient, **values):
 
 
 @pytest.fixture
-def mixed(tmp_path):
-    """Eight DICOM patients in folders that say nothing, one with two echoes in one series; BIDS; what is damaged."""
+def mixed(tmp_path, monkeypatch):
+    """The working folder.
+
+    Eight DICOM patients in folders that say nothing, one with two echoes in one series; BIDS; what is damaged.
+    """
     root = tmp_path / "set"
     for number in range(8):
         identity = of_patient(f"{CANARY}-{number}", EchoTime="3")
@@ -73,6 +77,7 @@ def mixed(tmp_path):
     gap = make_series(root / "gap", series="1.2.10")
     (gap / "a002.dcm").unlink()
     (root / "notes.txt").write_text(CANARY)
+    monkeypatch.chdir(root)
     return root
 
 
@@ -153,6 +158,18 @@ def test_an_existing_table_stays_unless_overwritten(mixed):
     assert (mixed / "manifest.csv").read_text() == "mine"
     assert call("check", mixed, "--overwrite", "--quiet").stdout == ""
     assert len(rows_of(mixed / "manifest.csv")) == 18
+
+
+def test_nothing_is_written_into_the_folder_unasked(mixed, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = sorted(mixed.rglob("*"))
+    done = call("check", mixed)
+    assert sorted(mixed.rglob("*")) == before
+    assert [path.name for path in Path.cwd().iterdir()] == ["manifest.csv"]
+    (index,) = [line.split('index = "')[1].split('"')[0] for line in done.stdout.splitlines() if "index = " in line]
+    assert len(load_scans(recipe_of(folder=".", index=index), mixed)) > 0
+    assert call("check", mixed, "--out", mixed / "manifest.csv").exit_code == 0  # asked for
 
 
 def test_a_failing_write_leaves_the_old_table(mixed, monkeypatch):
@@ -242,7 +259,8 @@ def test_a_pattern_counts_before_all_and_has_to_match_all():
         groups([*files, "b.png"], r"(\d+)_")
 
 
-def test_folders_with_many_scans_are_doubted_and_nothing_is_put_aside(tmp_path):
+def test_folders_with_many_scans_are_doubted_and_nothing_is_put_aside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     few = [item(f"{folder}/{folder}{n}.png") for folder in "ab" for n in range(5)]
     many = [item(f"{n % 12}/{n}.png") for n in range(12 * 21)]
     assert "2 folders" in patients_of(few).doubt and "12 folders" in patients_of(many).doubt

@@ -118,7 +118,7 @@ def test_other_files_are_skipped_and_counted(dicom_series, tmp_path):
     (folder / "link.dcm").symlink_to(folder / "a000.dcm")
     volume = medldm.read(tmp_path / "root")
     np.testing.assert_array_equal(volume.array, EXPECTED)
-    assert volume.history[0]["skipped"] == {"hidden": 1, "link": 1, "not_dicom": 2}
+    assert volume.history[0]["skipped"] == {"hidden": 1, "repeated": 1, "not_dicom": 2}
 
 
 def test_a_file_without_preamble_is_read(dicom_series):

@@ -22,7 +22,7 @@ def options(command):
 
 def test_every_option_it_names_is_one():
     named = set(re.findall(r"--[a-z][a-z-]+", TEXT))
-    known = options("inspect") | options("check") | options("train")
+    known = options("inspect") | options("check") | options("train") | options("denoise")
     assert named and named <= known
 
 

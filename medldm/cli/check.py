@@ -17,6 +17,7 @@ from medldm.io.choice import MAX_BYTES
 
 if TYPE_CHECKING:
     from medldm.io.dataset import Dataset
+    from medldm.io.survey import Item
 
 Folder = Annotated[Path, typer.Argument(help="Folder with the scans: DICOM in any layout, NIfTI, pictures, plugins'.")]
 Out = Annotated[
@@ -51,11 +52,12 @@ def check(
 ) -> None:
     """Go over a data set: what can be used, why the rest cannot, and a table for `medldm train`.
 
-    The table, FOLDER/manifest.csv unless --out says otherwise, divides the scans by patient; patients are hashed.
+    The table, manifest.csv in the working folder unless --out says otherwise, divides the scans by patient; patients
+    are hashed. Nothing is written into FOLDER unasked.
     """
     if not folder.is_dir():
         raise InputError(str(folder), "no such folder", "the folder of a data set", "check the path")
-    targets = [] if dry_run else _targets(folder, out)
+    targets = [] if dry_run else _targets(out)
     for target in targets:
         _check_target(target, overwrite=overwrite)
     from medldm.io.dataset import check_dataset
@@ -81,12 +83,13 @@ def check(
         target.parent.mkdir(exist_ok=True)
         found.write_report(target) if target.name == REPORT else found.write_manifest(target)
         if not json and not quiet:
-            print(f"wrote {target}")
+            hint = f' (in a recipe: index = "{target.absolute().as_posix()}")' if target.name != REPORT else ""
+            print(f"wrote {target}{hint}")
 
 
-def _targets(folder: Path, out: Path | None) -> list[Path]:
+def _targets(out: Path | None) -> list[Path]:
     if out is None:
-        return [folder / TABLE]
+        return [Path(TABLE)]
     return [out] if out.suffix.lower() == ".csv" and not out.is_dir() else [out / REPORT, out / TABLE]
 
 
@@ -105,9 +108,16 @@ def _check_target(path: Path, *, overwrite: bool) -> None:
         raise OutputError(str(path), "a folder that cannot be written to", "a writable one", "give --out") from None
 
 
+def _named(item: Item) -> tuple[str, str, str]:
+    """File, series, and part of it."""
+    from medldm.io.survey import shown
+
+    return shown(item.file), item.series, shown(" ".join(f"{k}={v}" for k, v in item.select.items()))
+
+
 def _print(found: Dataset) -> None:
     from medldm.io.patients import NAME
-    from medldm.io.survey import shown
+    from medldm.io.walk import in_words
 
     groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for member in found.members:
@@ -121,16 +131,23 @@ def _print(found: Dataset) -> None:
         print_table(("scans", "patients", "read as", "modality", "mm", "axes", "unit"), rows, title="Usable")
     if len(ranked) > _LISTED:
         print(f"and {len(ranked) - _LISTED} more kinds (--json lists all)")
-    refused = [(shown(i.file), i.series, shown(" ".join(f"{k}={v}" for k, v in i.select.items())), i.refusal)
-               for i in found.refused[:_LISTED]]  # fmt: skip
+    doubtful = [(*_named(i), "; ".join((i.facts or {})["doubts"])) for i in found.doubtful[:_LISTED]]
+    if doubtful:
+        print_table(("file", "series", "part", "why"), doubtful, title="Doubtful")
+    if len(found.doubtful) > _LISTED:
+        print(f"{len(found.doubtful)} in all (--json)")
+    refused = [(*_named(i), i.refusal) for i in found.refused[:_LISTED]]
     if refused:
         print_table(("file", "series", "part", "why"), refused, title="Refused")
     if len(found.refused) > _LISTED:
         kinds = Counter(item.error for item in found.refused)
         print(f"{len(found.refused)} in all: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())} (--json)")
     patients = len({m.patient for m in found.members})
-    print(f"{len(found.members)} scans of {patients} patients, {len(found.refused)} refused, "
+    doubted = f" ({len(found.doubtful)} doubtful)" if found.doubtful else ""
+    print(f"{len(found.members)} scans of {patients} patients{doubted}, {len(found.refused)} refused, "
           f"{found.other_files} other files")  # fmt: skip
+    if left_out := in_words(found.skipped):
+        print(f"not looked at: {left_out}")
     if found.members:
         print("splits: " + ", ".join(f"{k} {s} scans of {p}" for k, (s, p) in found.counts().items()))
         print("patients told by: " + ", ".join(f"{rule} ({n})" for rule, n in found.rules.items()))

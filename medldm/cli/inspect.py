@@ -54,8 +54,7 @@ def inspect(
         if path.is_dir() and lone.file != ".":
             print(f"{'file':11} {shown(lone.file)}")
         _one(lone.facts or {}, json)
-        if found.other_files:
-            print(f"{found.other_files} other files that hold no scan")
+        _print_rest(found)
     elif json:
         _print_json(found)
     else:
@@ -70,9 +69,11 @@ def _one(facts: dict[str, Any], json: bool) -> None:
         print(json_.dumps(facts, indent=2, default=str))
         return
     for name, value in facts.items():
-        if name == "affine":
+        if name == "affine" or (name == "doubts" and not value):
             continue
-        if isinstance(value, list):
+        if name == "doubts":
+            value = "; ".join(value)
+        elif isinstance(value, list):
             value = numbers(value, "  " if name == "range" else " x ")
         elif isinstance(value, dict):
             value = "; ".join(f"{k} {v}" for k, v in value.items()) or "none"
@@ -84,7 +85,8 @@ def _print_json(found: Survey) -> None:
     items = [item.to_dict() | {"read_with": _options(item, found)} for item in found.items]
     table = {"scans": [i for i in items if "refused" not in i], "refused": [i for i in items if "refused" in i]}
     lone = table["scans"][0] if len(items) == 1 and table["scans"] else {}
-    print(json_.dumps({**lone, **table, "other_files": found.other_files}, indent=2, default=str))
+    rest = {"other_files": found.other_files, "skipped": found.skipped}
+    print(json_.dumps({**lone, **table, **rest}, indent=2, default=str))
 
 
 def _print_tables(found: Survey) -> None:
@@ -101,7 +103,7 @@ def _print_tables(found: Survey) -> None:
             facts["axcodes"],
             facts["unit"],
             numbers(facts["range"], " to "),
-            "; ".join(k if v is True else f"{k} {v}" for k, v in facts["notes"].items() if k not in _DETAILS),
+            "; ".join([*facts["doubts"], *_notes(facts)]),
             shown(_options(item, found)),
         )
         for item in found.scans
@@ -112,8 +114,20 @@ def _print_tables(found: Survey) -> None:
     refused = [(shown(i.file), str(i.files), i.modality, i.refusal, shown(_options(i, found))) for i in found.refused]
     if refused:
         print_table(("file", "files", "modality", "why", "part"), refused, title="Refused")
+    _print_rest(found)
+
+
+def _print_rest(found: Survey) -> None:
+    from medldm.io.walk import in_words
+
     if found.other_files:
         print(f"{found.other_files} other files that hold no scan")
+    if left_out := in_words(found.skipped):
+        print(f"not looked at: {left_out}")
+
+
+def _notes(facts: dict[str, Any]) -> list[str]:
+    return [k if v is True else f"{k} {v}" for k, v in facts["notes"].items() if k not in _DETAILS]
 
 
 def _options(item: Item, found: Survey) -> str:

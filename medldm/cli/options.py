@@ -38,13 +38,20 @@ Each = Annotated[
         "--each", help="Restore every scan below the input folder, each with its uncertainty; goes on where it ended."
     ),
 ]
+EachVolume = Annotated[
+    bool, typer.Option("--each-volume", help="Restore every volume of a 4D NIfTI file and write them as one again.")
+]
 Series = Annotated[
     str | None,
     typer.Option("--series", help="Where there are several: its key in `medldm inspect`, or its UID."),
 ]
 Select = Annotated[
     list[str] | None,
-    typer.Option("--select", metavar="KEY=VALUE", help="Which part of a series, e.g. EchoTime=5.19; repeatable."),
+    typer.Option(
+        "--select",
+        metavar="KEY=VALUE",
+        help="Which part of a series, e.g. EchoTime=5.19, or of a 4D NIfTI, volume=3; repeatable.",
+    ),
 ]
 ResampleNonuniform = Annotated[
     bool, typer.Option("--resample-nonuniform", help="Take uneven slices, interpolated to an even step.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,8 @@ from medldm.cli import options as o
 from medldm.cli.call import DICOM, Call, restoring
 from medldm.cli.output import Progress, print_table
 from medldm.errors import InputError, OutputError
+from medldm.io import check_output
+from medldm.io.choice import VOLUME
 from medldm.pack import folder_of
 
 if TYPE_CHECKING:
@@ -43,7 +45,9 @@ Pairs = Annotated[
 
 
 @restoring
-def denoise(call: Call, noise_std: o.NoiseStd = None, each: o.Each = False) -> None:
+def denoise(
+    call: Call, noise_std: o.NoiseStd = None, each: o.Each = False, each_volume: o.EachVolume = False
+) -> None:
     """Remove the noise of a scan; grid, unit and metadata are kept."""
 
     def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
@@ -51,12 +55,17 @@ def denoise(call: Call, noise_std: o.NoiseStd = None, each: o.Each = False) -> N
 
         return api.denoise(scan, model=model, noise_std=noise_std, **settings)
 
-    run_any(call, solve, each, {"task": "denoise", "noise_std": noise_std})
+    run_any(call, solve, each, each_volume, {"task": "denoise", "noise_std": noise_std})
 
 
 @restoring
 def superres(
-    call: Call, scale: Scale = None, spacing: Spacing = None, noise_std: o.NoiseStd = None, each: o.Each = False
+    call: Call,
+    scale: Scale = None,
+    spacing: Spacing = None,
+    noise_std: o.NoiseStd = None,
+    each: o.Each = False,
+    each_volume: o.EachVolume = False,
 ) -> None:
     """Refine a scan's grid by whole factors; the field of view stays where it is."""
     factor, target = o.parse_scale(scale), o.parse_spacing(spacing)
@@ -69,7 +78,7 @@ def superres(
         return api.super_resolve(scan, model=model, scale=factor, spacing=target, noise_std=noise_std, **settings)
 
     own = {"task": "super_resolve", "scale": scale, "spacing": spacing, "noise_std": noise_std}
-    run_any(call, solve, each, own)
+    run_any(call, solve, each, each_volume, own)
 
 
 @restoring
@@ -86,7 +95,12 @@ def inpaint(call: Call, mask: Mask) -> None:
 
 @restoring
 def restore(
-    call: Call, task: Task, pairs: Pairs = None, noise_std: o.NoiseStd = None, each: o.Each = False
+    call: Call,
+    task: Task,
+    pairs: Pairs = None,
+    noise_std: o.NoiseStd = None,
+    each: o.Each = False,
+    each_volume: o.EachVolume = False,
 ) -> None:
     """Solve any problem that a model was trained for, a plugin's as well: --task NAME --set KEY=VALUE."""
     problem = o.parse_pairs(pairs or (), "--set", "scale=2")
@@ -96,7 +110,7 @@ def restore(
 
         return api.restore(scan, task, model=model, problem=problem, noise_std=noise_std, **settings)
 
-    run_any(call, solve, each, {"task": task, "problem": problem, "noise_std": noise_std})
+    run_any(call, solve, each, each_volume, {"task": task, "problem": problem, "noise_std": noise_std})
 
 
 def check_report_path(path: Path, *, overwrite: bool) -> None:
@@ -111,10 +125,14 @@ def check_report_path(path: Path, *, overwrite: bool) -> None:
         raise OutputError(str(path), "no folder to write into", "an existing folder", "create it first")
 
 
-def run_any(call: Call, restore: Restore, each: bool, own: dict[str, Any]) -> None:
-    """One scan, or every scan below a folder. Raises MedldmError."""
+def run_any(call: Call, restore: Restore, each: bool, each_volume: bool, own: dict[str, Any]) -> None:
+    """One scan, every scan below a folder, or every volume of a file. Raises MedldmError."""
+    if each and each_volume:
+        raise InputError("--each-volume", "--each beside it", "one of them", "--each does the volumes of a file, too")
     if each:
         run_each(call, restore, own)
+    elif each_volume:
+        run_volumes(call, restore)
     else:
         run(call, restore)
 
@@ -174,6 +192,58 @@ def run_each(call: Call, restore: Restore, own: dict[str, Any]) -> None:
         raise typer.Exit(1)
 
 
+def run_volumes(call: Call, restore: Restore) -> None:
+    """The same for every volume of a 4D NIfTI file, into one 4D file; nothing is written if one fails.
+
+    Raises MedldmError.
+    """
+    settings, choice = call.settings(), call.choice()
+    given = [name for name, value in (("--report", call.report), ("--series", call.series)) if value is not None]
+    if given or choice.select:
+        names = ", ".join(given + ["--select"] * bool(choice.select))
+        raise InputError("--each-volume", f"{names} beside it", "none: they are of one volume", "leave it out")
+    from medldm.io import nifti
+    from medldm.io.walk import check_exists
+
+    check_exists(call.input)
+    if not nifti.can_read(call.input):
+        raise InputError(str(call.input), "no NIfTI file", "a 4D NIfTI file", "--each does every scan of a folder")
+    count = nifti.count_volumes(call.input, choice)
+    targets = [path for path in (call.output, call.residual, call.uncertainty) if path is not None]
+    for path in targets:
+        nifti.check_free(path, overwrite=call.overwrite)
+        check_output(path, overwrite=call.overwrite, format="nifti")
+    if len({path.resolve() for path in (call.input, *targets)}) <= len(targets):
+        raise OutputError("outputs", "the same path twice, or the scan's", "a path of its own for each")
+    folder_of(call.model)
+    check_sampler(call.sampler)
+    from medldm.io import read_choice
+    from medldm.model import load_model
+
+    results: list[Restoration] = []
+    with Progress(quiet=call.quiet) as progress:
+        model = load_model(call.model, call.device)
+        for number in range(1, count + 1):
+            progress("volumes", number - 1, count)
+            scan = read_choice(call.input, replace(choice, select={VOLUME: str(number)}))
+            results.append(restore(scan, model, settings))
+    maps = {
+        call.output: [result.volume for result in results],
+        call.residual: [result.residual for result in results],
+        call.uncertainty: [result.uncertainty for result in results],
+    }
+    for target, each in maps.items():
+        if target is not None:
+            nifti.write_volumes(each, target, overwrite=call.overwrite)
+    if call.json:
+        print(json.dumps([result.report for result in results], indent=2))
+    elif not call.quiet:
+        print(f"wrote {call.output} ({count} volumes)")
+        for number, result in enumerate(results, start=1):
+            for warning in result.report.get("warnings", ()):
+                print(f"warning: volume {number}: {warning}", file=sys.stderr)
+
+
 def _cells(row: Row) -> tuple[str, ...]:
     noise = "" if row.noise_std is None else f"{row.noise_std:.4g}" + f" {row.unit}" * (row.unit != "arbitrary")
     structure = {None: "", True: "look at it", False: "none"}[row.residual_has_structure]
@@ -194,7 +264,8 @@ def prepare(call: Call) -> Volume:
 
     Raises InputError, ModelError, OutputError.
     """
-    from medldm.io import check_output, read_choice
+    from medldm.io import read_choice
+    from medldm.io.walk import check_exists
 
     source, choice = call.input, call.choice()
     folder_of(call.model)
@@ -209,8 +280,7 @@ def prepare(call: Call) -> Volume:
     for extra in (call.residual, call.uncertainty):
         if extra is not None and extra.name.lower().endswith(PICTURES):
             raise OutputError(str(extra), "a picture", "a file for signed values", "name it .nii.gz")
-    if not source.exists():
-        raise InputError(str(source), "no such file or folder", "a scan", "check the path")
+    check_exists(source)
     for path, format in call.formats():
         check_output(path, overwrite=call.overwrite, format=format)
     if call.report is not None:

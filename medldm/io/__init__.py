@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from medldm import registry
 from medldm.errors import EmptyInput, InputError, OutputError, UnsupportedInput
 from medldm.io.choice import MAX_BYTES, Choice
+from medldm.io.walk import check_exists, in_words, list_files
 from medldm.volume import Volume
 
 __all__ = ["Choice", "can_read", "check_output", "read", "read_choice", "write"]
@@ -39,8 +41,7 @@ def read(
 def read_choice(path: str | Path, choice: Choice) -> Volume:
     """`read`, with all that was chosen in one piece."""
     path = Path(path)
-    if not path.exists():
-        raise EmptyInput(str(path), "no such file or folder", "a scan", "check the path")
+    check_exists(path)
     for name in registry.names("readers"):
         try:
             reader = registry.find("readers", name)
@@ -50,7 +51,11 @@ def read_choice(path: str | Path, choice: Choice) -> Volume:
             volume: Volume = reader.read(path, choice)
             return volume
     if path.is_dir():
-        raise EmptyInput(str(path), "a folder without DICOM images", "a DICOM series, or one file")
+        skipped: Counter[str] = Counter()
+        count = len(list_files(path, skipped))
+        left_out = in_words(skipped)
+        got = f"a folder without DICOM images ({count} other files{', ' if left_out else ''}{left_out})"
+        raise EmptyInput(str(path), got, "a DICOM series, or one file", "see medldm inspect")
     got = f"a file that no reader knows ({path.suffix or 'no suffix'})"
     raise UnsupportedInput(str(path), got, "NIfTI, DICOM or a picture")
 

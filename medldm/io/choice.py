@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medldm.errors import InputError, LimitError, PixelError
+from medldm.errors import AmbiguousInput, InputError, LimitError, PixelError
 
 MAX_BYTES = 8 * 2**30
 XFORMS = ("sform", "qform")
 NAN = ("refuse", "fill")
+VOLUME = "volume"
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Choice:
     """Which scan, and what may be assumed. The default takes nothing for granted.
 
     series : SeriesInstanceUID, or the `series_key` of it that `medldm inspect` and manifests give
-    select : DICOM keyword -> value, as in EchoTime -> 5.19; "Stack" -> the number in the listing
+    select : DICOM keyword -> value, as in EchoTime -> 5.19; "Stack" -> the number in the listing; of a 4D NIfTI,
+        "volume" -> its number, from 1
     resample_nonuniform : take uneven slices and interpolate them to an even step
     xform : "sform" or "qform" of a NIfTI that has both
     assume_affine : take a scan that does not say where it lies; its place is made up and marked as such
@@ -48,6 +50,23 @@ class Choice:
         """Raise InputError where a series or part was chosen and the format has none."""
         if self.series is not None or self.select:
             raise InputError(where, "a series or a selection", "none: the file holds one image", "leave it out")
+
+    def volume(self, where: str, count: int, shape: Sequence[int]) -> int:
+        """Which of `count` volumes of a file was chosen, from 0; `shape` is that of each.
+
+        Raises AmbiguousInput where none was and there are several, InputError for any other selection.
+        """
+        if self.series is not None or set(self.select) - {VOLUME}:
+            expected = f"{VOLUME}=1 to {VOLUME}={count}" if count > 1 else "none: the file holds one image"
+            raise InputError(where, "a series or another selection", expected, "leave it out")
+        text = str(self.select.get(VOLUME, "1" if count == 1 else ""))
+        if not text:
+            do = f"choose one, {VOLUME}=1 to {VOLUME}={count} (select)"
+            got = f"{' x '.join(map(str, (*shape, count)))} voxels, {count} volumes"
+            raise AmbiguousInput(where, got, "one 3D volume", do)
+        if not text.isdecimal() or not 1 <= int(text) <= count:
+            raise InputError(where, f"{VOLUME}={text}", f"a number from 1 to {count}")
+        return int(text) - 1
 
 
 def series_key(uid: str) -> str:

@@ -42,14 +42,21 @@ class Member:
 class Dataset:
     """members : what can be used; refused : what cannot, with reasons; rules : scans by what told their patient
 
+    skipped : what was not looked at, by reason
     doubt : why nothing was put aside for testing, or ""
     """
 
     members: tuple[Member, ...]
     refused: tuple[Item, ...]
     other_files: int
+    skipped: dict[str, int]
     rules: dict[str, int]
     doubt: str
+
+    @property
+    def doubtful(self) -> list[Item]:
+        """What can be used, and should be looked at first."""
+        return [m.item for m in self.members if m.item.facts and m.item.facts["doubts"]]
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Scans and patients of each split."""
@@ -67,6 +74,7 @@ class Dataset:
             "scans": scans,
             "refused": [item.to_dict() for item in self.refused],
             "other_files": self.other_files,
+            "skipped": self.skipped,
             "splits": {name: {"scans": s, "patients": p} for name, (s, p) in self.counts().items()},
             "patients_told_by": self.rules,
             "doubt": self.doubt,
@@ -112,7 +120,7 @@ def check_dataset(
         test = validation = 0.0
     splits = draw_splits(patients.hashes, test=test, validation=validation, seed=seed)
     members = (Member(i, p, splits[p]) for i, p in zip(scans, patients.hashes, strict=True))
-    return Dataset(tuple(members), tuple(refused), found.other_files, patients.rules, patients.doubt)
+    return Dataset(tuple(members), tuple(refused), found.other_files, found.skipped, patients.rules, patients.doubt)
 
 
 def _without_maps(item: Item) -> Item:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 from medldm import registry
 from medldm.errors import EmptyInput, InputError
 from medldm.io.atomic import write_whole
+from medldm.io.walk import in_words, list_files
 
 COLUMNS = ("file", "series", "select", "patient", "modality", "spacing", "split")
 
@@ -92,24 +94,27 @@ def load_manifest(
 def rows_of_folder(folder: Path, *, dataset: str = "") -> list[Row]:
     """Every scan below `folder`, each a patient of its own: files by their suffix, and folders of DICOM slices.
 
-    Raises EmptyInput where there is none.
+    Raises EmptyInput where there is none, and InputError for a link to nothing that is named like a scan.
     """
     readers = []
     for name in registry.names("readers"):
         with contextlib.suppress(InputError):  # a broken plugin harms nobody else; medldm doctor names it
             readers.append(registry.find("readers", name))
-    everything = [folder, *sorted(folder.rglob("*"))]
-    series = [
-        p
-        for p in everything
-        if p.is_dir() and not any(c.is_dir() for c in p.iterdir()) and any(r.can_read(p) for r in readers)
-    ]
     suffixes = tuple(suffix for reader in readers for suffix in reader.SUFFIXES)
-    files = [
-        p for p in everything if p.is_file() and p.parent not in series and p.name.lower().endswith(suffixes)
-    ]
+    skipped, dangling = Counter[str](), list[Path]()
+    everything = list_files(folder, skipped, dangling)
+    missing = [link for link in dangling if link.name.lower().endswith(suffixes)]
+    if missing:
+        got = f"{len(missing)} links to nothing, first {missing[0].name}"
+        raise InputError(str(folder), got, "every scan", "fetch them (e.g. datalad get), or name a table (index)")
+    folders = {parent for file in everything for parent in file.relative_to(folder).parents}
+    outer = {parent for inner in folders for parent in inner.parents}
+    series = [folder / p for p in sorted(folders - outer) if any(r.can_read(folder / p) for r in readers)]
+    files = [p for p in everything if p.parent not in series and p.name.lower().endswith(suffixes)]
     if not series and not files:
-        raise EmptyInput(str(folder), "no scans", f"DICOM folders, or files ending in {', '.join(suffixes)}")
+        left_out = in_words(skipped)
+        got = f"no scans among {len(everything)} files" + (f" ({left_out} left out)" if left_out else "")
+        raise EmptyInput(str(folder), got, f"DICOM folders, or files ending in {', '.join(suffixes)}")
     scans = sorted([*series, *files])
     return [Row(p, None, hash_patient(str(p.relative_to(folder)), dataset), "train", {}) for p in scans]
 

@@ -1,58 +1,92 @@
-"""NIfTI-1 and -2 in and out, with a sidecar of provenance.
-
-Where the voxels lie: sform, qform, or neither. The header is taken as stored, not as nibabel repairs it.
-"""
+"""NIfTI-1 and -2 in and out, with a sidecar of provenance; one 3D image, or several in one file (4D)."""
 
 from __future__ import annotations
 
 import json
 import re
-import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medldm.errors import GeometryError, OutputError
+from medldm.errors import InputError, OutputError
 from medldm.geometry import Geometry
 from medldm.io.atomic import write_whole
-from medldm.io.choice import Choice
+from medldm.io.choice import VOLUME, Choice
 from medldm.io.lazy import LazyScan
-from medldm.io.nifti_voxels import plane_reader, read_header, read_voxels, shape_of
+from medldm.io.nifti_place import place_of
+from medldm.io.nifti_voxels import (
+    PAIRS,
+    each_volume,
+    finite,
+    opened,
+    plane_reader,
+    read_header,
+    read_voxels,
+    shape_of,
+    voxels_of,
+)
 from medldm.volume import AI_PROCESSED, MAPS, QUANTITY, RESEARCH_USE, Volume
 
-SUFFIXES = (".nii.gz", ".nii")
+WRITTEN = (".nii.gz", ".nii")
+SUFFIXES = (*WRITTEN, ".hdr", ".hdr.gz")  # of a pair, the file that is to be read
 _MARK = "medldm"
 _UNIT, _MODALITY = re.compile(r"[^\s;=]{1,16}"), re.compile(r"[A-Z]{2,4}")
-_MM = {"mm": 1.0, "micron": 1e-3, "meter": 1e3}
-_SAME = 1e-3  # entries of two affines
-_STACK_LEVEL = 5
 
 
 def can_read(path: Path) -> bool:
-    """Whether the name ends in .nii or .nii.gz."""
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+    """Whether the name ends in .nii or .nii.gz, or a file is one of a pair with a header of NIfTI or Analyze."""
+    name = path.name.lower()
+    if name.endswith(WRITTEN):
+        return path.is_file()
+    if not name.endswith((*SUFFIXES, ".img", ".img.gz")) or not path.is_file():
+        return False
+    header = header_of(path)
+    try:
+        with opened(header) as file:
+            return int.from_bytes(file.read(4), "little") in (348, 540, 0x5C010000, 0x1C020000)
+    except Exception:
+        return False
+
+
+def header_of(path: Path) -> Path:
+    """The file with the header: the .hdr of a pair for its .img, else the file itself."""
+    for suffix, body in PAIRS:
+        if path.name.lower().endswith(body):
+            stem = path.name[: -len(body)]
+            named = [path.with_name(stem + s) for s in (suffix, ".hdr", ".hdr.gz", ".HDR")]
+            return next((p for p in named if p.is_file()), named[0])
+    return path
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that make up one: both of a pair."""
+    header = header_of(path)
+    return list(dict.fromkeys((header, voxels_of(header))))
 
 
 def read(path: Path, choice: Choice | None = None) -> Volume:
-    """Read a 3D image; array in file order, float32, scl_slope applied.
+    """Read a 3D image, or one of a 4D file; array in file order, float32, scl_slope applied.
 
     Parameters
     ----------
     path : Path
+        A single file, or one of a pair (.hdr, .img).
     choice : Choice, optional
         Which of the forms (`xform`), whether a place may be made up (`assume_affine`), what is done about voxels
-        that are not finite (`nan`). A series or a selection is an InputError: NIfTI has none.
+        that are not finite (`nan`), which volume of a 4D file (`select`, {"volume": "3"}, from 1). A series or another
+        selection is an InputError: NIfTI has none.
 
     Raises
     ------
     GeometryError
         Where neither sform nor qform says where the voxels lie, or what they say is impossible.
     AmbiguousInput
-        For more than one volume (4D).
+        For more than one volume (4D), none of which was chosen.
     UnsupportedInput
-        For complex or RGB voxels.
+        For complex or RGB voxels, for more than four dimensions, and for Analyze.
     PixelError
         For a damaged file or values that are not finite.
     LimitError
@@ -63,19 +97,69 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
     UserWarning
         Where sform and qform differ and none was chosen, or the header has no unit of length (mm is taken).
     """
+    path, choice = header_of(Path(path)), choice or Choice()
+    header, shape, count = _begun(path, choice)
+    number = choice.volume(path.name, count, shape)
+    geometry, notes = place_of(header, shape, path.name, choice)
+    array, found = read_voxels(header, shape, path, choice, number)
+    return _volume(header, array, geometry, notes | found, number, count)
+
+
+def volumes(path: Path, choice: Choice | None = None) -> Iterator[tuple[dict[str, str], Volume | InputError]]:
+    """Each volume of a file, or why it is none, with the selection that reads it alone ({} where there is one).
+
+    The file is read once. Raises what `read` raises for the header.
+    """
+    path, choice = header_of(Path(path)), choice or Choice()
+    header, shape, count = _begun(path, choice)
+    geometry, notes = place_of(header, shape, path.name, choice)
+    each = each_volume(header, shape, path, range(count))
+    for number in range(count):
+        select = {VOLUME: str(number + 1)} if count > 1 else {}
+        try:
+            array, beyond, found = next(each)
+        except InputError as failure:  # nothing behind it can be read, either
+            for rest in range(number, count):
+                yield ({VOLUME: str(rest + 1)} if count > 1 else {}), failure
+            return
+        try:
+            array, filled = finite(array, path.name, choice, beyond)
+            yield select, _volume(header, array, geometry, notes | found | filled, number, count)
+        except InputError as failure:
+            yield select, failure
+
+
+def count_volumes(path: Path, choice: Choice | None = None) -> int:
+    """How many 3D volumes a file holds. Raises what `read` raises for the header."""
+    return _begun(header_of(Path(path)), choice or Choice())[2]
+
+
+def _begun(path: Path, choice: Choice) -> tuple[Any, tuple[int, int, int], int]:
+    header = read_header(path)
+    shape, count = shape_of(header, path.name, choice)
+    return header, shape, count
+
+
+def _volume(
+    header: Any, array: NDArray[np.float32], geometry: Geometry, notes: dict[str, Any], number: int, count: int
+) -> Volume:
     import nibabel as nib
 
-    path = Path(path)
-    choice = choice or Choice()
-    choice.refuse_selection(path.name)
-    header = read_header(path)
-    shape = shape_of(header, path.name, choice)
-    geometry, notes = _geometry(header, shape, path.name, choice)
-    array, filled = read_voxels(header, shape, path, choice)
-    step = {"step": "read", "format": "nifti", "nibabel": nib.__version__, **notes, **filled}
+    if count > 1:
+        notes = notes | {VOLUME: number + 1, "volumes": count} | _time_step(header)
     unit, modality, marked = _described(header)
-    step |= marked
+    step = {"step": "read", "format": "nifti", "nibabel": nib.__version__, **notes, **marked}
     return Volume(array, geometry, unit, modality, (step,))
+
+
+def _time_step(header: Any) -> dict[str, Any]:
+    """Distance between volumes and its unit, as the header has them; {} where it has none."""
+    step = float(header["pixdim"][4])
+    try:
+        unit = header.get_xyzt_units()[1]
+    except KeyError:
+        unit = "unknown"
+    return {"volume_step": step, "volume_unit": unit} if np.isfinite(step) and step > 0 else {}
 
 
 def lazily(path: Path, choice: Choice | None = None) -> LazyScan | None:
@@ -83,14 +167,13 @@ def lazily(path: Path, choice: Choice | None = None) -> LazyScan | None:
 
     Raises what `read` raises for the header.
     """
-    path, choice = Path(path), choice or Choice()
-    choice.refuse_selection(path.name)
+    path, choice = header_of(Path(path)), choice or Choice()
+    header, shape, count = _begun(path, choice)
+    number = choice.volume(path.name, count, shape)
     if choice.nan != "refuse":  # what is filled in is the smallest value of all
         return None
-    header = read_header(path)
-    shape = shape_of(header, path.name, choice)
-    geometry, notes = _geometry(header, shape, path.name, choice)
-    plane = plane_reader(header, shape, path)
+    geometry, notes = place_of(header, shape, path.name, choice)
+    plane = plane_reader(header, shape, path, number)
     if plane is None:
         return None
     unit, modality, marked = _described(header)
@@ -117,7 +200,7 @@ def _described(header: Any) -> tuple[str, str, dict[str, str]]:
 
 def sidecar_of(path: Path) -> Path:
     """The JSON file beside a NIfTI file."""
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), path.suffix)
+    suffix = next((s for s in WRITTEN if path.name.lower().endswith(s)), path.suffix)
     return path.with_name(path.name[: len(path.name) - len(suffix)] + ".json")
 
 
@@ -126,32 +209,55 @@ def write(volume: Volume, path: Path) -> Path:
 
     sform and qform hold the same affine (the sform alone, if it is sheared), in mm. Raises OutputError.
     """
+    return _written(volume, np.asarray(volume.array), Path(path), {"history": list(volume.history)})
+
+
+def write_volumes(each: Sequence[Volume], path: Path, *, overwrite: bool = False) -> Path:
+    """Write volumes of one grid as one 4D file, with the distance between them that the first one's history has.
+
+    Raises OutputError.
+    """
+    first, path = each[0], Path(path)
+    if not all(v.geometry.isclose(first.geometry) and v.unit == first.unit for v in each):
+        raise OutputError(path.name, "volumes of several grids or units", "one", "write them one by one")
+    check_free(path, overwrite=overwrite)
+    histories = {"histories": [list(volume.history) for volume in each]}
+    return _written(first, np.stack([volume.array for volume in each], axis=-1), path, histories)
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError for a name that is not NIfTI's, or taken."""
+    if not path.name.lower().endswith(WRITTEN):
+        got = f"the suffix {path.suffix or 'none'}"
+        raise OutputError(path.name, got, ".nii.gz or .nii", "change the suffix")
+    if path.exists() and not overwrite:
+        raise OutputError(str(path), "an existing file or folder", "a new name", "or overwrite")
+
+
+def _written(volume: Volume, array: NDArray[Any], path: Path, histories: dict[str, Any]) -> Path:
     import nibabel as nib
 
-    path = Path(path)
-    if not path.name.lower().endswith(SUFFIXES):
-        raise OutputError(
-            path.name, f"the suffix {path.suffix or 'none'}", ".nii.gz or .nii", "change the suffix"
-        )
+    check_free(path, overwrite=True)
     sidecar = sidecar_of(path)
     if sidecar.exists() and not _is_ours(sidecar):
         raise OutputError(
             sidecar.name, "a JSON file of another program", "a name without one", "choose another name"
         )
-    if max(volume.geometry.shape) > 32767:
-        raise OutputError(
-            path.name, f"an axis of {max(volume.geometry.shape)} voxels", "at most 32767 in NIfTI-1"
-        )
-    image: Any = nib.Nifti1Image(np.asarray(volume.array), volume.geometry.affine, dtype=np.float32)
+    if max(array.shape) > 32767:
+        raise OutputError(path.name, f"an axis of {max(array.shape)} voxels", "at most 32767 in NIfTI-1")
+    image: Any = nib.Nifti1Image(array, volume.geometry.affine, dtype=np.float32)
     image.set_sform(volume.geometry.affine, code=1)
     image.set_qform(volume.geometry.affine, code=0 if volume.geometry.is_sheared else 1)
-    image.header.set_xyzt_units("mm")
+    first = volume.history[0] if array.ndim == 4 and volume.history else {}
+    if "volume_step" in first:
+        image.header["pixdim"][4] = first["volume_step"]
+    image.header.set_xyzt_units("mm", first.get("volume_unit"))
     mark = f"; {AI_PROCESSED}={RESEARCH_USE}" if volume.ai_processed else ""
     described = f"{_MARK}{mark}; unit={volume.unit}; modality={volume.modality}"
     if volume.quantity:
         image.header.set_intent("estimate", name=volume.quantity)
     image.header["descrip"] = described.encode("ascii", "replace")[:79]
-    about = {"unit": volume.unit, "modality": volume.modality, "history": list(volume.history)}
+    about = {"unit": volume.unit, "modality": volume.modality, **histories}
     if volume.quantity:
         about[QUANTITY] = volume.quantity
     table = {
@@ -174,108 +280,3 @@ def _is_ours(sidecar: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(table, dict) and _MARK in table
-
-
-def _geometry(
-    header: Any, shape: tuple[int, int, int], where: str, choice: Choice
-) -> tuple[Geometry, dict[str, Any]]:
-    """Grid in mm and notes for the history: the form that was chosen, else the sform if coded, else the qform.
-
-    Raises GeometryError where neither is coded (and no place may be made up), the chosen one is not, or what
-    it says is impossible. Warns where both are coded and differ, or there is no unit of length.
-    """
-    notes: dict[str, Any] = {}
-    mm = _to_mm(header, where, notes)
-    forms = [name for name in ("sform", "qform") if int(header[f"{name}_code"]) > 0]
-    if not forms and choice.xform is None:
-        if not choice.assume_affine:
-            do = "set the affine of the scan first, or let one be made up (assume affine)"
-            raise GeometryError(where, "neither sform nor qform", "one of them", do)
-        notes["affine_assumed"] = True
-        return _made_up(header, shape, mm, where), notes
-    name = choice.xform or forms[0]
-    if name not in forms:
-        got = f"no {name}" + (f", but {forms[0]}" if forms else " and no other form")
-        raise GeometryError(where, got, f"the {name} that was chosen", "leave the choice out")
-    others = [other for other in forms if other != name]
-    try:
-        chosen = _form(header, name, shape, mm)
-    except GeometryError as failure:
-        do = f"choose the {others[0]} (xform), or repair the header" if others else "repair the header"
-        raise GeometryError(where, f"the {name} with {failure.got}", failure.expected, do) from None
-    notes["xform"] = name
-    for other in others:
-        _compare(chosen, header, name, other, mm, where, notes, warn=choice.xform is None)
-    return chosen, notes
-
-
-def _to_mm(header: Any, where: str, notes: dict[str, Any]) -> NDArray[np.float64]:
-    """Scaling of the file's unit of length to mm, (4, 4)."""
-    try:
-        unit = header.get_xyzt_units()[0]
-    except KeyError:
-        unit = "unknown"
-    if unit not in _MM:
-        notes["unit_of_length_assumed"] = "mm"
-        text = f"{where}: no unit of length in the header; millimetres assumed"
-        warnings.warn(text, UserWarning, stacklevel=_STACK_LEVEL)
-    return np.diag([*[_MM.get(unit, 1.0)] * 3, 1.0])
-
-
-def _form(header: Any, name: str, shape: tuple[int, int, int], mm: NDArray[np.float64]) -> Geometry:
-    """Grid by one form; raises GeometryError for an impossible one."""
-    if name == "sform":
-        with np.errstate(invalid="ignore"):  # NaN and infinity are refused by the Geometry
-            return Geometry(mm @ np.asarray(header.get_sform(), dtype=np.float64), shape)
-    _lengths(header)
-    header = header.copy()
-    if float(header["pixdim"][0]) not in (-1.0, 1.0):
-        header["pixdim"][0] = 1  # the standard's rule for anything else
-    try:
-        affine = np.asarray(header.get_qform(), dtype=np.float64)
-    except Exception:  # nibabel raises ValueError, HeaderDataError or LinAlgError by the kind of nonsense
-        raise GeometryError("qform", "an impossible quaternion", "one of length <= 1") from None
-    return Geometry(mm @ affine, shape)
-
-
-def _lengths(header: Any) -> NDArray[np.float64]:
-    """Voxel lengths as stored: load() of nibabel turns zeros into ones."""
-    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    if not (np.isfinite(pixdim).all() and (pixdim > 0).all()):
-        got = f"pixdim {' x '.join(f'{p:g}' for p in pixdim)}"
-        raise GeometryError("qform", got, "finite lengths > 0")
-    return pixdim
-
-
-def _made_up(header: Any, shape: tuple[int, int, int], mm: NDArray[np.float64], where: str) -> Geometry:
-    """Axes to the right, anterior and superior, the grid's middle at the origin."""
-    try:
-        lengths = _lengths(header) * mm[0, 0]
-    except GeometryError as failure:
-        raise GeometryError(where, failure.got, failure.expected, "set the voxel size first") from None
-    return Geometry.from_spacing(shape, lengths.tolist(), (-lengths * (np.array(shape) - 1) / 2).tolist())
-
-
-def _compare(
-    chosen: Geometry,
-    header: Any,
-    name: str,
-    other: str,
-    mm: NDArray[np.float64],
-    where: str,
-    notes: dict[str, Any],
-    *,
-    warn: bool,
-) -> None:
-    """Note, and warn of, the distance between the two forms' grids at their worst corner."""
-    try:
-        rival = _form(header, other, chosen.shape, mm)
-    except GeometryError:
-        return
-    if np.abs(chosen.affine - rival.affine).max() <= _SAME:
-        return
-    away = float(np.linalg.norm(chosen.corners() - rival.corners(), axis=1).max())
-    notes[f"{other}_differs_mm"] = round(away, 4)
-    if warn:
-        text = f"{where}: sform and qform differ by up to {away:.3g} mm; {name} taken"
-        warnings.warn(text, UserWarning, stacklevel=_STACK_LEVEL + 1)

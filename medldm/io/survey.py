@@ -10,21 +10,29 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medldm import registry
-from medldm.errors import EmptyInput, InputError, PixelError, UnsupportedInput
+from medldm.errors import InputError, PixelError, UnsupportedInput
 from medldm.io import archive
 from medldm.io.choice import Choice
-from medldm.io.dicom.files import dicom_parts, list_files
+from medldm.io.dicom.files import dicom_parts
 from medldm.io.dicom.reader import Found, read_each
 from medldm.io.dicom.stacks import STACK
+from medldm.io.walk import check_exists, list_files
 from medldm.volume import Volume
 
 Progress = Callable[[str, int, int], None]
 _STAGE = "looking"
+_LARGEST_VALUE = 1e9  # the brightest PET in Bq/ml stays below
+_FEW_SLICES = 3
+_LOOKED_AT = 16  # slices that are looked at for labels
+_FEW_LABELS, _MOST_LABELS, _IN_PATCHES = 8, 1000, 0.7
 
 
 @dataclass(frozen=True)
@@ -60,10 +68,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Survey:
-    """items : in the order of their paths; other_files : files that hold no scan"""
+    """items : in the order of their paths; other_files : files that hold no scan; skipped : not looked at, by reason"""
 
     items: tuple[Item, ...]
     other_files: int
+    skipped: dict[str, int] = field(default_factory=dict)
 
     @property
     def scans(self) -> list[Item]:
@@ -75,7 +84,7 @@ class Survey:
 
 
 def describe(volume: Volume) -> dict[str, Any]:
-    """What a scan is, as plain data: grid, orientation, unit, range, notes of the reader; never who it is."""
+    """What a scan is, as plain data: grid, orientation, unit, range, doubts, notes of the reader; never who it is."""
     first = volume.history[0] if volume.history else {}
     return {
         "shape": list(volume.geometry.shape),
@@ -86,9 +95,41 @@ def describe(volume: Volume) -> dict[str, Any]:
         "unit": volume.unit,
         "range": [float(volume.array.min()), float(volume.array.max())],
         "source": first.get("format", "unknown"),
+        "doubts": doubts_of(volume),
         "notes": {key: value for key, value in first.items() if key not in ("step", "format")},
         "affine": volume.geometry.affine.tolist(),
     }
+
+
+def doubts_of(volume: Volume) -> list[str]:
+    """Why it may be no scan to train on, though it can be read: a mask, a blank image, nonsense, a scrap."""
+    array, doubts = volume.array, []
+    low, high = float(array.min()), float(array.max())
+    if low == high:
+        doubts.append(f"one value alone ({low:g})")
+    if max(-low, high) > _LARGEST_VALUE:
+        doubts.append(f"values up to {max(-low, high):.3g}")
+    few = [n for n in array.shape if 1 < n <= _FEW_SLICES]
+    if few:
+        doubts.append(f"{min(few)} voxels along an axis")
+    labels = _labels(array[..., :: -(-array.shape[2] // _LOOKED_AT)]) if low < high else 0
+    if labels:
+        doubts.append(f"{labels} whole numbers alone: labels?")
+    return doubts
+
+
+def _labels(part: NDArray[np.float32]) -> int:
+    """How many values there are, if they look like labels: few whole numbers, in patches; else 0."""
+    if not (part == np.rint(part)).all():
+        return 0
+    values, counts = np.unique(part, return_counts=True)
+    if len(values) <= _FEW_LABELS:
+        return len(values)
+    if len(values) > _MOST_LABELS:
+        return 0
+    inside = part[1:] != values[np.argmax(counts)]
+    alike = (part[1:] == part[:-1])[inside]
+    return len(values) if alike.size and alike.mean() > _IN_PATCHES else 0
 
 
 def shown(name: str) -> str:
@@ -104,8 +145,7 @@ def survey(path: str | Path, choice: Choice | None = None, progress: Progress | 
     Raises EmptyInput for a missing path.
     """
     path = Path(path)
-    if not path.exists():
-        raise EmptyInput(str(path), "no such file or folder", "a scan", "check the path")
+    check_exists(path)
     choice = replace(choice or Choice(), series=None, select={})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the notes say the same, scan by scan
@@ -118,7 +158,8 @@ class _Looking:
     def __init__(self, path: Path, choice: Choice, progress: Progress | None) -> None:
         self.path, self.choice, self.progress = path, choice, progress
         self.root = path if path.is_dir() else path.parent
-        self.files = list_files(path, Counter())
+        self.skipped: Counter[str] = Counter()
+        self.files = list_files(path, self.skipped)
         self.readers = list(_readers())
         self.folders: dict[Path, str] = {}
         self.known: set[Path] = set()
@@ -129,7 +170,8 @@ class _Looking:
         if self.files:
             self._tell(_STAGE, len(self.files))
         others = sum(1 for file in self.files if file not in self.known)
-        return Survey(tuple(sorted(items, key=lambda item: (item.file, item.series))), others)
+        ordered = sorted(items, key=lambda item: (item.file, item.series))
+        return Survey(tuple(ordered), others, dict(self.skipped))
 
     def _dicom(self) -> list[Item]:
         """Stacks of every series; a stack is read from the folder that holds all of its series."""
@@ -163,12 +205,12 @@ class _Looking:
         if folder is not None:
             first = not any(folder in known.parents for known in self.known)
             self._is_known(file)
-            return [self._read(folder, name)] if first else []
+            return self._read(folder, name) if first else []
         name = self._reader_of(file)
         if name in ("", "dicom"):  # DICOM that holds no image, or a name that is all there is of it
             return []
         self._is_known(file)
-        return self._archive(file) if name == "zip" else [self._read(file, name)]
+        return self._archive(file) if name == "zip" else self._read(file, name)
 
     def _archive(self, file: Path) -> list[Item]:
         place = file.relative_to(self.root).as_posix()
@@ -176,20 +218,32 @@ class _Looking:
             items = [self._item(found, place) for found in read_each(file, self.choice)]
         except Exception as failure:
             return [self._refusal(place, "zip", _typed(file, "zip", failure))]
-        return items or [self._read(file, "zip")]
+        return items or self._read(file, "zip")
 
-    def _read(self, path: Path, name: str) -> Item:
+    def _read(self, path: Path, name: str) -> list[Item]:
         place = path.relative_to(self.root).as_posix()
         try:
             place.encode()
         except UnicodeEncodeError:
             reason = UnsupportedInput(shown(path.name), "a name that is not UTF-8", "one that is", "rename it")
-            return self._refusal(place, name, reason)
+            return [self._refusal(place, name, reason)]
+        reader = dict(self.readers)[name]
+        parts = getattr(reader, "files_of", None)
+        several: Callable[..., Iterator[tuple[dict[str, str], Volume | InputError]]] | None
+        several = getattr(reader, "volumes", None)
         try:
-            volume: Volume = dict(self.readers)[name].read(path, self.choice)
+            own = [path] if parts is None else parts(path)
+            self._is_known(*own)
+            if several is None:
+                return [self._described(place, name, {}, len(own), reader.read(path, self.choice))]
+            return [self._described(place, name, s, len(own), v) for s, v in several(path, self.choice)]
         except Exception as failure:
-            return self._refusal(place, name, _typed(path, name, failure))
-        return Item(place, 1, name, "", {}, volume.modality, "", describe(volume))
+            return [self._refusal(place, name, _typed(path, name, failure))]
+
+    def _described(self, place: str, name: str, select: dict[str, str], files: int, found: Volume | InputError) -> Item:
+        if isinstance(found, InputError):
+            return replace(self._refusal(place, name, found), select=select, files=files)
+        return Item(place, files, name, "", select, found.modality, "", describe(found))
 
     def _item(self, found: Found, place: str) -> Item:
         name = "zip" if place else "dicom"

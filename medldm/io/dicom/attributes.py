@@ -8,6 +8,7 @@ import secrets
 import warnings
 from typing import Any
 
+from medldm.errors import OutputError
 from medldm.io.dicom.classic import as_classic, complete
 from medldm.io.dicom.quantise import ds_text
 from medldm.io.dicom.reader import DicomSource
@@ -49,6 +50,7 @@ _DROPPED = (
     "RescaleIntercept",
     "RescaleType",
 )
+_TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # VRs that SpecificCharacterSet is about
 
 
 def provenance(volume: Volume) -> dict[str, Any]:
@@ -73,30 +75,65 @@ def description(volume: Volume, *remarks: str) -> str:
 
 
 def cleaned(dataset: Any) -> Any:
-    """A copy without private groups, overlays, curves, windows, signatures and empty sequences, all decoded."""
+    """A copy without private groups, overlays, curves, windows, signatures and empty sequences.
+
+    Numbers are decoded, as the source may have had another byte order; text keeps its bytes, whatever its character
+    set is said to be. Raises OutputError for text whose bytes are lost.
+    """
+    from pydicom.filewriter import correct_ambiguous_vr
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = copy.deepcopy(dataset)
-        result.remove_private_tags()
         _clean(result)
-        for element in [e for e in result if e.VR == "SQ" and not e.value]:
-            del result[element.tag]  # inside of items an empty one may be demanded (type 2)
+        correct_ambiguous_vr(result, True)
+        for tag in [tag for tag, e in result.items() if e.VR == "SQ" and not e.value]:
+            del result[tag]  # inside of items an empty one may be demanded (type 2)
     return result
 
 
 def _clean(dataset: Any) -> None:
-    """In place, down into the sequences; decodes every element: the source may have had another byte order."""
-    for element in list(dataset):
-        overlay = element.tag.group & 0xFF00 in (0x5000, 0x6000, 0x7F00)  # or curve, or pixels
-        if overlay or element.keyword in _DROPPED:
-            del dataset[element.tag]
-        elif element.VR == "SQ":
+    """In place, down into the sequences."""
+    from pydicom.datadict import keyword_for_tag
+
+    for tag in list(dataset.keys()):
+        overlay = tag.group & 0xFF00 in (0x5000, 0x6000, 0x7F00)  # or curve, or pixels
+        if tag.is_private or overlay or keyword_for_tag(tag) in _DROPPED:
+            del dataset[tag]
+            continue
+        raw = _as_bytes(dataset.get_item(tag))
+        if raw is not None:
+            dataset[tag] = raw
+            continue
+        element = dataset[tag]
+        if element.VR == "SQ":
             for item in element.value:
                 _clean(item)
             if element.value and not any(len(item) for item in element.value):
-                del dataset[element.tag]
+                del dataset[tag]
         elif element.VR == "DS":
             _shorten(element)
+    dataset.set_original_encoding(False, True)  # that of what is written: else the text would be decoded for it
+
+
+def _as_bytes(element: Any) -> Any:
+    """Text as it stands in the file, to be written as it is; None for what is no text, or fits what it was read as.
+
+    Raises OutputError for text that was decoded with the wrong character set, and so is another one.
+    """
+    from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
+    vr = element.VR or (dictionary_VR(element.tag) if dictionary_has_tag(element.tag) else "")
+    if vr not in _TEXT or not element.value:
+        return None
+    if element.is_raw:
+        even = isinstance(element.value, bytes) and len(element.value) % 2 == 0
+        return element._replace(VR=vr) if even else None
+    if "\ufffd" in str(element.value):
+        got = f"{element.keyword} in other characters than SpecificCharacterSet says"
+        do = "correct SpecificCharacterSet in the source, or write .nii.gz"
+        raise OutputError("derived series", got, "text that can be copied", do)
+    return None
 
 
 def _shorten(element: Any) -> None:
@@ -184,8 +221,16 @@ def from_source(source: DicomSource, index: int, modality: str, uids: dict[str, 
     if float(dataset.get("SpacingBetweenSlices") or 0) < 0:
         dataset.SpacingBetweenSlices = ds_text(abs(float(dataset.SpacingBetweenSlices)))
     dataset.SeriesNumber = str((int(original.get("SeriesNumber") or 0) + 5000) % 2**31)
+    if not dataset.get("StudyInstanceUID"):
+        dataset.StudyInstanceUID = uids["study"]
     complete(dataset, modality)
     return dataset
+
+
+def without_uids(source: DicomSource) -> list[str]:
+    """UIDs that every image must have and some of the source have not."""
+    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    return [keyword for keyword in keywords if not all(d.get(keyword) for d in source.datasets)]
 
 
 def _third_value(original: Any, modality: str, is_frame: bool) -> list[str]:
@@ -204,7 +249,9 @@ def source_images(source: DicomSource, indices: list[int]) -> list[Any]:
     frames: dict[str, list[int]] = {}
     for index in indices:
         original, frame = source.datasets[index], source.frames[index]
-        uid = str(original.SOPInstanceUID)
+        uid = str(original.get("SOPInstanceUID") or "")
+        if not uid:
+            continue
         if uid not in images:
             item = images[uid] = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = original.SOPClassUID, uid
@@ -220,14 +267,19 @@ def link_to_source(dataset: Any, source: DicomSource, indices: list[int]) -> Non
     """SourceImageSequence and ReferencedSeriesSequence: which slices of which series it was made of."""
     from pydicom.dataset import Dataset
 
-    dataset.SourceImageSequence = source_images(source, indices)
+    images, series_uid = source_images(source, indices), source.datasets[indices[0]].get("SeriesInstanceUID")
+    if not images:
+        return
+    dataset.SourceImageSequence = images
+    if not series_uid:
+        return
     series, instances = Dataset(), []
     for image in dataset.SourceImageSequence:
         item = Dataset()
         item.ReferencedSOPClassUID = image.ReferencedSOPClassUID
         item.ReferencedSOPInstanceUID = image.ReferencedSOPInstanceUID
         instances.append(item)
-    series.SeriesInstanceUID = source.datasets[indices[0]].SeriesInstanceUID
+    series.SeriesInstanceUID = series_uid
     series.ReferencedInstanceSequence = instances
     dataset.ReferencedSeriesSequence = [series]
 

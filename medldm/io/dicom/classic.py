@@ -130,12 +130,15 @@ def as_classic(frame: Any, modality: str) -> Any:
     frame : pydicom.Dataset, functional groups at its top level; it is not changed
     modality : "CT", "MR", "PT" or "SC"
     """
+    from pydicom.datadict import keyword_for_tag
     from pydicom.dataset import Dataset
 
     result = Dataset()
-    for element in frame:
-        if element.keyword in _KEPT[modality] or element.tag.group in _KEPT_GROUPS:
-            result[element.tag] = element
+    implicit, little = frame.original_encoding
+    result.set_original_encoding(implicit, little, frame.original_character_set)
+    for tag, element in frame.items():  # as it stands in the file: text is not to be decoded
+        if keyword_for_tag(tag) in _KEPT[modality] or tag.group in _KEPT_GROUPS:
+            result[tag] = element
     for keyword, name in _RENAMED[modality].items():
         value = frame.get(keyword)
         if value not in (None, "") and name not in result:

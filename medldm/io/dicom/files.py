@@ -8,11 +8,10 @@ times, identity) has to be the same, and long enough ago that a change could not
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,37 +20,12 @@ from medldm.errors import AmbiguousInput, EmptyInput, InputError, NotImage, Pixe
 from medldm.io.choice import series_key
 from medldm.io.dicom.header import Header, looks_like_dicom, read_header
 from medldm.io.dicom.kinds import check_kind, split_frames
+from medldm.io.walk import in_words, list_files
 
 _KIND = ("Rows", "Columns", "BitsAllocated")
 _MOST_FOLDERS, _MOST_FILES = 8, 200_000
 _SETTLED_NS = 3_000_000_000  # the coarsest clock of a file system ticks every 2 s
 _MOST_HEADERS = 2000  # held at a time: some 250 kB each
-
-
-def list_files(path: Path, skipped: Counter[str]) -> list[Path]:
-    """Regular files below `path` by name; hidden ones and links are counted and left out."""
-    return [path] if path.is_file() else list(walk_files(path, skipped))
-
-
-def walk_files(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
-    """The same for a folder, one after the other: its own files first, then those of the folders in it."""
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
-        if entry.is_dir():
-            continue
-        if entry.name.startswith("."):
-            skipped["hidden"] += 1
-        elif not entry.is_file(follow_symlinks=False):
-            skipped["link"] += 1
-        else:
-            yield folder / entry.name
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-            yield from walk_files(folder / entry.name, skipped)
 
 
 @dataclass(frozen=True)
@@ -85,10 +59,13 @@ class Damaged:
 
 def scan_files(path: Path, skipped: Counter[str], max_bytes: int) -> Scan:
     """Headers of all images below `path`; one damaged file does not end it."""
-    return _scan(list_files(path, skipped), skipped, max_bytes)
+    dangling: list[Path] = []
+    return _scan(list_files(path, skipped, dangling), skipped, max_bytes, dangling)
 
 
-def _scan(files: Sequence[Path], skipped: Counter[str], max_bytes: int) -> Scan:
+def _scan(
+    files: Sequence[Path], skipped: Counter[str], max_bytes: int, dangling: Sequence[Path] = ()
+) -> Scan:
     found = Scan({}, [], [])
     good: set[tuple[Any, ...]] = set()
     for file in files:
@@ -112,6 +89,11 @@ def _scan(files: Sequence[Path], skipped: Counter[str], max_bytes: int) -> Scan:
         except Exception as failure:  # pydicom decodes values late; what it raises may quote them
             error = PixelError(file.name, f"a damaged header ({type(failure).__name__})", "a whole file")
             found.damaged.append(Damaged(file, _series_of(header), error))
+    beside = {(h.path.parent, h.path.suffix.lower()) for headers in found.series.values() for h in headers}
+    for link in dangling:
+        if (link.parent, link.suffix.lower()) in beside:  # an image that is missing
+            error = PixelError(link.name, "a link to nothing", "an image", "fetch it (e.g. datalad get)")
+            found.damaged.append(Damaged(link, "", error))
     return found
 
 
@@ -134,18 +116,21 @@ def one_series(path: Path, series: str | None, skipped: Counter[str], max_bytes:
     InputError
         Where none has the UID `series`; or the error of a damaged file that may belong to it.
     """
-    files = list_files(path, skipped)
+    dangling: list[Path] = []
+    files = list_files(path, skipped, dangling)
     state = _state_of(files) if series is not None and len(files) > 1 else None
     index = _recall(path, max_bytes, state)
     headers = None if index is None or series is None else _reread(index, series, skipped, max_bytes)
     if headers is not None:
         return headers
-    found = _scan(files, skipped, max_bytes)
+    found = _scan(files, skipped, max_bytes, dangling)
     _remember(path, max_bytes, state, _index_of(found, skipped))
     if not found.series:
         for refusal in (*(d.error for d in found.damaged), *found.no_image):
             raise refusal
-        raise EmptyInput(path.name, "no DICOM image", "a DICOM file or a folder with a series")
+        left_out = in_words(skipped)
+        got = f"no DICOM image ({left_out})" if left_out else "no DICOM image"
+        raise EmptyInput(path.name, got, "a DICOM file or a folder with a series")
     if series is not None:
         uids = [uid for uid in found.series if series in (uid, series_key(uid))]
         if not uids:

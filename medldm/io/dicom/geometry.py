@@ -25,6 +25,7 @@ COSINE = 1e-3
 # Of radiographs: in the patient, on the detector, on a film
 FLAT_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _MAGNIFICATION = "EstimatedRadiographicMagnificationFactor"
+_ROUNDED_TO_MM = (1.0, 0.5, 0.1)
 GRID_KEYWORDS = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 
 
@@ -228,24 +229,29 @@ def header_thickness(header: Header) -> float:
 
 
 def _uneven(positions: NDArray[np.float64], normal: NDArray[np.float64], off: float) -> GeometryError:
-    """What is wrong with the positions: a gap, or no even step at all."""
-    where = f"series of {len(positions)} slices"
+    """What is wrong with the positions: a gap, rounding, or no even step at all."""
+    where, rounded = f"series of {len(positions)} slices", _as_rounded(positions)
     steps = np.diff(positions @ normal)
     usual = float(np.median(steps)) if len(steps) > 2 else float(steps.min())
     share = steps / usual if usual > SAME_PLACE_MM else np.zeros_like(steps)
     whole = np.rint(share)
+    gaps = ""
     if (np.abs(share - whole) * usual <= ON_LINE_MM).all() and (whole >= 1).all() and whole.max() > 1:
         at = int(np.argmax(whole))
         missing = positions[at] + (positions[at + 1] - positions[at]) / whole[at]
         place = "\\".join(f"{x:.2f}" for x in missing)
-        got = f"{int(whole.sum()) - len(steps)} missing slices, the first at ImagePositionPatient {place} mm"
-        return GeometryError(where, got, f"a slice every {usual:.3f} mm", "find the missing files")
-    if _are_two_passes(steps):
+        gaps = f"{int(whole.sum()) - len(steps)} missing slices, the first at ImagePositionPatient {place} mm"
+    if gaps and not rounded:
+        return GeometryError(where, gaps, f"a slice every {usual:.3f} mm", "find the missing files")
+    if not rounded and _are_two_passes(steps):
         do = "divide the series, or choose one by its values (select); passes are not interpolated together"
         return GeometryError(where, "two passes whose slices lie between each other", "one of them", do)
-    got = (
-        f"distances of {steps.min():.3f} to {steps.max():.3f} mm along the normal, {off:.3f} mm off the line"
-    )
+    got = f"distances of {steps.min():.3f} to {steps.max():.3f} mm along the normal"
+    if rounded:
+        got += f": places {rounded}" + (f", or {gaps}" if gaps else "")
+        do = "export it again with exact places, or interpolate: resample_nonuniform"
+        return GeometryError(where, got, f"even slices within {ON_LINE_MM} mm", do)
+    got += f", {off:.3f} mm off the line"
     return GeometryError(where, got, f"even slices within {ON_LINE_MM} mm", "or interpolate: resample_nonuniform")
 
 
@@ -257,3 +263,31 @@ def _are_two_passes(steps: NDArray[np.float64]) -> bool:
     turns = (np.abs(one - third) <= ON_LINE_MM) & (np.abs(one - other) > 2 * ON_LINE_MM)
     together = (np.abs(one + other - steps.max()) <= 2 * ON_LINE_MM) | turns.all()
     return bool((turns & together).any())
+
+
+def _as_rounded(positions: NDArray[np.float64]) -> str:
+    """In words, how the places of even slices were rounded, if that explains them; else ""."""
+    index = np.arange(len(positions), dtype=np.float64)
+    if len(positions) < 4:  # nearly any three would do
+        return ""
+    for unit in _ROUNDED_TO_MM:
+        if np.abs(positions / unit - np.rint(positions / unit)).max() * unit > 1e-4:
+            continue
+        # the least worst line, one coordinate at a time: rounding is off by half a unit at most
+        steps = [_even_step(index, places, unit / 2 + 1e-4) for places in positions.T]
+        if all(step is not None for step in steps):
+            length = float(np.linalg.norm([step for step in steps if step is not None]))
+            return f"rounded to {unit:g} mm (a step of {length:.3g} mm fits)"
+    return ""
+
+
+def _even_step(index: NDArray[np.float64], places: NDArray[np.float64], most: float) -> float | None:
+    """Step of a line that passes all places by at most `most`, None where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart, between = np.subtract.outer(index, index), np.subtract.outer(places, places)
+        later = apart > 0
+        lowest = float(((between - 2 * most) / apart)[later].max())
+        highest = float(((between + 2 * most) / apart)[later].min())
+    if lowest > highest:
+        return None
+    return (lowest + highest) / 2

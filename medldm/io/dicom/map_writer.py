@@ -223,12 +223,17 @@ def _stand_ins(aligned: Volume, source: DicomSource) -> list[Any]:
 
 def _identify(dataset: Any, header: Any) -> None:
     """Patient and study of the source in place of nobody's."""
-    for element in list(dataset):
-        if element.tag.group in (0x0010, 0x0012) or element.keyword in _STUDY:
-            del dataset[element.tag]
-    for element in header:
-        if element.tag.group in (0x0010, 0x0012) or element.keyword in _STUDY:
-            dataset[element.tag] = copy.deepcopy(element)
+    from pydicom.datadict import keyword_for_tag
+
+    def is_theirs(tag: Any) -> bool:
+        return tag.group in (0x0010, 0x0012) or keyword_for_tag(tag) in _STUDY
+
+    for tag in filter(is_theirs, list(dataset.keys())):
+        del dataset[tag]
+    for tag, element in header.items():
+        if is_theirs(tag):
+            dataset[tag] = copy.deepcopy(element)
+    dataset.set_original_encoding(*header.original_encoding, header.original_character_set)
     complete_laterality(dataset)
 
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from medldm.errors import LimitError, PixelError, UnsupportedInput
 from medldm.io.choice import check_size
 from medldm.io.dicom.header import Header
+from medldm.io.picture import jpeg_bits
 
 _IMPLAUSIBLE_RATIO = 1000  # no lossless coder gets there with a scan; a forged header does
 _IMPLAUSIBLE_BYTES = 2**26
 _TRANSFER_SYNTAX = 0x00020010
-_DECODERS = "python-gdcm, pylibjpeg-openjpeg or pyjpegls"
 _KEYWORDS = {b"\x10\x00": "PixelData", b"\x08\x00": "FloatPixelData", b"\x09\x00": "DoubleFloatPixelData"}
 RESCALE_KEYWORDS = (
     "RescaleSlope",
@@ -217,7 +217,7 @@ def _by_pydicom(header: Header, data: bytes, syntax: Any) -> NDArray[Any]:
                 decoder = None
             if decoder is None or not decoder.is_available:
                 got = f"transfer syntax {syntax} ({syntax.name})"
-                raise UnsupportedInput(header.name, got, "one with a decoder", f"install {_DECODERS}")
+                raise UnsupportedInput(header.name, got, "one with a decoder", _what_decodes(decoder))
         try:
             dataset = pydicom.dcmread(BytesIO(data), force=True)
             if "TransferSyntaxUID" not in dataset.file_meta:
@@ -231,9 +231,20 @@ def _by_pydicom(header: Header, data: bytes, syntax: Any) -> NDArray[Any]:
         except PixelError:
             raise
         except Exception as failure:  # whatever a decoder raises, its text may quote the header
+            bits = jpeg_bits(data[max(data.find(b"\xff\xd8\xff", header.pixels_at or 0), 0) :])
+            if syntax.is_encapsulated and bits > 8:  # a decoder of 8 bits says so only when it tries
+                got = f"JPEG of {bits} bits a sample, not lossless"
+                do = "install pylibjpeg-libjpeg (GPL), or decompress it first"
+                raise UnsupportedInput(header.name, got, "one with a decoder", do) from None
             got = f"pixels that cannot be decoded ({type(failure).__name__})"
             raise PixelError(header.name, got, "a whole file", "copy it again") from None
     return stored[None] if stored.ndim == 2 else stored
+
+
+def _what_decodes(decoder: Any) -> str:
+    """What to do for pixels that no decoder is installed for."""
+    needed = [] if decoder is None else [text.split(" requires ")[-1] for text in decoder.missing_dependencies]
+    return f"install {' or '.join(needed)}" if needed else "nothing to install decodes it: decompress it first"
 
 
 def _check_length(header: Header, dataset: Any, length: int) -> None:

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from medldm.errors import InputError, MedldmError, PixelError
 from medldm.io import archive
 from medldm.io.choice import Choice, series_key
-from medldm.io.dicom.files import Damaged, one_series, scan_files, walk_files
+from medldm.io.dicom.files import Damaged, one_series, scan_files
 from medldm.io.dicom.header import Header, looks_like_dicom
 from medldm.io.dicom.kinds import modality_of
 from medldm.io.dicom.pixels import Decoder
 from medldm.io.dicom.stacks import split_stacks
 from medldm.io.dicom.volume import DicomSource, Slices, assembled, check_images, marks, planned, volume_of
 from medldm.io.lazy import LazyScan
+from medldm.io.walk import walk_files
 from medldm.volume import Volume
 
 __all__ = ["SUFFIXES", "DicomSource", "Found", "can_read", "read", "read_each"]
@@ -59,7 +60,7 @@ def can_read(path: Path) -> bool:
 
 
 def read(path: Path, choice: Choice | None = None) -> Volume:
-    """Read the series in a folder (searched through, links not followed), or the image in a file.
+    """Read the series in a folder (searched through, links followed once), or the image in a file.
 
     The array is [column, row, slice], slices ordered along the normal by ImagePositionPatient; file names and
     InstanceNumber play no part. Values are ``stored * RescaleSlope + RescaleIntercept`` of each slice.

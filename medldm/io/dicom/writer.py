@@ -28,6 +28,7 @@ from medldm.io.dicom.attributes import (
     new_uids,
     now,
     version,
+    without_uids,
 )
 from medldm.io.dicom.grid import is_part, is_same, nearest_slices, place, scale
 from medldm.io.dicom.quantise import Quantised, ds_text, grey, quantise
@@ -38,6 +39,8 @@ from medldm.volume import Volume
 SUFFIXES = (".dcm",)
 # Slice axis -> directions of columns, rows and slices as radiologists look at them, right-handed
 _VIEWS = {"S": "LPS", "I": "LPS", "A": "LIP", "P": "LIP", "L": "PIR", "R": "PIR"}
+_STACK_LEVEL = 4
+_WINDOW = ("WindowCenter", "WindowWidth")
 _IMPLEMENTATION = "2.25.327806237151498203715409364270196817302"
 
 
@@ -87,7 +90,7 @@ def write(volume: Volume, path: Path) -> Path:
 
 
 def save(dataset: Any, path: Path) -> None:
-    """Write a data set as Explicit VR Little Endian. Raises OSError."""
+    """Write a data set as Explicit VR Little Endian. Raises OSError, OutputError."""
     import pydicom
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import UID, ExplicitVRLittleEndian
@@ -97,9 +100,13 @@ def save(dataset: Any, path: Path) -> None:
     meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(_IMPLEMENTATION)
     meta.ImplementationVersionName = f"MEDLDM {version()}"[:16]
     dataset.file_meta = meta
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they quote values, which may be a patient's
+    with warnings.catch_warnings(record=True) as heard:  # they quote values, which may be a patient's
+        warnings.simplefilter("always")
         pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    lossy = ("Failed to encode value", "Failed to decode byte string")
+    if any(str(warning.message).startswith(lossy) for warning in heard):
+        got, do = "text that SpecificCharacterSet cannot hold", "correct it in the source, or write .nii.gz"
+        raise OutputError("derived series", got, "text that can be copied", do)
 
 
 def _source(volume: Volume) -> DicomSource | None:
@@ -151,6 +158,11 @@ def _images(volume: Volume, modality: str) -> tuple[Volume, Quantised, list[Any]
         aligned, same, part = volume.reorient(_VIEWS[volume.geometry.axcodes[2]]), False, False
         values = grey(aligned.array, volume.unit) if modality == "SC" else quantise(aligned.array, modality)
     remarks = _remarks(volume, aligned, values, None if part else source, modality)
+    missing = without_uids(source) if source is not None else []
+    if missing:
+        remarks.append(f"Source without {', '.join(missing)}.")
+        text = f"derived series: the source has no {', '.join(missing)}; new, and no reference to what lacks its own"
+        warnings.warn(text, UserWarning, stacklevel=_STACK_LEVEL)
     derivation, window = description(volume, *remarks), _window(aligned)
     count = aligned.geometry.shape[2]
     moment = now(source.datasets[0]) if source is not None else now()
@@ -179,10 +191,12 @@ def _images(volume: Volume, modality: str) -> tuple[Volume, Quantised, list[Any]
         elif modality == "SC" and not any(s.get("spacing_assumed") for s in volume.history):
             column, row, _ = aligned.geometry.spacing
             dataset.PixelSpacing = [ds_text(row), ds_text(column)]
-        if not (modality == "CT" and dataset.get("WindowCenter")):
-            dataset.WindowCenter, dataset.WindowWidth = window
+        if not (modality == "CT" and _has_window(dataset)):
             for keyword in ("WindowCenterWidthExplanation", "VOILUTFunction"):
                 dataset.pop(keyword, None)  # of the source's window
+            dataset.WindowCenter, dataset.WindowWidth = window
+            if float(window[1]) < 1:  # the usual function has none so narrow (PS3.3 C.11.2.1.2.1)
+                dataset.VOILUTFunction = "LINEAR_EXACT"
         _pixels(dataset, values, k, modality)
         if "RescaleSlope" in dataset and modality != "PT":
             dataset.RescaleType = _rescale_type(modality, volume.unit, source)
@@ -214,9 +228,23 @@ def _remarks(
 
 
 def _window(volume: Volume) -> tuple[str, str]:
-    """Centre and width from the percentiles 0.5 and 99.5."""
-    low, high = np.percentile(volume.array, (0.5, 99.5))
-    return ds_text(round((low + high) / 2, 6)), ds_text(max(round(high - low, 6), 1.0))
+    """Centre and width from the percentiles 0.5 and 99.5; of the range where few voxels stand out of the rest."""
+    low, high = (float(x) for x in np.percentile(volume.array, (0.5, 99.5)))
+    if low == high:
+        low, high = float(volume.array.min()), float(volume.array.max())
+    digits = 6 if high - low >= 1 else 6 - int(np.floor(np.log10(high - low))) if high > low else 6
+    return ds_text(round((low + high) / 2, digits)), ds_text(round(high - low, digits) or 1.0)
+
+
+def _has_window(dataset: Any) -> bool:
+    """Whether there are a centre and a width that mean something."""
+    least = 1.0 if dataset.get("VOILUTFunction") in (None, "", "LINEAR") else 0.0
+    try:
+        centres, widths = (np.atleast_1d(np.array(dataset.get(k), dtype=float)) for k in _WINDOW)
+    except (TypeError, ValueError):
+        return False
+    good = np.isfinite(centres).all() and (widths >= least).all() and (widths > 0).all()
+    return bool(len(centres) == len(widths) > 0 and good)
 
 
 def _pixels(dataset: Any, values: Quantised, k: int, modality: str) -> None:
