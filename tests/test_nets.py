@@ -46,6 +46,14 @@ def test_padding_is_undone_by_its_crop(size, multiple):
     assert set(padded.unique().tolist()) <= set(x.unique().tolist())  # mirrored, nothing invented
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_head_halves_as_a_pool_does(dims, batch):
+    head, x = MeasurementHead(dims, channels=(8, 8), depth=1), randn(batch, 6, *(8, 4, 6)[:dims])
+    for laid in (x, x.contiguous(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)):
+        torch.testing.assert_close(head._halved(laid), head.pool(x))
+
+
 def test_linear_start_is_the_block_pca():
     """Against a second implementation by singular values."""
     autoencoder = PCAAutoencoder(2, factor=(4, 4), channels=5, width=8)

@@ -26,8 +26,8 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(torch.relu(self.first(torch.relu(x))))
-        return out
+        out: Tensor = self.second(torch.relu_(self.first(torch.relu(x))))
+        return out.add_(x)
 
 
 def last_convolution(network: nn.Module) -> Tensor:
