@@ -21,15 +21,15 @@ from torch import Tensor
 import medldm
 from benchmarks import protocol, record
 from benchmarks.protocol import Case, Image
-from medldm.intensity import Scaling
 from medldm.evaluate.intervals import interval, paired_difference
+from medldm.intensity import Scaling
 from medldm.model import Model
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.recipe import Recipe
+from medldm.training.data import load_scans
 from medldm.training.latents import begin_from_data
 from medldm.training.stages import stage_batches
-from medldm.training.data import load_scans
 
 # (dims, factor, channels): PSNR and SSIM that a radiograph's code must reach on a CPU; a head's: gain over the PCA
 CHEST_BARS = {(4, 4): (40.5, 0.983), (8, 16): (41.0, None)}

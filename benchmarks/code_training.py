@@ -16,11 +16,11 @@ import torch
 from medldm.model import Model, Networks
 from medldm.recipe import Recipe
 from medldm.training.batches import Batch
-from medldm.training.parallel import start_fabric
+from medldm.training.data import Scan
 from medldm.training.latents import begin_from_data
 from medldm.training.loop import Hooks, run_stage
+from medldm.training.parallel import start_fabric
 from medldm.training.stages import build_stage, stage_batches
-from medldm.training.data import Scan
 
 WARM_UP_STEPS = 3
 WHOLE = 10_000  # what the loop is told to be the number of steps

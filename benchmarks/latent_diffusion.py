@@ -29,12 +29,12 @@ from medldm.evaluate.intervals import interval, paired_difference
 from medldm.model import Model
 from medldm.nets.condition import Measurement
 from medldm.recipe import Recipe, load_recipe, parse_recipe
-from medldm.training.parallel import start_fabric
 from medldm.training.batches import prefetch
+from medldm.training.data import Scan, load_scans
 from medldm.training.latents import measure_latents
 from medldm.training.loop import Hooks, run_stage
+from medldm.training.parallel import start_fabric
 from medldm.training.stages import build_stage, stage_batches
-from medldm.training.data import Scan, load_scans
 
 BASE = Path(__file__).resolve().parents[1] / "configs" / "chest-xray-code-f4-short.toml"
 CODES = {"block PCA": LINEAR_DEFAULT, "default": LINEAR_DEFAULT, "MONAI": MONAI_PLAIN}

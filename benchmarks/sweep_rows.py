@@ -18,8 +18,8 @@ from benchmarks.autoencoders import model_input, reconstruct, row
 from benchmarks.code_training import Trained, train_code
 from benchmarks.protocol import Case
 from medldm.errors import InputError
-from medldm.io.atomic import write_whole
 from medldm.evaluate.intervals import Interval, paired_difference
+from medldm.io.atomic import write_whole
 from medldm.model import Model
 from medldm.nets.patches import pad_to_multiple
 from medldm.recipe import Recipe, parse_recipe

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from benchmarks.record import bar, write
-from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.patches import pad_to_multiple
+from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.tiling import decode_tiled, encode_tiled
 
 LARGE, LARGE_QUICK = (512, 512, 256), (192, 192, 128)

@@ -38,11 +38,11 @@ from benchmarks.monai_loop import Terms
 from medldm.io.manifest import load_manifest
 from medldm.model import Networks
 from medldm.recipe import parse_recipe
-from medldm.training.parallel import start_fabric
 from medldm.training.batches import prefetch
-from medldm.training.loop import Hooks, run_stage
-from medldm.training.stages import build_stage, stage_batches
 from medldm.training.data import load_scans
+from medldm.training.loop import Hooks, run_stage
+from medldm.training.parallel import start_fabric
+from medldm.training.stages import build_stage, stage_batches
 
 RADIOGRAPHS = 64
 MANY_STEPS = 10**6
