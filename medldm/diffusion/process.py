@@ -90,8 +90,8 @@ class NoiseProcess:
     def sigmas(self, steps: int, kind: Literal["log_uniform", "karras", "time_uniform"] = "log_uniform") -> Tensor:
         """`steps` levels from sigma_max to sigma_min and a final 0: (steps + 1,), float64.
 
-        log_uniform : evenly spaced in log sigma; karras : Karras et al. 2022, eq. 5, rho = 7; time_uniform : in the time
-        of a flow
+        log_uniform : evenly spaced in log sigma; karras : Karras et al. 2022, eq. 5, rho = 7; time_uniform : in a
+        flow's time
         """
         ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
         if kind == "karras":

@@ -1,9 +1,9 @@
 """Samplers: functions of ``(predict_x0, x_T, sigmas)`` that yield their steps.
 
 Each goes from sigmas[0] down to sigmas[-1] (0): `ddim`, `heun` and `dpmpp_2m` along the probability flow ODE
-``dx/dsigma = (x - E[x_0 | x, sigma]) / sigma``; `ddpm` and `edm_stochastic` with noise of their own at each step. Yielding
-makes progress, preview and cancelling free. All are proven on data whose posterior mean is known in closed form
-(tests/test_samplers.py).
+``dx/dsigma = (x - E[x_0 | x, sigma]) / sigma``; `ddpm` and `edm_stochastic` with noise of their own at each step.
+Yielding makes progress, preview and cancelling free. All are proven on data whose posterior mean is known in closed
+form (tests/test_samplers.py, tests/test_process.py; `python -m benchmarks.samplers`).
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def edm_stochastic(
 ) -> Iterator[Step]:
     """Heun's steps with noise put back before each (Karras et al. 2022, algorithm 2): errors of before are washed out.
 
-    The constants are those of the paper for ImageNet, but that the noise is not inflated by 0.3 %: a denoiser that is exact
-    needs none. Two evaluations a step but the last.
+    The constants are those of the paper for ImageNet, but that the noise is not inflated by 0.3 %: a denoiser that is
+    exact needs none. Two evaluations a step but the last.
     """
     levels, x, total = sigmas.tolist(), x_T, len(sigmas) - 1
     churn = min(CHURN / total, math.sqrt(2) - 1)
@@ -141,7 +141,8 @@ def edm_stochastic(
         slope = (x - x_0) / sigma
         euler = x + (after - sigma) * slope
         if after > 0:
-            x = x + (after - sigma) * (slope + (euler - predict_x0(euler, after)) / after) / 2
+            slope_after = (euler - predict_x0(euler, after)) / after
+            x = x + (after - sigma) * (slope + slope_after) / 2
         else:
             x = euler
         yield Step(index, total, sigma, x_0, x)
