@@ -128,12 +128,14 @@ class UNetTable(Table):
 
 
 class ProcessTable(Table):
-    """Arguments of `medldm.diffusion.process.NoiseProcess`."""
+    """Arguments of `medldm.diffusion.process.NoiseProcess`. sigma_data : one number, or one a latent channel."""
 
-    parameterisation: Literal["edm"] = "edm"
+    parameterisation: Literal["edm", "noise", "clean", "velocity", "flow"] = "edm"
+    levels: Literal["log_normal", "log_uniform", "time_uniform"] = "log_normal"
+    weighting: Literal["even", "min_snr", "sigmoid"] = "even"
     sigma_min: Annotated[float, Field(gt=0)] = 0.008
     sigma_max: Annotated[float, Field(gt=0)] = 40.0
-    sigma_data: Annotated[float, Field(gt=0)] = 1.0
+    sigma_data: Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] = 1.0
     log_mean: float = 0.0
     log_std: Annotated[float, Field(gt=0)] = 1.5
 

@@ -24,7 +24,7 @@ def write(volume, path):
     Path(path).write_bytes(np.ascontiguousarray(volume.array, dtype="<f4").tobytes())
 
 
-def one_jump(predict_x0, x_T, sigmas, *, generator=None):
+def one_jump(predict_x0, x_T, sigmas, *, noise=None):
     """The estimate at the highest level, and there it ends."""
     x_0 = predict_x0(x_T, float(sigmas[0]))
     yield Step(0, 1, float(sigmas[0]), x_0, x_0)

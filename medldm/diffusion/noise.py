@@ -5,7 +5,7 @@ However samples are put together, among processes or into parts that fit the mem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,11 @@ def sample_generator(seed: int, index: int) -> torch.Generator:
     """A sample's own generator: it depends on (seed, index), not on what is sampled beside it."""
     mixed = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(mixed >> 1)
+
+
+def noise_of(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Standard normal numbers like a tensor, for a sampler of one sample; drawn on the CPU, whatever the device."""
+    return lambda x: torch.randn(x.shape, generator=generator).to(x)
 
 
 class PerSample:
@@ -33,6 +38,10 @@ class PerSample:
         """Standard normal numbers (B, *shape), float32."""
         drawn = [torch.randn(tuple(shape), generator=generator) for generator in self._generators]
         return torch.stack(drawn).to(self.device)
+
+    def like(self, x: Tensor) -> Tensor:
+        """Standard normal numbers like a batch, for a sampler."""
+        return self.normal(x.shape[1:]).to(x)
 
     def uniform(self, shape: Sequence[int] = ()) -> Tensor:
         """Numbers from 0 to 1: (B, *shape), float32."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medldm import registry
-from medldm.diffusion.noise import sample_generator
+from medldm.diffusion.noise import noise_of, sample_generator
 from medldm.diffusion.predict import bind
 from medldm.diffusion.samplers import Sampler
 from medldm.model import Networks
@@ -116,9 +116,10 @@ def posterior_sample(
     reached = process.level(sigmas[:-1]) <= 1.0 - depth
     total = int(reached.int().argmax()) + 1 if bool(reached.any()) else steps
     shape = (1, networks.autoencoder.channels, *condition.shape[2:])
-    x_T = sigmas[0].item() * torch.randn(shape, generator=generator).to(condition)
+    noise = noise_of(generator)
+    x_T = sigmas[0].item() * noise(condition.new_empty(shape))
     z, sigma = x_T, sigmas[0].item()
-    for step in sampler(bind(networks.denoiser, condition), x_T, sigmas, generator=generator):
+    for step in sampler(bind(networks.denoiser, condition), x_T, sigmas, noise=noise):
         z, sigma = step.x_0, step.sigma
         on_step(step.index + 1, total, networks.autoencoder.decode(z) if decode_steps else None)
         if step.index + 1 == total:

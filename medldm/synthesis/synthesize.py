@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from medldm import registry
-from medldm.diffusion.noise import sample_generator
+from medldm.diffusion.noise import noise_of, sample_generator
 from medldm.diffusion.predict import bind
 from medldm.errors import InputError, ModelError
 from medldm.model import Model
@@ -52,9 +52,10 @@ def _scans(
     sigmas, predict_x0 = networks.denoiser.process.sigmas(steps), bind(networks.denoiser, None)
     low, high = 0.0, (255.0 if table.unit == "grey8" else np.inf)
     for index in range(n):
-        x_T = sigmas[0].item() * torch.randn(shape, generator=sample_generator(seed, index)).to(model.device)
+        noise = noise_of(sample_generator(seed, index))
+        x_T = sigmas[0].item() * noise(torch.empty(shape, device=model.device))
         z = x_T
-        for step in run(predict_x0, x_T, sigmas):
+        for step in run(predict_x0, x_T, sigmas, noise=noise):
             z = step.x_t
             if progress is not None:
                 progress("synthesize", index * step.total + step.index + 1, n * step.total)

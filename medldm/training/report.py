@@ -1,6 +1,6 @@
-"""What is said of an autoencoder after it was measured: tables, and an HTML page with the verdict and the worst cases.
+"""What is said of a training: of its autoencoder a page with verdict and worst cases, and the model's card.
 
-For one that was imported and for one that stands before a diffusion stage alike.
+The page is that of an imported autoencoder, too. Measured results are added to a card by hand.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from medldm.evaluate.autoencoder import AutoencoderQuality, reconstructed
 from medldm.geometry import Geometry
 from medldm.nets.autoencoder import Autoencoder
 from medldm.pack import AutoencoderPack
+from medldm.recipe import Recipe
 from medldm.report.page import Picture, Section, Table, render
 from medldm.report.pictures import Window, montage
 from medldm.training.verdict import Verdict
@@ -129,3 +131,51 @@ def _case(shown: MeasuredAutoencoder, number: int) -> Section:
     if figures.nonfinite:
         text = f"{figures.nonfinite} voxels are not finite; they are shown as 0"
     return Section(f"Among the worst: {figures.name}", text=text, pictures=pictures)
+
+
+def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str) -> str:
+    """Markdown: what it is, how it was made, what it cost, what it cannot do."""
+    lines = [
+        f"# {recipe.pack.name}",
+        "",
+        recipe.pack.description or "A latent diffusion model trained with medldm.",
+        "",
+        "Research use only; not a medical device.",
+        "",
+        "## Training",
+        "",
+        f"- command: `{command or 'medldm.train'}`",
+        f"- data: {scans} scans of the train split ({', '.join(s.folder for s in recipe.sources)})",
+        f"- seed: {recipe.seed}; torch {torch.__version__.split('+')[0]}",
+        *_beginning(done),
+        *_gate(done),
+        "",
+        "| stage | seconds | losses over the last tenth |",
+        "|---|---|---|",
+    ]
+    for name, losses in done["losses"].items():
+        text = ", ".join(f"{key} {value:.4g}" for key, value in losses.items())
+        lines.append(f"| {name} | {done['seconds'].get(name, 0):.0f} | {text} |")
+    lines += ["", *(f"- {note}" for note in done.get("notes", ()))]
+    lines += ["", "What the model is stands in `pack.json`, how it was trained in `training.json`.", ""]
+    return "\n".join(lines)
+
+
+def _beginning(done: dict[str, Any]) -> list[str]:
+    """What the weights began with; nothing to say of random ones."""
+    if "start" in done:
+        return [f"- started from {done['start']}"]
+    kept = done.get("linear_variance")
+    return [] if kept is None else [f"- variance kept by the block PCA: {100 * kept:.2f} %"]
+
+
+def _gate(done: dict[str, Any]) -> list[str]:
+    """What the reconstruction gate said; nothing where there was none yet."""
+    gate = done.get("gate")
+    if gate is None:
+        return []
+    scans = f"{gate['cases']} {'held-out' if gate['held_out'] else 'training'} scans (PSNR {gate['psnr']} dB)"
+    lines = [f"- reconstruction gate, {scans}: {gate['line']}"]
+    if gate.get("despite"):
+        lines += ["- **Warning: trained although the autoencoder did not pass the gate** (`--despite-gate`)."]
+    return lines + [f"- doubt: {doubt}." for doubt in gate["doubts"]]

@@ -20,13 +20,13 @@ from medldm.model import Model, Networks, load_model
 from medldm.operators.problem import problems_of
 from medldm.recipe import Recipe
 from medldm.training.batches import Batch, Batches, prefetch
-from medldm.training.card import write_card
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
 from medldm.training.data import load_scans
 from medldm.training.gate import examine, refuse
 from medldm.training.latents import begin_from_data, measure_latents
 from medldm.training.loop import Hooks, Progress, run_stage
 from medldm.training.parallel import gathered, is_divided, run_launched
+from medldm.training.report import write_card
 from medldm.training.stages import build_stage, stage_batches
 from medldm.training.start import start_from
 
