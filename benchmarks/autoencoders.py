@@ -27,13 +27,9 @@ from medldm.intensity import Scaling
 from medldm.model import Model
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.pca_autoencoder import PCAAutoencoder
-<<<<<<< HEAD
 from medldm.pack import TRAINING, folder_of, read_tables
 from medldm.recipe import Recipe, parse_recipe
 from medldm.space import ModelSpace
-=======
-from medldm.recipe import Recipe
->>>>>>> generative
 from medldm.training.data import load_scans
 from medldm.training.latents import begin_from_data
 from medldm.training.stages import stage_batches

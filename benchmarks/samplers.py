@@ -3,7 +3,7 @@
     python -m benchmarks.samplers [--quick]
 
 The data are known, so the best denoiser is, in closed form: N(0.7, s^2), and a mixture of two modes. Of a Gaussian the
-result of a deterministic sampler is an affine function of where it starts: three states tell mean and deviation exactly.
+result of a deterministic sampler is an affine function of where it starts: three states tell both moments exactly.
 Of the mixture (one dimension, in which the flow keeps the order) the exact result of each starting quantile is known.
 `order` is the logarithm (base 2) of how much twice the steps lessen the error of the deviation.
 """
@@ -102,7 +102,7 @@ def theirs(scheduler: Any, steps: int, std: float) -> tuple[float, float]:
 
 
 def peers() -> dict[str, Callable[[], Any]]:
-    """Schedulers of other libraries as their latent diffusion models use them; those that are not installed are left out."""
+    """Schedulers of other libraries, as their latent diffusion models use them, where they are installed."""
     found: dict[str, Callable[[], Any]] = {}
     common = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}
     try:
@@ -185,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows.append({"sampler": name, "data": "mixture", **{f"distance at {k}": v for k, v in off.items()}})
         console.print(f"mixture of two modes (width {WIDTH}): {name} {off[20]:.4f} at 20 steps, {off[50]:.4f} at 50")
     for entry in bars:
-        console.print(f"{'holds' if entry['holds'] else 'FAILS'}  {entry['name']}: {entry['value']} ({entry['target']})")
+        verdict = "holds" if entry["holds"] else "FAILS"
+        console.print(f"{verdict}  {entry['name']}: {entry['value']} (target {entry['target']})")
     write("samplers" + ("-quick" if chosen.quick else ""), rows, bars)
     return 0 if all(entry["holds"] for entry in bars) else 1
 
