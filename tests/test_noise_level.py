@@ -81,7 +81,7 @@ def test_dark_tissue_is_not_taken_for_air(noise_std):
 
 
 def test_more_noise_is_never_less():
-    """Air that a scanner has pushed to 0 says what the noise is at least; of fine structure it is unknown how much is."""
+    """Air that a scanner has pushed to 0 says what the noise is at least; fine structure only what it is at most."""
     shape = (48, 48, 40)
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
     head = np.where((grid**2).sum(0) < 0.5, textured(shape), 0.002 * np.random.default_rng(4).integers(0, 2, shape))
