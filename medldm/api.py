@@ -107,7 +107,8 @@ def super_resolve(
     scale : a factor an axis of the scan; one number means every axis of an image, and the thickest axis of a
         volume (through plane)
     spacing : with a path or Volume: the spacing to reach (mm), instead of `scale`; with an array: its spacing
-    noise_std : of the scan, in its unit; None: taken as free of noise, and the result's block means equal it
+    noise_std : of the scan, in its unit; None: estimated, and 0 where it may be anatomy. 0: the result's block means
+        equal the scan
     Other arguments, options and errors as in `restore`.
     """
     wanted = None

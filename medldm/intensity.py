@@ -11,6 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from medldm.errors import InputError, PixelError
 from medldm.volume import Volume
 
+BULK = 2.0  # spans of 98 % of the values; the ranges of the training's scans do not reach 1.6
+SPIKE = 3.0  # the same of single values, before noise is damped
+NEGATIVE, FEW = 0.05, 0.002  # share of the range that interpolation undershoots by, of the voxels that go deeper
+AIR_DEPTH, AIR_SHARE = 0.2, 0.1  # air: the darkest fifth of the range, if it holds a tenth of the voxels
 _GREY_RANGE = {"grey8": (0.0, 255.0), "grey16": (0.0, 65535.0)}
 
 
@@ -54,7 +58,8 @@ class Intensity:
         they are percentiles of a copy in which noise is damped, so that it does not widen the range.
     low, high : float
     zero_floor : bool
-        For "percentile": 0 stays 0 (pure scaling, as magnitude images need) and percentile `high` is that
+        For "percentile": 0 stays 0 (pure scaling, as magnitude images need; a scan whose values were shifted is
+        shifted back, so that its air is 0) and percentile `high` is that
         of the foreground, the values above Otsu's threshold (Otsu 1979); `low` is not used.
     """
 
@@ -90,7 +95,8 @@ class Intensity:
         Raises
         ------
         PixelError
-            For values that are not finite, or an image without any contrast.
+            For values that are not finite, an image without any contrast, or negative values of a scan without air
+            where `zero_floor` is set.
         InputError
             For a `value_range` that is not increasing.
         """
@@ -111,15 +117,42 @@ class Intensity:
             low, high = _GREY_RANGE[volume.unit]
         elif self.kind == "window":
             low, high = self.low, self.high
-        elif self.zero_floor:
-            calm = _damp_noise(array)
-            low, high = 0.0, float(np.percentile(calm[calm > _otsu(calm)], self.high))
         else:
-            low, high = (float(v) for v in np.percentile(_damp_noise(array), (self.low, self.high)))
+            low, high = self._in_bulk(array)
+            if self.zero_floor:
+                low = _floor(array, high)
+                if low != 0:  # found in values that begin at 0
+                    high = low + self._in_bulk(array - np.float32(low))[1]
         if not high > low:
             got = f"a range from {low:g} to {high:g}"
             raise PixelError("intensity", got, "an image with contrast", "give value_range")
         return Scaling(low, high - low)
+
+    def _in_bulk(self, array: NDArray[np.float32]) -> tuple[float, float]:
+        """The range by the rule; again without what lies far outside of 98 % of the values, if that decided it."""
+        bottom, top = self._bulk(array, SPIKE)
+        if bottom < top and (array.min() < bottom or array.max() > top):
+            first, last = self._bulk(array, 1)[::-1]
+            array = np.where(array > top, first, np.where(array < bottom, last, array))
+        calm = _damp_noise(array)
+        low, high = self._by_rule(calm)
+        bottom, top = self._bulk(calm, BULK)
+        if bottom < top and (low < bottom or high > top):
+            return self._by_rule(calm[(calm >= bottom) & (calm <= top)])
+        return low, high
+
+    def _bulk(self, values: NDArray[Any], spans: float) -> tuple[float, float]:
+        """As many spans of 98 % of the values, up from their lower end and down from their upper one."""
+        least, most = (float(v) for v in np.percentile(values, (1, 99)))
+        if self.zero_floor:
+            least = min(least, 0.0)
+        return most - spans * (most - least), least + spans * (most - least)
+
+    def _by_rule(self, calm: NDArray[Any]) -> tuple[float, float]:
+        if self.zero_floor:
+            return 0.0, float(np.percentile(calm[calm > _otsu(calm)], self.high))
+        low, high = (float(v) for v in np.percentile(calm, (self.low, self.high)))
+        return low, high
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -136,6 +169,24 @@ class Intensity:
         return cls(
             table["kind"], float(table["low"]), float(table["high"]), bool(table.get("zero_floor", False))
         )
+
+
+def _floor(array: NDArray[np.float32], high: float) -> float:
+    """What is 0 for a model that knows no negative values: 0 itself, or the air of a scan whose values were shifted.
+
+    Raises PixelError where negative values are neither a few of an interpolation, nor around noise in air, nor those
+    of a shifted scan with air.
+    """
+    if array.min() >= 0:
+        return 0.0
+    low = float(np.percentile(array, 0.1))
+    deep = -NEGATIVE * (high if high > 0 else float(np.ptp(array)))
+    if low >= deep or float((array < deep).mean()) < FEW:
+        return 0.0
+    if float((array < low + AIR_DEPTH * (float(np.percentile(array, 99)) - low)).mean()) >= AIR_SHARE:
+        return low
+    got = f"values down to {float(array.min()):.4g}, and no air to tell where 0 is"
+    raise PixelError("intensity", got, "magnitudes, 0 in air", "give value_range=(low, high), low being that of air")
 
 
 def _damp_noise(array: NDArray[np.float32]) -> NDArray[Any]:

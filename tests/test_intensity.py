@@ -90,3 +90,52 @@ def test_dict_round_trip_and_unknown_keys():
 def test_impossible_settings_are_refused(args):
     with pytest.raises(InputError):
         Intensity(*args)
+
+
+def picture_like(shape=(128, 128, 1)):
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape[:2]), indexing="ij"))
+    return (120 + 80 * np.sin(3 * grid[0]) * np.cos(2 * grid[1]))[..., None]
+
+
+def test_a_marker_does_not_become_the_range():
+    rule = Intensity("percentile", 0.1, 99.9)
+    marked = picture_like()
+    marked[10:18, 10:18] = 3000
+    marked[40:48, 90:98] = -3000
+    clean, found = rule.fit(volume(picture_like())), rule.fit(volume(marked))
+    assert (found.offset, found.scale) == pytest.approx((clean.offset, clean.scale), rel=0.03)
+
+
+@pytest.mark.parametrize("hot", [0.002, 0.005])
+def test_hot_voxels_and_metal_do_not_become_the_foreground(hot):
+    rule, array = Intensity("percentile", 0, 99.5, zero_floor=True), head(noise=20)
+    spots = np.random.default_rng(3).random(array.shape) < hot
+    metal = array.copy()
+    metal[12:18, 12:18, 12:18] = 15000
+    clean = rule.fit(volume(array)).scale
+    assert rule.fit(volume(np.where(spots, 15000, array))).scale == pytest.approx(clean, rel=0.15)
+    assert rule.fit(volume(metal)).scale == pytest.approx(clean, rel=0.05)
+
+
+@pytest.mark.parametrize(("gain", "shift"), [(0.01, -1.5), (2.0, -1000.0)])
+def test_shifted_values_with_air_are_shifted_back(gain, shift):
+    rule, array = Intensity("percentile", 0, 99.5, zero_floor=True), head(noise=20)
+    plain, shifted = rule.fit(volume(array)), rule.fit(volume(gain * array + shift))
+    assert shifted.offset == pytest.approx(shift, abs=0.02 * gain * plain.scale)
+    assert shifted.scale == pytest.approx(gain * plain.scale, rel=0.03)
+
+
+def test_a_few_negative_voxels_of_interpolation_pass():
+    array = head(noise=5)
+    array[::9, ::7, ::5] -= 12
+    scaling = Intensity("percentile", 0, 99.5, zero_floor=True).fit(volume(array))
+    assert array.min() < 0 and scaling.offset == 0
+
+
+def test_negative_values_without_air_are_refused_until_a_range_is_given():
+    rng = np.random.default_rng(0)
+    scores = volume(rng.standard_normal((24, 24, 24)))
+    rule = Intensity("percentile", 0, 99.5, zero_floor=True)
+    with pytest.raises(PixelError, match="value_range"):
+        rule.fit(scores)
+    assert rule.fit(scores, (-3, 3)).offset == -3

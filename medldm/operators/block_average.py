@@ -98,6 +98,23 @@ class BlockAverage(Operator):
                 y = _along(_upsampling_matrix(y.shape[axis], f), y, axis)
         return y
 
+    def project_above(self, x: Tensor, y: Tensor, floor: float | None) -> Tensor:
+        """`project`, then each block exactly: moved to its mean, and what the floor adds is taken off in proportion."""
+        x = self.project(x, y)
+        x = x + self._spread(y - self.forward(x))
+        if floor is None:
+            return x
+        above, wanted = (x - floor).clamp_min(0), y - floor
+        share = wanted / self.forward(above).clamp_min(torch.finfo(x.dtype).tiny)
+        kept = floor + above * self._spread(share.clamp(0, 1))
+        return torch.where(self._spread(wanted) > 0, kept, self._spread(y))  # a mean below the floor stands as it is
+
+    def _spread(self, y: Tensor) -> Tensor:
+        """Every voxel of a block as the block."""
+        for axis, f in enumerate(self.factor, start=2):
+            y = y.repeat_interleave(f, dim=axis)
+        return y
+
 
 class SuperResolve(Problem):
     """Finer voxels, by whole factors; the outer edges of the field of view stay.
@@ -113,7 +130,6 @@ class SuperResolve(Problem):
     noisy_share: float = Field(0.4, ge=0, le=1)
 
     operator_type: ClassVar[type[Operator]] = BlockAverage
-    estimates_noise: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _one_weight_a_factor(self) -> Self:
@@ -193,6 +209,10 @@ class SuperResolve(Problem):
     def drawn_noise(self, draw: Draw) -> float:
         noise_std = super().drawn_noise(draw)
         return noise_std if draw.own.random() < self.noisy_share else 0.0
+
+    def believes(self, noise_std: float, sure: bool) -> bool:
+        """Not where it may be anatomy: a clean scan comes back with its block means."""
+        return sure and noise_std <= 2 * self.noise_std[1]
 
     def error_weight(self, x: Tensor, measurement: Measurement) -> Tensor:
         """Of interpolation, less where noise is to be taken off, too."""

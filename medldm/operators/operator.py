@@ -64,6 +64,15 @@ class Operator(ABC):
             x = x + self.first_guess(y - self.forward(x))
         return x
 
+    def project_above(self, x: Tensor, y: Tensor, floor: float | None) -> Tensor:
+        """The same with no value below `floor`, as far as `y` allows; None: as `project`."""
+        x = self.project(x, y)
+        if floor is not None:
+            for _ in range(PROJECTIONS):
+                x = self.project(x.clamp_min(floor), y)
+            x = x.clamp_min(floor)
+        return x
+
 
 @dataclass(frozen=True)
 class Identity(Operator):

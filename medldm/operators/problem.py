@@ -119,6 +119,13 @@ class Problem(BaseModel):
         """The estimate (1, 1, *S), in the model's range, as it is to be returned."""
         return image
 
+    def believes(self, noise_std: float, sure: bool) -> bool:
+        """Whether an estimate of the noise is taken as it is, or for none.
+
+        noise_std : share of the range; sure : it is not fine anatomy for a good part
+        """
+        return True
+
     def exact(self, noise_std: float) -> bool:
         """Whether the result's own measurement is to equal the scan."""
         return noise_std == 0

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+UNCHANGED = 1e-3  # of the range
+FAINT = 0.5  # of the noise; where less was taken off, no anatomy was
 
 
 def residual_checks(
@@ -42,3 +47,18 @@ def residual_checks(
         "residual_mean": float(values.mean()),
         "residual_has_structure": bool(structured),
     }
+
+
+def doubts(checks: dict[str, Any], residual: NDArray[np.float32], scale: float, *, same_grid: bool) -> list[str]:
+    """What of the checks a person has to hear.
+
+    scale : the model's range in the scan's unit; same_grid : whether a result could equal its scan
+    """
+    ratio = checks.get("residual_std_over_noise_std", 0.0)
+    correlation = checks.get("residual_neighbour_correlation", 0.0)
+    if checks.get("residual_has_structure") and ratio > FAINT:
+        text = f"the residual is not plain noise ({ratio:.2g} times as strong, correlation {correlation:.2g})"
+        return [f"{text}: anatomy may be lost in the result; look at the residual, give noise_std"]
+    if same_grid and "residual_mean" in checks and float(np.abs(residual).max()) < UNCHANGED * scale:
+        return ["the result is the scan as it was: no noise was found, or less than the model treats"]
+    return []

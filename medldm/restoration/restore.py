@@ -19,9 +19,9 @@ from medldm.model import Model
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
-from medldm.restoration.checks import residual_checks
+from medldm.restoration.checks import doubts, residual_checks
 from medldm.restoration.estimate import OnStep, estimate
-from medldm.restoration.noise_level import estimate_noise_std
+from medldm.restoration.intake import take_in
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import Settings
 from medldm.space import ModelSpace
@@ -44,18 +44,11 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     factor = space.to_scan(np.divide(measured.geometry.spacing, target.spacing).tolist())
     warnings = model.fits(volume, factor)
 
-    seen = _seen(measured, operator)
-    estimated = settings.noise_std is None and problem.estimates_noise
-    noise_std = estimate_noise_std(seen.array, noise=pack.noise) if estimated else settings.noise_std or 0.0
-    space = space.fitted(seen, settings.value_range)
-    scaled_noise = space.range.std_forward(noise_std)
-    if scaled_noise > 1.1 * problem.noise_std[1]:
-        share, most = 100 * scaled_noise, 100 * problem.noise_std[1]
-        warnings.append(f"noise of {share:.0f} % of the range; the model was trained up to {most:.3g} %")
-
-    y = space.tensor(measured.array)
-    first = operator.first_guess(y) if seen is measured else space.tensor(seen.array)
-    measurement = Measurement.of(operator, first.to(model.device), scaled_noise, pack.dims)
+    taken = take_in(measured, operator, problem, space, settings, pack.noise)
+    space, noise_std, floor = taken.space, taken.noise_std, 0.0 if pack.intensity.zero_floor else None
+    warnings += taken.warnings
+    scaled_noise, exact = space.range.std_forward(noise_std), problem.exact(noise_std)
+    measurement = Measurement.of(operator, taken.first.to(model.device), scaled_noise, pack.dims)
     crop = (slice(None), slice(None), *(slice(0, n) for n in measurement.image.shape[2:]))
     measurement = measurement.on_image(lambda field: pad_to_multiple(field, pack.multiple)[0])
     notify = _notifier(task, settings, space, target, volume, crop)
@@ -64,24 +57,25 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     image, std = problem.finish(image, measurement)[crop], std[crop]
     finished = time.perf_counter()
 
-    if problem.exact(noise_std):  # what was measured stays
-        deep = image.cpu() if pack.dims == 3 else image.cpu()[..., None]
-        deep = operator.project(deep, y)
-        image = deep if pack.dims == 3 else deep[..., 0]
+    if exact:  # what was measured stays
+        image = _agreeing(image, operator, taken.y, floor)
     result = space.array(image)
-    if pack.intensity.zero_floor:
-        result = np.maximum(result, 0, dtype=np.float32)
+    if floor is not None and not exact:
+        result = np.maximum(result, space.range.offset, dtype=np.float32)
     if not np.isfinite(result).all():
         raise RunError(f"model {model.name}", "a result that is not finite", "finite values", "report its range")
-    result = problem.settle(result, measured.array, operator)
+    result = problem.settle(taken.given_back(result, operator), measured.array, operator)
     degraded = operator.forward(torch.from_numpy(result)[None, None])[0, 0].numpy()
     residual = measured.array - degraded
+    signal = degraded if floor is None else degraded - np.float32(space.range.offset)
+    checks = problem.checks(operator) or residual_checks(residual, signal, noise_std)
+    warnings += doubts(checks, residual, space.range.scale, same_grid=target is measured.geometry)
     report = {
         **_facts(model, volume, task, settings, warnings, factor),
         "noise_std": noise_std,
-        "noise_std_estimated": estimated,
+        "noise_std_estimated": taken.estimated,
         "intensity": {"offset": space.range.offset, "scale": space.range.scale},
-        "checks": problem.checks(operator) or residual_checks(residual, degraded, noise_std),
+        "checks": checks,
         "timings_s": _timings(started, prepared, finished, time.perf_counter()),
     }
     place = functools.partial(_placed, volume=volume, space=space, step=_step(report))
@@ -89,12 +83,11 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     return Restoration(restored, restored.array, place(residual, measured.geometry), uncertainty, report)
 
 
-def _seen(measured: Volume, operator: Operator) -> Volume:
-    """The scan with what was not measured interpolated: what its noise and its range are found in."""
-    if operator.missing() is None:
-        return measured
-    y = torch.tensor(measured.array, dtype=torch.float32)[None, None]
-    return measured.with_array(operator.first_guess(y)[0, 0].numpy())
+def _agreeing(image: Tensor, operator: Operator, y: Tensor, floor: float | None) -> Tensor:
+    """The image (1, 1, *S), on the CPU, whose measurement is `y`."""
+    flat = image.ndim == 4
+    deep = operator.project_above(image.cpu()[..., None] if flat else image.cpu(), y, floor)
+    return deep[..., 0] if flat else deep
 
 
 def _notifier(

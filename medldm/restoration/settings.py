@@ -20,7 +20,7 @@ MODES = {"fidelity": 0.0, "perceptual": 1.0}
 class SamplingOptions(TypedDict, total=False):
     """Keyword arguments of every restoring function that say how to restore.
 
-    noise_std : of the scan, in its own unit (default None: estimated; in super-resolution taken as 0)
+    noise_std : of the scan, in its own unit (default None: estimated; in super-resolution 0 where it may be anatomy)
     mode : "fidelity" (default; posterior mean, one step), "perceptual" (posterior sample), or a number between, 0..1
     samples : posterior samples drawn (default 1); more than one puts their spread into the uncertainty
     steps : of the sampler (default 20)
