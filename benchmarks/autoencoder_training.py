@@ -56,7 +56,7 @@ def train_autoencoder(
 
 def _train(recipe: Recipe, scans: Sequence[Scan], seconds: float | None, clock: Clock) -> Trained:
     """seconds : None for the warm-up"""
-    fabric, precision = start_fabric("cpu", recipe.precision)
+    fabric, precision = start_fabric("cpu", recipe.precision, recipe.pack.dims)
     torch.manual_seed(recipe.seed)
     networks = Networks(recipe.pack)
     table = recipe.stages[0].model_copy(update={"steps": WHOLE})

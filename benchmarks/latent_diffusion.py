@@ -39,7 +39,7 @@ from medldm.training.loop import Hooks, run_stage
 from medldm.training.parallel import start_fabric
 from medldm.training.stages import build_stage, stage_batches
 
-BASE = Path(__file__).resolve().parents[1] / "configs" / "chest-xray-code-f4-short.toml"
+BASE = Path(__file__).resolve().parents[1] / "configs" / "chest-xray-autoencoder-f4-short.toml"
 AUTOENCODERS = {"block PCA": DEFAULT, "default": DEFAULT, "MONAI": MONAI}
 RATES = {"block PCA": 1e-3, "default": 3e-3, "MONAI": 3e-4}  # chosen by benchmarks/sweep.py, equal-time
 UNET = {"channels": [48, 64, 64], "attention_levels": [False, False, True]}
@@ -62,7 +62,7 @@ def train_denoiser(model: Model, recipe: Recipe, scans: Sequence[Scan]) -> float
     """The denoiser of a model whose autoencoder is trained, on its white latents; returns the last tenth's loss."""
     table, problems = recipe.stages[DENOISER], problems_of(recipe.pack)
     measure_latents(model.networks.autoencoder, scans[:STATISTICS])
-    fabric, precision = start_fabric("cpu", recipe.precision)
+    fabric, precision = start_fabric("cpu", recipe.precision, recipe.pack.dims)
     batches = stage_batches(recipe, scans, DENOISER, problems)
     stage = build_stage(table, model.networks, problems)
     hooks = Hooks(None, lambda *_: None, lambda _: None, float("inf"), lambda _: None)

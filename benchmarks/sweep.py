@@ -45,8 +45,8 @@ from medldm.training.data import load_scans
 from medldm.training.train import train
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-CHEST_RECIPE = "chest-xray-code-f4-short"
-BRAIN_RECIPES = ("brain-t1-2mm-code-f2", "brain-t1-2mm-code-f4")
+CHEST_RECIPE = "chest-xray-autoencoder-f4-short"
+BRAIN_RECIPES = ("brain-t1-2mm-autoencoder-f2", "brain-t1-2mm-autoencoder-f4")
 RATES = {"default": (3e-4, 1e-3, 3e-3), "MONAI": (1e-4, 3e-4, 1e-3, 3e-3)}
 MOST_CODES_IDLE, LEAD = 0.2, 3.0
 QUICK_STEPS = 4

@@ -99,7 +99,7 @@ def recipe_of(one: Contestant) -> dict[str, Any]:
 
 def train_ours(one: Contestant, data: Path, log: Path, pace: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
     recipe = parse_recipe(recipe_of(one))
-    fabric, precision = start_fabric("cpu", recipe.precision)
+    fabric, precision = start_fabric("cpu", recipe.precision, recipe.pack.dims)
     torch.manual_seed(0)
     networks, scans, table = Networks(recipe.pack), load_scans(recipe, data), recipe.stages[0]
     batches, stage = stage_batches(recipe, scans, 0, {}), build_stage(table, networks, {})

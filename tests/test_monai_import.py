@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
-from medldm.nets.plain_code import AutoencoderKL
 
 from medldm.nets import monai_files
 from medldm.nets.discriminator import PatchDiscriminator
 from medldm.nets.imported.maisi import MAISI, AutoencoderKlMaisi
+from medldm.nets.monai_autoencoder import AutoencoderKL
 from medldm.nets.unet import DiffusionModelUNet, LatentUNet
 from tests.test_nets import fresh, randn
 

@@ -24,7 +24,7 @@ def plugins(tmp_path, monkeypatch):
 
 def test_own_readers_come_through_the_door():
     assert {"nifti", "dicom", "picture"} <= set(registry.names("readers"))
-    assert registry.find("readers", "nifti").SUFFIXES == (".nii.gz", ".nii")
+    assert registry.find("readers", "nifti").SUFFIXES[:2] == (".nii.gz", ".nii")
 
 
 def test_a_plugin_is_found_and_a_broken_one_named(plugins):

@@ -14,7 +14,7 @@ from medldm.nets.head import MeasurementHead
 from medldm.nets.tiling import tiles
 from medldm.operators.block_average import BlockAverage
 from medldm.pack import IntensityTable
-from medldm.restoration.tiles import least_work, merge_by_tiles
+from medldm.restoration.estimate import least_work, merge_by_tiles
 from medldm.volume import Volume
 from tests.tiny import tiny_model
 

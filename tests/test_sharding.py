@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
-from medldm.training import sharding
+from medldm.training import parallel as sharding
 
 sharding.BUCKET_BYTES = 200  # several buckets
 dist.init_process_group("gloo")

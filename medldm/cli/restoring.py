@@ -198,9 +198,9 @@ def run_volumes(call: Call, restore: Restore) -> None:
     Raises MedldmError.
     """
     settings, choice = call.settings(), call.choice()
-    given = [name for name, value in (("--report", call.report), ("--series", call.series)) if value is not None]
-    if given or choice.select:
-        names = ", ".join(given + ["--select"] * bool(choice.select))
+    beside = [name for name, value in (("--report", call.report), ("--series", call.series)) if value is not None]
+    if beside or choice.select:
+        names = ", ".join(beside + ["--select"] * bool(choice.select))
         raise InputError("--each-volume", f"{names} beside it", "none: they are of one volume", "leave it out")
     from medldm.io import nifti
     from medldm.io.walk import check_exists

@@ -64,15 +64,19 @@ def heun(
     levels, x, total = sigmas.tolist(), x_T, len(sigmas) - 1
     for index in range(total):
         sigma, after = levels[index], levels[index + 1]
-        x_0 = predict_x0(x, sigma)
-        slope = (x - x_0) / sigma
-        euler = x + (after - sigma) * slope
-        if after > 0:
-            slope_after = (euler - predict_x0(euler, after)) / after
-            x = x + (after - sigma) * (slope + slope_after) / 2
-        else:
-            x = euler
+        x_0, x = _heun_step(predict_x0, x, sigma, after)
         yield Step(index, total, sigma, x_0, x)
+
+
+def _heun_step(predict_x0: PredictX0, x: Tensor, sigma: float, after: float) -> tuple[Tensor, Tensor]:
+    """The estimate at `sigma`, and the state at `after`."""
+    x_0 = predict_x0(x, sigma)
+    slope = (x - x_0) / sigma
+    euler = x + (after - sigma) * slope
+    if after == 0:
+        return x_0, euler
+    slope_after = (euler - predict_x0(euler, after)) / after
+    return x_0, x + (after - sigma) * (slope + slope_after) / 2
 
 
 def dpmpp_2m(
@@ -137,12 +141,5 @@ def edm_stochastic(
             raised = sigma * (1 + churn)
             x = x + math.sqrt(raised**2 - sigma**2) * noise(x)
             sigma = raised
-        x_0 = predict_x0(x, sigma)
-        slope = (x - x_0) / sigma
-        euler = x + (after - sigma) * slope
-        if after > 0:
-            slope_after = (euler - predict_x0(euler, after)) / after
-            x = x + (after - sigma) * (slope + slope_after) / 2
-        else:
-            x = euler
+        x_0, x = _heun_step(predict_x0, x, sigma, after)
         yield Step(index, total, sigma, x_0, x)

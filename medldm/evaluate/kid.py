@@ -74,8 +74,8 @@ def kid(
     ]
     value = float(_distance(sums, np.ones((1, len(names_x))), np.ones((1, len(names_y))))[0])
     rng = np.random.default_rng(seed)
-    drawn_x = _draws(rng, len(names_x))
-    drawn = _distance(sums, drawn_x, drawn_x if paired else _draws(rng, len(names_y)))
+    drawn_x = _resampled(rng, len(names_x))
+    drawn = _distance(sums, drawn_x, drawn_x if paired else _resampled(rng, len(names_y)))
     tail = 50 * (1 - level)
     low, high = np.nanpercentile(drawn, (tail, 100 - tail))  # nan: one patient was drawn throughout
     return Interval(value, float(low), float(high), fewest)
@@ -105,7 +105,7 @@ def _between(
     return summed, pairs
 
 
-def _draws(rng: np.random.Generator, patients: int) -> Matrix:
+def _resampled(rng: np.random.Generator, patients: int) -> Matrix:
     """How often each patient was drawn: (RESAMPLES, patients)."""
     return rng.multinomial(patients, np.full(patients, 1 / patients), RESAMPLES).astype(np.float64)
 

@@ -163,20 +163,20 @@ class SuperResolve(Problem):
         """Of each axis of the scan. Raises InputError for what is no whole number, or not one an axis."""
         wanted = "a whole factor (2), or one an axis of the scan (1, 1, 2)"
         try:
-            given = np.atleast_1d(np.asarray(scale, dtype=float))
+            factors = np.atleast_1d(np.asarray(scale, dtype=float))
         except (TypeError, ValueError):
             raise InputError("scale", repr(scale)[:60], wanted) from None
-        whole = given.ndim == 1 and len(given) in {1, axes.dims, 3} and bool((given == np.rint(given)).all())
-        if not whole or not (np.isfinite(given) & (given >= 1)).all():
+        whole = factors.ndim == 1 and len(factors) in {1, axes.dims, 3} and bool((factors == np.rint(factors)).all())
+        if not whole or not (np.isfinite(factors) & (factors >= 1)).all():
             raise InputError("scale", repr(scale)[:60], wanted)
         factor = [1, 1, 1]
-        if len(given) > 1:
-            factor[: len(given)] = [int(f) for f in given]
+        if len(factors) > 1:
+            factor[: len(factors)] = [int(f) for f in factors]
         elif axes.dims == 2:
-            factor[:2] = [int(given[0])] * 2
+            factor[:2] = [int(factors[0])] * 2
         else:
             spacing = axes.geometry.spacing
-            factor[max(range(3), key=lambda axis: (spacing[axis], axis))] = int(given[0])
+            factor[max(range(3), key=lambda axis: (spacing[axis], axis))] = int(factors[0])
         return (factor[0], factor[1], factor[2])
 
     @staticmethod

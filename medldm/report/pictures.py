@@ -111,13 +111,13 @@ def montage(
     pixels_mm = size * (2 if len(cuts) == 1 else 1) / edge
     shown = [window.colour(_scaled(p, row, column, pixels_mm, smooth=smooth)) for _, p, row, column in cuts]
     height = max(len(picture) for picture in shown)
-    gap = 8
-    canvas = np.zeros((height, sum(p.shape[1] for p in shown) + gap * (len(shown) - 1), 3), dtype=np.uint8)
+    between = 8
+    canvas = np.zeros((height, sum(p.shape[1] for p in shown) + between * (len(shown) - 1), 3), dtype=np.uint8)
     x = 0
     for picture in shown:
         top = (height - len(picture)) // 2
         canvas[top : top + len(picture), x : x + picture.shape[1]] = picture
-        x += picture.shape[1] + gap
+        x += picture.shape[1] + between
     return _png(canvas)
 
 

@@ -235,20 +235,20 @@ def _uneven(positions: NDArray[np.float64], normal: NDArray[np.float64], off: fl
     usual = float(np.median(steps)) if len(steps) > 2 else float(steps.min())
     share = steps / usual if usual > SAME_PLACE_MM else np.zeros_like(steps)
     whole = np.rint(share)
-    gaps = ""
+    lacking = ""
     if (np.abs(share - whole) * usual <= ON_LINE_MM).all() and (whole >= 1).all() and whole.max() > 1:
         at = int(np.argmax(whole))
         missing = positions[at] + (positions[at + 1] - positions[at]) / whole[at]
         place = "\\".join(f"{x:.2f}" for x in missing)
-        gaps = f"{int(whole.sum()) - len(steps)} missing slices, the first at ImagePositionPatient {place} mm"
-    if gaps and not rounded:
-        return GeometryError(where, gaps, f"a slice every {usual:.3f} mm", "find the missing files")
+        lacking = f"{int(whole.sum()) - len(steps)} missing slices, the first at ImagePositionPatient {place} mm"
+    if lacking and not rounded:
+        return GeometryError(where, lacking, f"a slice every {usual:.3f} mm", "find the missing files")
     if not rounded and _are_two_passes(steps):
         do = "divide the series, or choose one by its values (select); passes are not interpolated together"
         return GeometryError(where, "two passes whose slices lie between each other", "one of them", do)
     got = f"distances of {steps.min():.3f} to {steps.max():.3f} mm along the normal"
     if rounded:
-        got += f": places {rounded}" + (f", or {gaps}" if gaps else "")
+        got += f": places {rounded}" + (f", or {lacking}" if lacking else "")
         do = "export it again with exact places, or interpolate: resample_nonuniform"
         return GeometryError(where, got, f"even slices within {ON_LINE_MM} mm", do)
     got += f", {off:.3f} mm off the line"
