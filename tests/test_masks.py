@@ -140,6 +140,15 @@ def test_no_samples_of_a_mask_are_drawn(model_3d, head_and_mask, asked):
         medldm.inpaint(*head_and_mask, model=model_3d, **asked)
 
 
+def test_a_flipped_view_is_filled_as_its_copy(model_3d, head_and_mask):
+    """Whatever strides the voxels have."""
+    scan, mask = head_and_mask
+    turned = scan.with_array(scan.array[::-1, :, ::-1])
+    copied = scan.with_array(np.ascontiguousarray(turned.array))
+    one, other = (medldm.inpaint(each, mask, model=model_3d).array for each in (turned, copied))
+    np.testing.assert_array_equal(one, other)
+
+
 def test_a_mask_of_another_place_is_refused(model_3d, head_and_mask):
     scan, mask = head_and_mask
     affine = OBLIQUE.copy()

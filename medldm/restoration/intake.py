@@ -100,7 +100,7 @@ def _seen(measured: Volume, operator: Operator) -> Volume:
     """The scan with what was not measured interpolated: what its noise and its range are found in."""
     if operator.missing() is None:
         return measured
-    y = torch.tensor(measured.array, dtype=torch.float32)[None, None]
+    y = torch.from_numpy(np.array(measured.array, dtype=np.float32, order="C"))[None, None]  # flipped views, too
     return measured.with_array(operator.first_guess(y)[0, 0].numpy())
 
 

@@ -95,11 +95,11 @@ def test_labels_of_another_grid_are_sampled_where_they_lie(viewer, noisy_scan):
         drawn_mask(viewer, source)
 
 
-def test_a_model_without_gaps_says_so(viewer, panel, filling, pack):
+def test_a_model_without_a_head_for_masks_says_so(viewer, panel, filling, pack):
     from napari_medldm.models import reason_against
 
     from medldm.pack import describe
 
-    without, with_gaps = (describe(folder) for folder in (pack, panel.form.model.currentText()))
-    assert "not trained to fill gaps" in reason_against(without, None, "inpaint")
-    assert not reason_against(with_gaps, None, "inpaint") and not reason_against(without, None, "denoise")
+    without, with_masks = (describe(folder) for folder in (pack, panel.form.model.currentText()))
+    assert "not trained to inpaint" in reason_against(without, None, "inpaint")
+    assert not reason_against(with_masks, None, "inpaint") and not reason_against(without, None, "denoise")
