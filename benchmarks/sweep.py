@@ -7,7 +7,7 @@ table-8 : radiographs, f = 2 to 16, KL, codebook and finite levels beside the bl
 equal-time : radiographs, f = 4, c = 4: medldm's default against MONAI's network, three seeds; the learning rate of
     each is chosen on the patients that the recipe holds out of training
 brain : T1 heads, f = 2 and 4: how far training lifts an autoencoder above its block PCA
-    (configs/brain-t1-2mm-code-*.toml)
+    (configs/brain-t1-2mm-autoencoder-*.toml)
 
 Test patients by the protocol of benchmarks/protocol.py, means with 95 % bootstrap intervals over patients. A budget is
 CPU seconds of the process that trains (benchmarks/autoencoder_training.py). Every finished training is kept in FOLDER

@@ -16,7 +16,7 @@ from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
 from medldm.training.batches import Batches, prefetch
 from medldm.training.data import Scan, load_scans
-from medldm.training.loop import Hooks, PartwiseGradients, run_stage
+from medldm.training.loop import Hooks, Means, PartwiseGradients, run_stage
 from medldm.training.parallel import fastest_precision, start_fabric
 from medldm.training.stages import build_stage
 from medldm.volume import Volume
@@ -284,3 +284,16 @@ def test_half_precision_is_not_chosen_where_its_gradients_cannot_be_believed():
     assert fastest_precision(torch.device("cpu"), 3) == "32-true"
     half = torch.cpu._is_avx512_bf16_supported()
     assert fastest_precision(torch.device("cpu"), 2) == ("bf16-mixed" if half else "32-true")
+
+
+def test_means_hold_a_sum_and_a_count_however_many_steps():
+    fabric, values = Fabric(accelerator="cpu"), torch.rand(500, generator=torch.Generator().manual_seed(0))
+    means = Means()
+    for number, value in enumerate(values):
+        means.add({"loss": value, **({"synthesis": 2 * value} if number % 2 else {})})
+        if number == 250:
+            means = Means(means.state(fabric))  # as a checkpoint keeps it
+    assert all(kept.numel() == 2 for kept in means.sums.values())
+    found = means.over(fabric)
+    assert found["loss"] == pytest.approx(float(values.double().mean()), rel=1e-9)
+    assert found["synthesis"] == pytest.approx(2 * float(values[1::2].double().mean()), rel=1e-9)

@@ -131,10 +131,10 @@ def test_latents_are_white_over_the_training_set(data, tmp_path):
     folder, table = data
     model = medldm.train(table, data=folder, out=tmp_path / "pack")
     scans = load_scans(parse_recipe(table), folder)
-    code = model.networks.autoencoder
-    images = [pad_to_multiple(scan.image[None, None], code.factor)[0] for scan in scans]
+    autoencoder = model.networks.autoencoder
+    images = [pad_to_multiple(scan.image[None, None], autoencoder.factor)[0] for scan in scans]
     with torch.no_grad():
-        z = torch.cat([code.encode(image)[0].flatten(2)[0] for image in images], dim=1)
+        z = torch.cat([autoencoder.encode(image)[0].flatten(2)[0] for image in images], dim=1)
     torch.testing.assert_close(z.mean(1), torch.zeros(4), atol=0.02, rtol=0)
     torch.testing.assert_close(z.std(1), torch.ones(4), atol=0.02, rtol=0)
 
@@ -171,6 +171,22 @@ def test_another_recipe_does_not_resume(data, tmp_path):
     medldm.train(table, data=folder, out=tmp_path / "pack")
     with pytest.raises(RunError, match="seed"):
         medldm.train(table | {"seed": 9}, data=folder, out=tmp_path / "pack")
+
+
+def test_how_often_a_checkpoint_is_written_may_change(data, tmp_path):
+    folder, table = data
+    table = idle_but(table, "autoencoder") | {"checkpoint_seconds": 1e-6}
+
+    def stop(stage, done, total):
+        if done == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        medldm.train(table, data=folder, out=tmp_path / "pack", progress=stop)
+    seen = []
+    goes_on = table | {"checkpoint_seconds": 60.0}
+    medldm.train(goes_on, data=folder, out=tmp_path / "pack", progress=lambda *told: seen.append(told[:2]))
+    assert ("autoencoder", 2) not in seen and ("autoencoder", 6) in seen
 
 
 def test_a_checkpoint_that_would_execute_code_is_refused(tmp_path):
@@ -252,9 +268,9 @@ def test_a_stage_of_no_steps_leaves_the_linear_start(data, tmp_path):
     idle = with_stages(table, autoencoder={"steps": 0})
     model = medldm.train(idle, data=folder, out=tmp_path / "linear")
     images = [scan.image for scan in load_scans(parse_recipe(table), folder)]
-    code = model.networks.autoencoder
-    padded = [pad_to_multiple(image[None, None], code.factor)[0] for image in images]
-    z = torch.cat([code.encode(image)[0].movedim(1, 0).flatten(1) for image in padded], 1)
+    autoencoder = model.networks.autoencoder
+    padded = [pad_to_multiple(image[None, None], autoencoder.factor)[0] for image in images]
+    z = torch.cat([autoencoder.encode(image)[0].movedim(1, 0).flatten(1) for image in padded], 1)
     torch.testing.assert_close(z.std(1), torch.ones(len(z)), atol=0.05, rtol=0)
 
 
