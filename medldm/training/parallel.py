@@ -33,7 +33,7 @@ class AutocastAlone(MixedPrecision):
     """Mixed precision that leaves the batches as they are.
 
     Fabric's own rounds them to half precision on their way into the module. Images are what is to be reproduced, and
-    those of radiographs have more than the 256 levels that bf16 has between 0.5 and 1: it would cap an autoencoder at 59 dB,
+    those of radiographs have more than the 256 levels that bf16 has between 0.5 and 1: an autoencoder would end at 59 dB,
     and put an error of 0.001 beneath noise of 0.005.
     """
 
