@@ -33,8 +33,8 @@ class AutocastAlone(MixedPrecision):
     """Mixed precision that leaves the batches as they are.
 
     Fabric's own rounds them to half precision on their way into the module. Images are what is to be reproduced, and
-    those of radiographs have more than the 256 levels that bf16 has between 0.5 and 1: an autoencoder would end at 59 dB,
-    and put an error of 0.001 beneath noise of 0.005.
+    those of radiographs have more than the 256 levels that bf16 has between 0.5 and 1: an autoencoder would end at
+    59 dB, and put an error of 0.001 beneath noise of 0.005.
     """
 
     def convert_input(self, data: Any) -> Any:
