@@ -403,3 +403,23 @@ def test_a_map_beside_a_result_is_no_scan_to_train_on(tmp_path):
     ]
     with pytest.raises(InputError, match="residual of a result"):
         load_scans(parse_recipe(tiny_table(3) | {"source": [{"folder": "in"}]}), tmp_path)
+
+
+def test_a_scan_of_another_kind_than_the_recipes_is_not_trained_on(tmp_path, dicom_series):
+    """The model would vouch for what it never saw: modality and voxel size are as the recipe says, or refused."""
+    shape = (24, 22, 20)
+    array = np.random.default_rng(0).random(shape, dtype=np.float32)
+    (tmp_path / "thick").mkdir()
+    medldm.write(medldm.Volume(array, medldm.Geometry.from_spacing(shape, (1, 1, 6))), tmp_path / "thick" / "a.nii.gz")
+    recipe = parse_recipe(tiny_table(3) | {"validation_fraction": 0.0})
+    with pytest.raises(InputError, match=r"a.nii.gz: got voxels of 1 x 1 x 6 mm; expected the recipe's 0.5 to 3 mm"):
+        load_scans(recipe, tmp_path / "thick")
+    wide = parse_recipe(with_pack(tiny_table(3), spacing_range=[0.5, 6.0]) | {"validation_fraction": 0.0})
+    assert len(load_scans(wide, tmp_path / "thick")) == 1
+    folder = dicom_series("series/one", rows=24, columns=24, n=16).parent
+    modality = medldm.read(folder / "one").modality
+    other = "PT" if modality != "PT" else "MR"
+    table = with_pack(tiny_table(3), modality=[other], spacing_range=[0.1, 9.0]) | {"validation_fraction": 0.0}
+    with pytest.raises(InputError, match=f"got modality {modality}; expected the recipe's {other}"):
+        load_scans(parse_recipe(table), folder)
+    assert len(load_scans(parse_recipe(with_pack(table, modality=[other, modality])), folder)) == 1

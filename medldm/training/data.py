@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +19,9 @@ from medldm.io.manifest import Row, load_manifest, rows_of_folder, split_rows
 from medldm.pack import AutoencoderPack
 from medldm.recipe import Recipe, Source
 from medldm.space import ModelSpace
-from medldm.volume import refused_map
+from medldm.volume import Volume, refused_map
 
+TREATMENT = {"dims", "axcodes", "intensity", "modality", "spacing_range"}  # what of a pack decides on its scans
 READING = 1  # to be raised when readers or scaling give other voxels from the same file
 
 
@@ -63,6 +65,7 @@ def _load(row: Row, pack: AutoencoderPack, source: Source, name: str) -> Scan:
         raise refused_map(row.path.name, volume.quantity)
     if pack.dims == 2 and volume.array.shape[2] != 1:
         raise InputError(row.path.name, f"{volume.array.shape[2]} slices", "a single image for a 2D model")
+    _check_is_as_told(volume, pack, row.path.name)
     space, organ = ModelSpace.of(pack, volume), None
     turned = space.turned(volume)
     if row.mask is not None:
@@ -73,6 +76,24 @@ def _load(row: Row, pack: AutoencoderPack, source: Source, name: str) -> Scan:
         alone = turned.with_array(turned.array * (mask.array > 0))
         organ = space.fitted(alone).image(alone)
     return Scan(space.fitted(turned).image(turned), organ, source, name)
+
+
+def _check_is_as_told(volume: Volume, pack: AutoencoderPack, where: str) -> None:
+    """Raises InputError for a scan of another modality or voxel size than the recipe says.
+
+    The model would vouch for what it never saw. What a scan does not say (the modality of a NIfTI file, the size of a
+    picture's pixels) is not asked of it.
+    """
+    if volume.modality and volume.modality not in pack.modality:
+        got, expected = f"modality {volume.modality}", f"the recipe's {', '.join(pack.modality)}"
+        raise InputError(where, got, expected, "leave it out, or add it to pack.modality")
+    low, high = pack.spacing_range
+    spacing = volume.geometry.spacing[: pack.dims]
+    assumed = any(step.get("spacing_assumed") for step in volume.history)
+    if not assumed and not all(low <= s <= high for s in np.round(spacing, 3)):
+        got = f"voxels of {' x '.join(f'{s:.4g}' for s in spacing)} mm"
+        expected = f"the recipe's {low:g} to {high:g} mm"
+        raise InputError(where, got, expected, "leave it out, resample it, or widen pack.spacing_range")
 
 
 def load_scans(
@@ -149,7 +170,7 @@ def _entry(row: Row, recipe: Recipe, source: Source, name: str, cache: ArrayCach
     made = {
         "content": content,
         "reading": [READING, version("medldm"), row.series, row.select],
-        "pack": recipe.pack.model_dump(mode="json", include={"dims", "axcodes", "intensity"}),
+        "pack": recipe.pack.model_dump(mode="json", include=TREATMENT),
     }
     image = cache_key({**made, "part": "image"})
     organ = cache_key({**made, "part": "organ"}) if row.mask is not None else None
