@@ -1,7 +1,7 @@
 """medldm: latent diffusion for medical images, from the scan to a restoration that can be trusted and back.
 
-Reading order: geometry, volume, io, intensity; operators, nets, diffusion, model; restore/restore.py, top to
-bottom; training. Names below are resolved on first use, so that importing medldm is quick.
+Reading order: geometry, volume, io, intensity; operators, nets, diffusion, space, model; restoration/restore.py, top
+to bottom; training. Names below are resolved on first use, so that importing medldm is quick.
 """
 
 from __future__ import annotations
