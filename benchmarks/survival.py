@@ -47,7 +47,6 @@ intensity = {{ kind = "percentile", low = 0.1, high = 99.9 }}
 autoencoder = {{ factor = 4, channels = 4, width = {width}, encoder_depth = 1, decoder_depth = 1 }}
 unet = {{ channels = [16, 32], attention_levels = [false, false] }}
 heads = {{ main = {{ channels = [8, 8], depth = 1 }} }}
-synthesis = {{ shape = [32, 32, 1], unit = "grey8", scale = 255.0 }}
 
 [pack.problems]
 denoise = {{ head = "main", noise_std = [0.005, 0.25] }}

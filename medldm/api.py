@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
+from medldm.conditions import MAPS
 from medldm.errors import InputError
 from medldm.inputs import Scan, as_volume, mask_of, with_shape_of
 from medldm.io import read, write
@@ -17,6 +18,7 @@ from medldm.restoration.region import fill_region
 from medldm.restoration.restore import restore as _restore
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import RestoreOptions, Settings
+from medldm.synthesis.synthesize import Request
 from medldm.synthesis.synthesize import synthesize as _synthesize
 from medldm.volume import Volume
 
@@ -136,20 +138,49 @@ def synthesize(
     model: Model | str | Path,
     n: int,
     seed: int = 0,
-    steps: int = 30,
+    first: int = 0,
+    batch: int = 1,
+    steps: int = 20,
     sampler: str = "dpmpp_2m",
-    conditions: dict[str, object] | None = None,
+    conditions: Mapping[str, object] | Sequence[Mapping[str, object]] = (),
+    guidance: float | Mapping[str, float] = 1.0,
+    guidance_interval: tuple[float, float] = (0.0, float("inf")),
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Volume]:
-    """Yield `n` new scans; the i-th depends on (seed, i) alone.
+    """Yield `n` new scans; the one at index i, from `first` on, depends on (seed, i) and its conditions alone.
 
-    Raises InputError, ModelError.
+    batch : how many are drawn together; the scans are the same
+    conditions : what they are to be, by the names of ``model.pack.synthesis.conditions``: a word of a class, a number,
+        words, a Volume or path of a label map or scan on the model's grid; one mapping for all scans, or one a scan
+    guidance : how strictly conditions are followed: 1 as in the training set, more at the cost of diversity; one scale
+        for all conditions together, or scales by their names. guidance_interval : noise levels that are guided
+    Raises InputError (naming the values that are known), ModelError.
     """
     loaded = _model(model, device)
-    return _synthesize(
-        loaded, n=n, seed=seed, steps=steps, sampler=sampler, conditions=conditions, progress=progress
+    asked = conditions if isinstance(conditions, Mapping) else list(conditions)
+    request = Request(
+        n=n,
+        seed=seed,
+        first=first,
+        batch=batch,
+        steps=steps,
+        sampler=sampler,
+        conditions=_with_maps(asked, loaded) if isinstance(asked, Mapping) else [_with_maps(a, loaded) for a in asked],
+        guidance=guidance,
+        guidance_interval=guidance_interval,
     )
+    return _synthesize(loaded, request, progress)
+
+
+def _with_maps(conditions: Mapping[str, object], model: Model) -> dict[str, object]:
+    """The same with the conditions that are scans read."""
+    tables = {} if model.pack.synthesis is None else model.pack.synthesis.conditions
+    maps = {name for name, table in tables.items() if isinstance(table, MAPS)}
+    return {
+        name: as_volume(value) if name in maps and isinstance(value, str | Path | Volume) else value
+        for name, value in conditions.items()
+    }
 
 
 def train(

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from medldm.diffusion.generator import Generator
 from medldm.diffusion.process import Denoiser, NoiseProcess
 from medldm.errors import MedldmError, ModelError
 from medldm.io.atomic import write_whole
@@ -23,7 +24,7 @@ from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.build import build_autoencoder
 from medldm.nets.condition import condition_channels, latent_condition
 from medldm.nets.head import MeasurementHead
-from medldm.nets.unet import LatentUNet
+from medldm.nets.unet import Condition, LatentUNet
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import Problem, problem_of
 from medldm.pack import CARD, FORMAT, PACK, TRAINING, WEIGHTS, AutoencoderPack, ModelPack, folder_of, read_tables
@@ -35,21 +36,23 @@ PREFIX = "autoencoder."  # as a whole model names these weights
 
 
 class Networks(nn.Module):
-    """The networks of a model: autoencoder, denoiser, and heads by their names."""
+    """The networks of a model: autoencoder; denoiser and heads by their names, which restore; generators, coarse to
+    fine, which synthesize."""
 
     def __init__(self, pack: ModelPack) -> None:
         super().__init__()
         self.told = pack.measurement
         self.autoencoder = build_autoencoder(pack)
-        net = LatentUNet(
-            pack.dims,
-            latent_channels=self.autoencoder.channels,
-            condition_channels=condition_channels(self.autoencoder),
-            channels=pack.unet.channels,
-            attention_levels=pack.unet.attention_levels,
-            num_res_blocks=pack.unet.num_res_blocks,
-        )
-        self.denoiser = Denoiser(net, NoiseProcess(**pack.process.model_dump()))
+        if pack.unet is not None:
+            net = LatentUNet(
+                pack.dims,
+                latent_channels=self.autoencoder.channels,
+                concat_channels=condition_channels(self.autoencoder),
+                channels=pack.unet.channels,
+                attention_levels=pack.unet.attention_levels,
+                num_res_blocks=pack.unet.num_res_blocks,
+            )
+            self.denoiser = Denoiser(net, NoiseProcess(**pack.process.model_dump()))
         self.heads = nn.ModuleDict(
             {
                 name: MeasurementHead(
@@ -63,15 +66,22 @@ class Networks(nn.Module):
                 for name, table in pack.heads.items()
             }
         )
+        levels = 0 if pack.synthesis is None else len(pack.synthesis.cascade)
+        self.generators = nn.ModuleList([Generator(pack, number) for number in range(levels)])
 
     def head(self, name: str) -> MeasurementHead:
         found = self.heads[name]
         assert isinstance(found, MeasurementHead)
         return found
 
-    def condition(self, measurement: Measurement) -> Tensor:
+    def generator(self, number: int) -> Generator:
+        found = self.generators[number]
+        assert isinstance(found, Generator)
+        return found
+
+    def condition(self, measurement: Measurement) -> Condition:
         """What the denoiser is told of a measurement."""
-        return latent_condition(measurement, self.autoencoder, self.told)
+        return Condition(concat=latent_condition(measurement, self.autoencoder, self.told))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
 from medldm import registry
+from medldm.conditions import ConditionTable
 from medldm.errors import MedldmError, ModelError
 
-FORMAT = 2  # of pack.json; format 1 was called recipe.json
+FORMAT = 3  # of pack.json; format 1 was called recipe.json, format 2 shared one denoiser with synthesis
 WEIGHTS, PACK, TRAINING, CARD = "weights.safetensors", "pack.json", "training.json", "card.md"
 
 
@@ -175,12 +176,43 @@ class ProblemTable(BaseModel):
     noise_std: tuple[float, float]
 
 
+class GeneratorTable(Table):
+    """A level of a cascade: `medldm.diffusion.generator.Generator`.
+
+    coarsen : its images are means of so many voxels an axis; levels go from coarse to fine, the last is 1
+    coarse_noise : noise, least and most, that the coarser image is taught with (shares of the range)
+    sampled_noise : of the coarser image in sampling
+    tile : of fields larger than this (latent cells an axis), parts are computed and blended in every step; None: whole
+    """
+
+    coarsen: int = Field(1, ge=1)
+    unet: UNetTable
+    process: ProcessTable = ProcessTable(sigma_max=80.0, log_mean=0.3, log_std=1.2)
+    coarse_noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.2)
+    sampled_noise: float = Field(0.05, ge=0)
+    tile: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+
+
 class SynthesisTable(Table):
-    """The grid of synthetic scans, and what the model's 1 is in their unit."""
+    """The grid of synthetic scans, what the model's 1 is in their unit, what can be asked for, and the networks.
+
+    conditions : by their names (`medldm.conditions`)
+    cascade : from coarse to fine; one level is no cascade
+    """
 
     shape: tuple[int, int, int]
     unit: str = "arbitrary"
     scale: float = 1.0
+    offset: float = 0.0
+    conditions: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], ConditionTable] = {}
+    cascade: tuple[GeneratorTable, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _from_coarse_to_fine(self) -> Self:
+        steps = [level.coarsen for level in self.cascade]
+        if steps[-1] != 1 or any(a <= b or a % b for a, b in zip(steps, steps[1:], strict=False)):
+            raise ValueError("cascade.coarsen must fall to 1, each a multiple of the next")
+        return self
 
 
 class AutoencoderPack(Table):
@@ -219,6 +251,7 @@ class AutoencoderPack(Table):
 class ModelPack(AutoencoderPack):
     """A whole model: which scans it is for, its networks, the problems that it solves.
 
+    unet, process, heads : what restores; None and none for a model that only synthesizes
     problems : by the name of their entry point in `medldm.problems`
     synthesis : None for a model that was not trained to synthesize
     """
@@ -226,13 +259,17 @@ class ModelPack(AutoencoderPack):
     noise: Literal["gaussian", "rician"]
     process: ProcessTable = ProcessTable()
     measurement: MeasurementTable = MeasurementTable()
-    unet: UNetTable
-    heads: dict[str, HeadTable]
-    problems: dict[str, ProblemTable]
+    unet: UNetTable | None = None
+    heads: dict[str, HeadTable] = {}
+    problems: dict[str, ProblemTable] = {}
     synthesis: SynthesisTable | None = None
 
     @model_validator(mode="after")
     def _each_problem_has_its_head(self) -> Self:
+        if self.problems and self.unet is None:
+            raise ValueError("problems need the table unet")
+        if not self.problems and self.synthesis is None:
+            raise ValueError("a model needs problems, or the table synthesis")
         for name, problem in self.problems.items():
             if problem.head not in self.heads:
                 raise ValueError(f"problems.{name}.head must be one of {', '.join(self.heads) or 'the heads'}")
@@ -240,9 +277,9 @@ class ModelPack(AutoencoderPack):
 
     @property
     def multiple(self) -> tuple[int, ...]:
-        """What each image size is padded to a multiple of, so that every network takes it (dims numbers)."""
+        """What each image size is padded to a multiple of, so that every restoring network takes it (dims numbers)."""
         heads = [2 ** len(head.channels) for head in self.heads.values()]
-        levels = 2 ** (len(self.unet.channels) - 1)
+        levels = 1 if self.unet is None else 2 ** (len(self.unet.channels) - 1)
         return tuple(math.lcm(factor * levels, *heads) for factor in self.latent_factor)
 
 
@@ -296,7 +333,7 @@ def read_tables(name: str) -> AutoencoderPack:
     found = table.pop("format", None)
     if found != FORMAT:
         raise ModelError(where, f"a pack of format {found}", f"format {FORMAT}", "another version of medldm reads it")
-    kind = ModelPack if "unet" in table else AutoencoderPack
+    kind = ModelPack if {"unet", "synthesis"} & table.keys() else AutoencoderPack
     try:
         return kind.model_validate(table)
     except ValidationError as failure:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,6 +26,9 @@ class Source(Table):
         are the organ, and copies with everything else set to 0 are trained on as well
     weight : share of the batches in restoration
     synthesis : whether whole images of this set teach synthesis
+    conditions : what its scans are, by the names of the pack's conditions: a pattern over the table's columns, e.g.
+        "{finding}", or a word that is true of all; for images and label maps the pattern gives a file. What is not
+        named, or empty, is not said.
     coarsen : block averages by one of these factors are trained on as well (2D, images finer than `spacing`)
     """
 
@@ -35,6 +39,7 @@ class Source(Table):
     mask: str | None = None
     weight: float = Field(1.0, gt=0)
     synthesis: bool = True
+    conditions: dict[str, str] = {}
     coarsen: tuple[int, ...] = (1,)
 
 
@@ -103,16 +108,14 @@ class AutoencoderStage(_Stage):
 
 
 class DenoiserStage(_Stage):
-    """The denoiser, on the latents of crops with what was measured of them, and of whole images without (synthesis).
+    """The denoiser, on the latents of crops with what was measured of them.
 
-    problems : the share of each problem among the batches of crops; empty: no restoration
-    synthesis : share of the steps that see whole images, and no measurement
+    problems : the share of each problem among the batches of crops
     mean_share : of the examples that ask for the posterior mean, with nothing of the image in x_t
     """
 
     train: Literal["denoiser"]
-    problems: dict[str, Annotated[float, Field(gt=0)]]
-    synthesis: float = Field(0.5, ge=0, le=1)
+    problems: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
     mean_share: float = Field(0.4, ge=0, le=1)
 
     @property
@@ -138,7 +141,31 @@ class HeadStage(_Stage):
         return f"head-{self.head}"
 
 
-StageTable = Annotated[AutoencoderStage | DenoiserStage | HeadStage, Field(discriminator="train")]
+class GeneratorStage(_Stage):
+    """A level of the pack's cascade, on the latents of whole images or, finer levels, of parts of them.
+
+    level : its number in pack.synthesis.cascade, from 0
+    crop : of the level's images, in their voxels; none: whole images
+    shift, zoom : images are moved by so large a share of their size, and made larger or smaller, at most; only coarse
+        levels zoom, since it blurs
+    flip : share of the images that is mirrored, left to right
+    drop : how often each condition, and how often all of them, are not said
+    """
+
+    train: Literal["generator"]
+    level: int = Field(0, ge=0)
+    crop: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    shift: float = Field(0.0, ge=0, lt=0.5)
+    zoom: float = Field(0.0, ge=0, lt=0.5)
+    flip: float = Field(0.0, ge=0, le=1)
+    drop: float = Field(0.1, ge=0, lt=1)
+
+    @property
+    def name(self) -> str:
+        return f"generator-{self.level}"
+
+
+StageTable = Annotated[AutoencoderStage | DenoiserStage | HeadStage | GeneratorStage, Field(discriminator="train")]
 
 
 class Recipe(Table):
@@ -167,20 +194,39 @@ class Recipe(Table):
         if names[0] != "autoencoder" or len(set(names)) < len(names):
             raise ValueError("the autoencoder's stage comes first, and each stage once")
         for stage in self.stages:
-            if len(stage.crop) != pack.dims:
+            whole = isinstance(stage, GeneratorStage) and not stage.crop
+            if len(stage.crop) != pack.dims and not whole:
                 raise ValueError(f"the crop of stage {stage.name} must be {pack.dims} numbers")
             unknown = sorted(set(getattr(stage, "problems", ())) - set(pack.problems))
             if unknown:
                 raise ValueError(f"stage {stage.name} is to learn {unknown[0]}, which is no problem of the pack")
             if isinstance(stage, HeadStage) and any(pack.problems[p].head != stage.head for p in stage.problems):
                 raise ValueError(f"stage {stage.name} is to learn a problem of another head")
-            if isinstance(stage, DenoiserStage) and stage.synthesis and pack.synthesis is None:
-                raise ValueError("a denoiser that learns synthesis needs the table pack.synthesis")
+            if isinstance(stage, GeneratorStage):
+                _check_level(stage, pack)
+        known = {} if pack.synthesis is None else pack.synthesis.conditions
+        for source in self.sources:
+            foreign = sorted(set(source.conditions) - set(known))
+            if foreign:
+                raise ValueError(f"source {source.folder} has {foreign[0]}, which is no condition of the pack")
         return self
 
     def training_table(self) -> dict[str, Any]:
         """All but the pack, as it is kept beside the weights."""
         return self.model_dump(mode="json", by_alias=True, exclude={"pack"})
+
+
+def _check_level(stage: GeneratorStage, pack: ModelPack) -> None:
+    """Raises ValueError for a level that the pack has not, or a crop that its networks do not take."""
+    if pack.synthesis is None or stage.level >= len(pack.synthesis.cascade):
+        raise ValueError(f"stage {stage.name} needs that many levels of pack.synthesis.cascade")
+    levels = pack.synthesis.cascade
+    ratio = levels[stage.level - 1].coarsen // levels[stage.level].coarsen if stage.level else 1
+    halvings = 2 ** (len(levels[stage.level].unet.channels) - 1)
+    for size, factor in zip(stage.crop, pack.latent_factor, strict=False):
+        multiple = math.lcm(factor * halvings, ratio)
+        if size % multiple:
+            raise ValueError(f"the crop of stage {stage.name} must be multiples of {multiple}")
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medldm.conditions import ConditionTable, LabelMapCondition, label_lookup
 from medldm.errors import InputError, ModelError
 from medldm.geometry import Geometry
 from medldm.intensity import Intensity, Scaling
@@ -122,3 +124,32 @@ def centred_geometry(pack: AutoencoderPack, shape: Sequence[int]) -> Geometry:
     affine[:3, 3] = -affine[:3, :3] @ (np.array(size) - 1) / 2
     affine[3, 3] = 1
     return Geometry(affine, (size[0], size[1], size[2]))
+
+
+def map_condition(table: ConditionTable, turned: Volume, pack: AutoencoderPack, where: str) -> Tensor:
+    """A scan that is a condition, in the model's axes: (*S), in the model's range or int16 numbers of labels from 1.
+
+    Raises InputError for a value of a label map that the table does not list.
+    """
+    if not isinstance(table, LabelMapCondition):
+        return ModelSpace.of(pack, turned).fitted(turned).image(turned)
+    known = label_lookup(table)
+    values, index = np.unique(turned.array, return_inverse=True)
+    foreign = [float(value) for value in values if float(value) not in known]
+    if foreign:
+        got = f"the value {foreign[0]:g}" + (f" and {len(foreign) - 1} others" if len(foreign) > 1 else "")
+        raise InputError(where, got, f"0, or a value of {', '.join(table.labels)}", "map it to one, or to 0")
+    numbers = np.array([known[int(value)] for value in values], dtype=np.int16)[index].reshape(turned.array.shape)
+    found = torch.from_numpy(np.ascontiguousarray(numbers))
+    return found[..., 0] if pack.dims == 2 else found
+
+
+def centred(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The last axes cut, or filled with 0, to a `size` about their middle."""
+    for axis, wanted in enumerate(size, start=x.ndim - len(size)):
+        more = wanted - x.shape[axis]
+        if more < 0:
+            x = x.narrow(axis, -more // 2, wanted)
+        elif more > 0:
+            x = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [more // 2, more - more // 2])
+    return x

@@ -43,6 +43,7 @@ def tiny_pack(dims: int) -> dict[str, Any]:
             "shape": [24, 16, 1] if dims == 2 else [20, 16, 12],
             "unit": "grey8" if dims == 2 else "arbitrary",
             "scale": 255.0 if dims == 2 else 1000.0,
+            "cascade": [{"unet": {"channels": [16, 32], "attention_levels": [False, True]}}],
         },
         "intensity": {"kind": "percentile", "low": 0.1, "high": 99.9, "zero_floor": dims == 3},
         "noise": "gaussian" if dims == 2 else "rician",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +12,38 @@ import typer
 
 from medldm.cli import options as o
 from medldm.cli.output import Progress
-from medldm.errors import ModelError, OutputError
-from medldm.pack import describe, folder_of
+from medldm.conditions import MAPS, check_conditions
+from medldm.errors import InputError, ModelError, OutputError
+from medldm.pack import ModelPack, describe, folder_of, read_tables
 
 Count = Annotated[int, typer.Option("-n", "--count", min=1, help="How many scans.")]
 Folder = Annotated[
     Path, typer.Option("-o", "--output", help="Folder for the scans; created if its parent exists.")
 ]
+Condition = Annotated[
+    list[str] | None,
+    typer.Option("--condition", metavar="NAME=VALUE", help="What the scans are to be, e.g. sex=F; may be repeated."),
+]
+LabelMap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label-map",
+        metavar="[NAME=]FILE",
+        help="A label map, or another scan on the model's grid, that the scans are to follow.",
+    ),
+]
+Scale = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guidance",
+        metavar="[NAME=]SCALE",
+        help="How strictly conditions are followed, all or one: 1 as in training, more costs diversity.",
+    ),
+]
+First = Annotated[int, typer.Option("--first", min=0, help="Number of the first scan.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="How many are drawn together; the scans are the same.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Leave out the scans that are there already.")]
+PROCESSES = (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"))
 SUFFIX = {"nifti": ".nii.gz", "picture": ".png", "dicom": ""}
 
 
@@ -34,7 +61,13 @@ def synthesize(
     output: Folder,
     model: o.ModelName,
     count: Count = 1,
-    steps: o.Steps = 30,
+    condition: Condition = None,
+    label_map: LabelMap = None,
+    guidance: Scale = None,
+    first: First = 0,
+    batch: Batch = 1,
+    resume: Resume = False,
+    steps: o.Steps = 20,
     seed: o.Seed = 0,
     sampler: o.Sampler = "dpmpp_2m",
     device: o.Device = None,
@@ -43,30 +76,110 @@ def synthesize(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Draw new scans of nobody; the i-th depends on (seed, i) alone."""
+    """Draw new scans of nobody; the i-th depends on (seed, i) and its conditions alone.
+
+    Started by torchrun or SLURM in several processes, each draws its share.
+    """
     from medldm import registry
 
     folder_of(model)
     form = _format(model, format)
     if sampler not in registry.names("samplers"):
         registry.find("samplers", sampler)
+    asked = _conditions(model, condition or [], label_map or [])
+    scale = _scales(guidance or [])
     stem = Path(model).resolve().name
-    paths = [output / f"{stem}-seed{seed}-{index:04d}{SUFFIX[form]}" for index in range(count)]
-    _check_folder(output, paths, overwrite=overwrite)
+    paths = [output / f"{stem}-seed{seed}-{first + index:04d}{SUFFIX[form]}" for index in range(count)]
+    rank, world = _processes()
+    mine = [n for n in range(rank, count, world) if not (resume and paths[n].exists())]
+    _check_folder(output, [paths[n] for n in mine], overwrite=overwrite)
     from medldm import api
     from medldm.io import write
 
+    loaded = api.load_model(model, device)
     with Progress(quiet=quiet) as progress:
-        scans = api.synthesize(
-            model=model, n=count, seed=seed, steps=steps, sampler=sampler, device=device, progress=progress
-        )
-        for path, scan in zip(paths, scans, strict=True):
-            output.mkdir(exist_ok=True)
-            write(scan, path, form, overwrite=overwrite)
+        for run in _runs(mine, batch if world == 1 else 1):
+            told = None if quiet else _within(progress, run, mine)
+            scans = api.synthesize(
+                model=loaded,
+                n=len(run),
+                first=first + run[0],
+                batch=batch,
+                seed=seed,
+                steps=steps,
+                sampler=sampler,
+                conditions=asked,
+                guidance=scale,
+                progress=told,
+            )
+            for number, scan in zip(run, scans, strict=True):
+                output.mkdir(exist_ok=True)
+                write(scan, paths[number], form, overwrite=overwrite)
     if json:
         print(json_.dumps({"model": model, "seed": seed, "files": [str(path) for path in paths]}, indent=2))
     elif not quiet:
-        print(f"wrote {count} synthetic {'scan' if count == 1 else 'scans'} to {output}")
+        print(f"wrote {len(mine)} synthetic {'scan' if len(mine) == 1 else 'scans'} to {output}")
+
+
+def _processes() -> tuple[int, int]:
+    """Number of this process, and how many there are (torchrun, SLURM)."""
+    number, count = (os.environ.get(a, os.environ.get(b)) for a, b in PROCESSES)
+    return int(number or 0), int(count or 1)
+
+
+def _runs(numbers: list[int], most: int) -> list[list[int]]:
+    """Neighbours together, `most` at most: what can be drawn in one call."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1 and len(found[-1]) < most:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found
+
+
+def _within(progress: Progress, run: list[int], numbers: list[int]) -> Callable[[str, int, int], None]:
+    """The progress of all of this process's scans."""
+    before = numbers.index(run[0])
+
+    def told(name: str, done: int, total: int) -> None:
+        each = total // len(run)
+        progress(name, before * each + done, len(numbers) * each)
+
+    return told
+
+
+def _conditions(model: str, words: list[str], maps: list[str]) -> dict[str, object]:
+    """By their names, checked as far as they can be without torch. Raises InputError."""
+    pack = read_tables(model)
+    tables = pack.synthesis.conditions if isinstance(pack, ModelPack) and pack.synthesis is not None else {}
+    said: dict[str, object] = {}
+    for text in words:
+        name, mark, value = text.partition("=")
+        if not mark:
+            raise InputError("--condition", repr(text), "NAME=VALUE")
+        said[name] = value
+    scans = [name for name, table in tables.items() if isinstance(table, MAPS)]
+    for text in maps:
+        name, mark, file = text.partition("=")
+        if not mark and len(scans) != 1:
+            raise InputError("--label-map", repr(text), f"NAME=FILE, with one of: {', '.join(scans) or 'none'}")
+        path = Path(file if mark else text)
+        if not path.exists():
+            raise InputError(f"--label-map {path.name}", "no such file", "a file or folder")
+        said[name if mark else scans[0]] = path
+    check_conditions(tables, said, f"model {Path(model).name}")
+    return said
+
+
+def _scales(texts: list[str]) -> float | dict[str, float]:
+    """One scale, or scales by name. Raises InputError."""
+    try:
+        if len(texts) == 1 and "=" not in texts[0]:
+            return float(texts[0])
+        return {name: float(value) for name, _, value in (text.partition("=") for text in texts)} or 1.0
+    except ValueError:
+        raise InputError("--guidance", " ".join(texts), "a number, or NAME=NUMBER") from None
 
 
 def _check_folder(folder: Path, paths: list[Path], *, overwrite: bool) -> None:

@@ -15,13 +15,14 @@ from medldm.diffusion.process import Denoiser
 from medldm.diffusion.samplers import PredictX0
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.tiling import tiles
+from medldm.nets.unet import Condition
 from medldm.operators.operator import Operator
 
 Box = tuple[slice, ...]
 
 
-def bind(denoiser: Denoiser, condition: Tensor | None) -> PredictX0:
-    """The denoiser under a condition (B or 1, condition_channels, *S), or under none."""
+def bind(denoiser: Denoiser, condition: Condition) -> PredictX0:
+    """The denoiser under a condition, of the batch or of one for all of it."""
 
     def predict(x_t: Tensor, sigma: float) -> Tensor:
         x_0: Tensor = denoiser(x_t, torch.full((len(x_t),), sigma, device=x_t.device), condition)
@@ -32,20 +33,23 @@ def bind(denoiser: Denoiser, condition: Tensor | None) -> PredictX0:
 
 def guided(
     conditional: PredictX0,
-    unconditional: PredictX0,
-    scale: float,
+    without: Sequence[tuple[PredictX0, float]],
     interval: tuple[float, float] = (0.0, float("inf")),
 ) -> PredictX0:
-    """Classifier-free guidance (Ho and Salimans 2022) by `scale` (1: none) at levels within `interval` (Kynkäänniemi
-    et al. 2024); outside it, and at a scale of 1, the unconditional estimate is not computed."""
+    """Classifier-free guidance (Ho and Salimans 2022), of all conditions or of some (Liu et al. 2022).
+
+    without : estimates with some conditions not said, and how much further to go from each of them to the conditional
+        one than that lies: scale - 1, 0 for none
+    interval : levels that are guided (Kynkäänniemi et al. 2024); outside, the estimates without are not computed
+    """
     low, high = interval
+    pulls = [(predict, by) for predict, by in without if by != 0]
 
     def predict(x_t: Tensor, sigma: float) -> Tensor:
         x_0 = conditional(x_t, sigma)
-        if scale == 1 or not low <= sigma <= high:
+        if not low <= sigma <= high:
             return x_0
-        without = unconditional(x_t, sigma)
-        return without + scale * (x_0 - without)
+        return x_0 + sum((by * (x_0 - other(x_t, sigma)) for other, by in pulls), torch.zeros_like(x_0))
 
     return predict
 

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from medldm.nets.unet import Condition, LatentUNet
+
 Parameterisation = Literal["edm", "noise", "clean", "velocity", "flow"]
 MIN_SNR = 5.0  # Hang et al. 2023
 SIGMOID_SHIFT = 2.0  # of the logarithm of the signal to noise ratio: Kingma and Gao 2023, Hoogeboom et al. 2024
@@ -110,23 +112,25 @@ class NoiseProcess:
 class Denoiser(nn.Module):
     """``E[x_0 | x_t, condition]``, whatever the network's own parameterisation."""
 
-    def __init__(self, net: nn.Module, process: NoiseProcess) -> None:
+    def __init__(self, net: LatentUNet, process: NoiseProcess) -> None:
         super().__init__()
         self.net, self.process = net, process
 
-    def forward(self, x_t: Tensor, sigma: Tensor, condition: Tensor | None) -> Tensor:
-        """x_t : (B, C, *S); sigma : (B,); condition : (B, channels, *S), None for synthesis -> x_0 like x_t."""
+    def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """x_t : (B, C, *S); sigma : (B,) -> x_0 like x_t."""
         c_skip, c_out, c_in = self.process.scalings(sigma.to(x_t).view(-1, *(1,) * (x_t.ndim - 1)))
         out: Tensor = self.net(c_in * x_t, self.process.level(sigma), condition).to(x_t.dtype)
         return c_skip * x_t + c_out * out
 
-    def posterior_mean(self, condition: Tensor, latent_channels: int) -> Tensor:
-        """``E[z_0 | measurement]`` in one evaluation.
+    def posterior_mean(self, condition: Condition, latent_channels: int) -> Tensor:
+        """``E[z_0 | measurement]`` in one evaluation; the measurement is what is concatenated.
 
         At sigma_max the state holds nothing of the image (signal to noise below 1e-3), so 0 stands in for
         it: deterministic, and without the noise that the network would have to ignore.
         """
-        x_t = condition.new_zeros(condition.shape[0], latent_channels, *condition.shape[2:])
-        sigma = torch.full((condition.shape[0],), self.process.sigma_max, device=condition.device)
+        told = condition.concat
+        assert told is not None
+        x_t = told.new_zeros(told.shape[0], latent_channels, *told.shape[2:])
+        sigma = torch.full((told.shape[0],), self.process.sigma_max, device=told.device)
         mean: Tensor = self(x_t, sigma, condition)
         return mean

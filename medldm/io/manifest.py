@@ -22,7 +22,7 @@ COLUMNS = ("file", "series", "select", "patient", "modality", "spacing", "split"
 
 @dataclass(frozen=True)
 class Row:
-    """One scan of a data set; `conditions` are the table's other columns.
+    """One scan of a data set; `conditions` are the table's other columns, or what patterns over them gave.
 
     series, select : which scan of a folder, where it holds several (see `medldm.io.choice.Choice`)
     """
@@ -49,9 +49,11 @@ def load_manifest(
     mask_pattern: str | None = None,
     patient: str = "patient",
     dataset: str = "",
+    conditions: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """Read a CSV table with the columns `patient` and, if the set is divided, `split`.
 
+    conditions : patterns, by names; None: the columns that nothing else uses
     Patterns are filled from the columns, relative to `root`; what they give is a file, or a folder of DICOM.
     Columns `series` and `select`, where both are there, say which scan in it. Raises InputError for a missing
     table, column or file, or for a patient in two splits.
@@ -70,6 +72,7 @@ def load_manifest(
             path = root / file_pattern.format(**record)
             mask = root / mask_pattern.format(**record) if mask_pattern else None
             digest = hash_patient(record[patient], dataset)
+            said = {name: pattern.format(**record) for name, pattern in (conditions or {}).items()}
         except KeyError as missing:
             raise InputError(str(table), f"no column {missing}", f"one of {', '.join(record)}") from None
         split = record.get("split", "")
@@ -79,8 +82,9 @@ def load_manifest(
         if "series" in record and "select" in record:
             used |= {"series", "select"}
             series, select = record["series"], unpack_select(record["select"], f"{table}, line {number}")
-        conditions = {k: v for k, v in record.items() if k not in used}
-        rows.append(Row(path, mask, digest, split, conditions, series, select))
+        if conditions is None:
+            said = {k: v for k, v in record.items() if k not in used}
+        rows.append(Row(path, mask, digest, split, said, series, select))
     absent = [p for row in rows for p in (row.path, row.mask) if p is not None and not p.exists()]
     if absent:
         raise InputError(

@@ -116,19 +116,21 @@ def posterior_sample(
     Returns the image and the deviation that is left, (1, 1, *S) each.
     """
     process, condition = networks.denoiser.process, networks.condition(measurement)
+    assert condition.concat is not None
+    told = condition.concat
     sigmas = process.sigmas(steps)
     reached = process.level(sigmas[:-1]) <= 1.0 - depth
     total = int(reached.int().argmax()) + 1 if bool(reached.any()) else steps
-    shape = (1, networks.autoencoder.channels, *condition.shape[2:])
+    shape = (1, networks.autoencoder.channels, *told.shape[2:])
     noise = noise_of(generator)
-    x_T = sigmas[0].item() * noise(condition.new_empty(shape))
+    x_T = sigmas[0].item() * noise(told.new_empty(shape))
     z, sigma = x_T, sigmas[0].item()
     for step in sampler(bind(networks.denoiser, condition), x_T, sigmas, noise=noise):
         z, sigma = step.x_0, step.sigma
         on_step(step.index + 1, total, networks.autoencoder.decode(z) if decode_steps else None)
         if step.index + 1 == total:
             break
-    level = process.level(torch.full((1,), sigma, device=condition.device))
+    level = process.level(torch.full((1,), sigma, device=told.device))
     return merge_by_tiles(head, networks.autoencoder.decode(z), measurement, level)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from medldm.errors import MedldmError, RunError
-from medldm.nets.patches import pad_to_multiple
+from medldm.nets.conditioner import Conditions
 from medldm.operators.measurement import Measurement, noise_model
 from medldm.operators.problem import Problem
 from medldm.recipe import Recipe, StageTable
@@ -36,6 +36,7 @@ class Batch(NamedTuple):
     problem : the name of the problem that they pose, "" for none
     seeds : one an example, of its own random numbers in the stage
     scans : number of each example's scan
+    conditions, coarse : for synthesis, what they are, and (B, 1, *S') their images at the level before
     """
 
     x: Tensor
@@ -43,6 +44,8 @@ class Batch(NamedTuple):
     problem: str
     seeds: tuple[int, ...]
     scans: tuple[int, ...]
+    conditions: Conditions | None = None
+    coarse: Tensor | None = None
 
     def split(self, size: int) -> list[Batch]:
         """The same in parts of `size` examples, the last one maybe smaller."""
@@ -50,7 +53,9 @@ class Batch(NamedTuple):
 
     def _part(self, part: slice) -> Batch:
         measurement = self.measurement and self.measurement.map(lambda field: field[part])
-        return Batch(self.x[part], measurement, self.problem, self.seeds[part], self.scans[part])
+        asked = self.conditions and self.conditions.map(lambda field: field[part])
+        coarse = None if self.coarse is None else self.coarse[part]
+        return Batch(self.x[part], measurement, self.problem, self.seeds[part], self.scans[part], asked, coarse)
 
 
 class Example(NamedTuple):
@@ -66,7 +71,7 @@ class Example(NamedTuple):
 
 
 class Batches:
-    """Batches of a stage: `images(step)`, `restoration(step)` of degraded crops, `whole(step)` images.
+    """Batches of a stage: `images(step)`, `restoration(step)` of degraded crops.
 
     problems : those that the stage learns, and `shares` of each among its batches
     salt : tells stages apart
@@ -92,22 +97,25 @@ class Batches:
         self.rank, self.world = rank, world
         self.noise = noise_model(self.pack.noise)
         sources = [scan.source for scan in scans]
-        counts = Counter(sources)
-        weights = np.array([s.weight / counts[s] for s in sources])
+        numbers = [recipe.sources.index(source) for source in sources]
+        counts = Counter(numbers)
+        weights = np.array([s.weight / counts[n] for s, n in zip(sources, numbers, strict=True)])
         self.weights = weights / weights.sum()
-        self.synthesis = [number for number, source in enumerate(sources) if source.synthesis]
+        self.whole = [number for number, source in enumerate(sources) if source.synthesis]
         axis = 0 if self.pack.dims == 2 else next(a for a, c in enumerate(self.pack.axcodes or "RAS") if c in "LR")
         self.left_right = axis
         self.flip_axes = tuple(range(self.pack.dims)) if all_flips else (axis,)
 
-    def _numbers(self, count: int) -> range:
+    def numbers(self, count: int) -> range:
+        """Of the examples in a batch that this process draws."""
         return range(self.rank, -(-count // self.world) * self.world, self.world)
 
     def _step(self, step: int) -> np.random.Generator:
         """What all examples of a step share."""
         return np.random.default_rng([self.recipe.seed, self.salt, step])
 
-    def _example(self, step: int, number: int) -> Example:
+    def example(self, step: int, number: int) -> Example:
+        """The random numbers of an example."""
         sequence = np.random.SeedSequence([self.recipe.seed, self.salt, step, 1 + number])
         noise, stage = (int(n >> np.uint64(1)) for n in sequence.generate_state(2, np.uint64))
         generator = torch.Generator().manual_seed(noise)
@@ -115,7 +123,7 @@ class Batches:
 
     def scans_of(self, step: int) -> list[str]:
         """Names of the scans that the crops of a step come from."""
-        chosen = [self._scan(self._example(step, n).own) for n in self._numbers(self.stage.batch_size)]
+        chosen = [self._scan(self.example(step, n).own) for n in self.numbers(self.stage.batch_size)]
         return [self.scans[number].name for number in dict.fromkeys(chosen)]
 
     def _scan(self, rng: np.random.Generator) -> int:
@@ -153,30 +161,15 @@ class Batches:
 
     def images(self, step: int) -> Batch:
         """Clean crops (B, 1, *crop)."""
-        examples = [self._example(step, n) for n in self._numbers(self.stage.batch_size)]
+        examples = [self.example(step, n) for n in self.numbers(self.stage.batch_size)]
         crops, _, numbers = zip(*(self._crop(example.own) for example in examples), strict=True)
         return Batch(torch.stack(crops)[:, None], None, "", tuple(e.seed for e in examples), numbers)
-
-    def whole(self, step: int) -> Batch:
-        """Whole images (B, 1, *S), about as many voxels as a batch of crops, padded, flipped left-right at random."""
-        assert self.pack.synthesis is not None
-        size = self.pack.synthesis.shape[: self.pack.dims]
-        count = max(1, round(self.stage.batch_size * math.prod(self.stage.crop) / math.prod(size)))
-        examples = [self._example(step, number) for number in self._numbers(count)]
-        images, numbers = [], []
-        for example in examples:
-            number = self.synthesis[int(example.own.integers(len(self.synthesis)))]
-            image = self.scans[number].image[tuple(slice(0, s) for s in size)]
-            images.append(image.flip([self.left_right]) if example.own.random() < 0.5 else image)
-            numbers.append(number)
-        x = pad_to_multiple(torch.stack(images)[:, None], self.pack.multiple)[0]
-        return Batch(x, None, "", tuple(e.seed for e in examples), tuple(numbers))
 
     def restoration(self, step: int) -> Batch:
         """Clean crops and what was measured of them: one problem a step, a noise level a crop."""
         names, shares = list(self.shares), np.array(list(self.shares.values()))
         name = names[int(self._step(step).choice(len(names), p=shares / shares.sum()))]
-        examples = [self._example(step, n) for n in self._numbers(self.stage.batch_size)]
+        examples = [self.example(step, n) for n in self.numbers(self.stage.batch_size)]
         images, measured, numbers = [], [], []
         for example in examples:
             crop, stripped, number = self._crop(example.own)

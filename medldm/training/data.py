@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import overload
+from typing import cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medldm.conditions import MAPS, ConditionTable, check_conditions
 from medldm.errors import EmptyInput, InputError, RunError
 from medldm.io import read
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.io.manifest import Row, load_manifest, rows_of_folder, split_rows
-from medldm.pack import AutoencoderPack
+from medldm.pack import AutoencoderPack, ModelPack
 from medldm.recipe import Recipe, Source
-from medldm.space import ModelSpace
+from medldm.space import ModelSpace, map_condition
 from medldm.volume import Volume, refused_map
 
 TREATMENT = {"dims", "axcodes", "intensity", "modality", "spacing_range"}  # what of a pack decides on its scans
@@ -31,12 +32,14 @@ class Scan:
 
     image : (*S) float32; organ: the copy with all else set to 0, or None
     name : where it stands in the data, without a word about the patient
+    conditions : as `medldm.nets.conditioner.Conditions.of` takes them; maps are tensors (*S)
     """
 
     image: Tensor
     organ: Tensor | None
     source: Source
     name: str
+    conditions: dict[str, object] = field(default_factory=dict)
 
 
 def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
@@ -44,6 +47,8 @@ def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
     folder = data / source.folder
     if source.index is None:
         rows = rows_of_folder(folder, dataset=source.folder)
+        said = {name: word for name, word in source.conditions.items() if "{" not in word}
+        rows = [replace(row, conditions=said) for row in rows]
     else:
         rows = load_manifest(
             folder / source.index,
@@ -52,6 +57,7 @@ def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
             mask_pattern=source.mask,
             patient=source.patient,
             dataset=source.folder,
+            conditions=source.conditions,
         )
     train, validation = ([row for row in rows if row.split in names] for names in (("train", ""), ("validation",)))
     if not validation:
@@ -59,7 +65,7 @@ def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
     return train if part == "train" else validation
 
 
-def _load(row: Row, pack: AutoencoderPack, source: Source, name: str) -> Scan:
+def _load(row: Row, pack: ModelPack, source: Source, name: str, root: Path) -> Scan:
     volume = read(row.path, row.series or None, select=row.select)
     if volume.quantity:
         raise refused_map(row.path.name, volume.quantity)
@@ -69,13 +75,43 @@ def _load(row: Row, pack: AutoencoderPack, source: Source, name: str) -> Scan:
     space, organ = ModelSpace.of(pack, volume), None
     turned = space.turned(volume)
     if row.mask is not None:
-        mask = read(row.mask)
-        mask = ModelSpace.of(pack, mask).turned(mask)
-        if not mask.geometry.isclose(turned.geometry):
-            raise InputError(row.mask.name, "another grid than its scan's", "the same affine and shape")
+        mask = _on_grid(row.mask, pack, turned)
         alone = turned.with_array(turned.array * (mask.array > 0))
         organ = space.fitted(alone).image(alone)
-    return Scan(space.fitted(turned).image(turned), organ, source, name)
+    said: dict[str, object] = {}
+    for key, file in _maps(row, pack, root).items():
+        said[key] = map_condition(_table_of(pack, key), _on_grid(file, pack, turned), pack, file.name)
+    return Scan(space.fitted(turned).image(turned), organ, source, name, said | _words(row, pack))
+
+
+def _on_grid(file: Path, pack: ModelPack, turned: Volume) -> Volume:
+    """A mask or map of a scan, in the model's axes. Raises InputError for another grid than its scan's."""
+    other = read(file)
+    other = ModelSpace.of(pack, other).turned(other)
+    if not other.geometry.isclose(turned.geometry):
+        raise InputError(file.name, "another grid than its scan's", "the same affine and shape")
+    return other
+
+
+def _table_of(pack: ModelPack, name: str) -> ConditionTable:
+    assert pack.synthesis is not None
+    return pack.synthesis.conditions[name]
+
+
+def _maps(row: Row, pack: ModelPack, root: Path) -> dict[str, Path]:
+    """Files of the conditions that are scans."""
+    found = {k: root / v for k, v in row.conditions.items() if v and isinstance(_table_of(pack, k), MAPS)}
+    absent = [path.name for path in found.values() if not path.exists()]
+    if absent:
+        raise InputError(absent[0], "no such file", "the map that the recipe's source names")
+    return found
+
+
+def _words(row: Row, pack: ModelPack) -> dict[str, object]:
+    """The other conditions, checked. Raises InputError."""
+    tables = {} if pack.synthesis is None else pack.synthesis.conditions
+    words = {k: v for k, v in row.conditions.items() if not isinstance(tables[k], MAPS)}
+    return check_conditions(tables, words, row.path.name)
 
 
 def _check_is_as_told(volume: Volume, pack: AutoencoderPack, where: str) -> None:
@@ -111,9 +147,9 @@ def load_scans(
         for number, row in enumerate(_rows(recipe, source, data, part), start=1):
             name = f"scan {number} of {source.folder} (patient {row.patient_hash})"
             if cache is None:
-                scans.append(_load(row, recipe.pack, source, name))
+                scans.append(_load(row, recipe.pack, source, name, data / source.folder))
             else:
-                entries.append(_entry(row, recipe, source, name, cache))
+                entries.append(_entry(row, recipe, source, name, cache, data / source.folder))
     if not (scans or entries) and part == "train":
         raise EmptyInput(data.name, "no training scans", "scans of the split 'train'", "check the recipe's sources")
     if cache is None:
@@ -124,12 +160,14 @@ def load_scans(
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a scan lies in a cache: the keys of its arrays."""
+    """Where a scan lies in a cache: the keys of its arrays, by `maps` those of its conditions that are scans."""
 
     image: str
     organ: str | None
     source: Source
     name: str
+    conditions: dict[str, object]
+    maps: dict[str, str]
 
 
 class CachedScans(Sequence[Scan]):
@@ -154,7 +192,8 @@ class CachedScans(Sequence[Scan]):
             return CachedScans(self.cache, self.entries[index])
         entry = self.entries[index]
         organ = None if entry.organ is None else self._map(entry.organ)
-        return Scan(self._map(entry.image), organ, entry.source, entry.name)
+        maps = {name: self._map(key) for name, key in entry.maps.items()}
+        return Scan(self._map(entry.image), organ, entry.source, entry.name, entry.conditions | maps)
 
     def _map(self, key: str) -> Tensor:
         array = self.cache.open(key)
@@ -164,9 +203,10 @@ class CachedScans(Sequence[Scan]):
         return torch.from_numpy(array)
 
 
-def _entry(row: Row, recipe: Recipe, source: Source, name: str, cache: ArrayCache) -> Entry:
+def _entry(row: Row, recipe: Recipe, source: Source, name: str, cache: ArrayCache, root: Path) -> Entry:
     """A scan's place in the cache, where it is put if need be. Raises InputError, OutputError."""
-    content = _content(row, cache)
+    files = _maps(row, recipe.pack, root)
+    content = _content(row, cache, list(files.values()))
     made = {
         "content": content,
         "reading": [READING, version("medldm"), row.series, row.select],
@@ -174,19 +214,23 @@ def _entry(row: Row, recipe: Recipe, source: Source, name: str, cache: ArrayCach
     }
     image = cache_key({**made, "part": "image"})
     organ = cache_key({**made, "part": "organ"}) if row.mask is not None else None
-    if not all(cache.holds(key) for key in (image, organ) if key is not None):
-        scan = _load(row, recipe.pack, source, name)
-        if _content(row, cache) != content:
+    tables = {key: _table_of(recipe.pack, key).model_dump(mode="json") for key in files}
+    maps = {key: cache_key({**made, "part": key, "table": table}) for key, table in tables.items()}
+    if not all(cache.holds(key) for key in (image, organ, *maps.values()) if key is not None):
+        scan = _load(row, recipe.pack, source, name, root)
+        if _content(row, cache, list(files.values())) != content:
             raise InputError(row.path.name, "a scan that was changed while it was read", "a data set left alone")
         cache.put(image, scan.image.numpy())
         if organ is not None and scan.organ is not None:
             cache.put(organ, scan.organ.numpy())
-    return Entry(image, organ, source, name)
+        for key, place in maps.items():
+            cache.put(place, cast(Tensor, scan.conditions[key]).numpy())
+    return Entry(image, organ, source, name, _words(row, recipe.pack), maps)
 
 
-def _content(row: Row, cache: ArrayCache) -> list[str]:
+def _content(row: Row, cache: ArrayCache, maps: Sequence[Path]) -> list[str]:
     """Hashes of the files that a scan is made of. Raises InputError."""
     try:
-        return [cache.contents.of(path) for path in (row.path, row.mask) if path is not None]
+        return [cache.contents.of(path) for path in (row.path, row.mask, *maps) if path is not None]
     except OSError as failure:
         raise InputError(row.path.name, failure.strerror or "unreadable", "a file that can be read") from None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from medldm.diffusion.generator import Generator, coarsened, padded_shape
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.patches import pad_to_multiple, space_to_depth
+from medldm.pack import ModelPack
+from medldm.space import centred
 from medldm.training.batches import Batches
 from medldm.training.data import Scan
 
@@ -31,18 +34,36 @@ def begin_from_data(autoencoder: Autoencoder, batches: Batches) -> float | None:
 @torch.no_grad()
 def measure_latents(autoencoder: Autoencoder, scans: Sequence[Scan]) -> None:
     """Latent mean and deviation a channel over the whole training set, not over one batch."""
+    autoencoder.set_latent_statistics(torch.zeros(autoencoder.channels), torch.ones(autoencoder.channels))
+    like = autoencoder.latent_mean
+    padded = (pad_to_multiple(scan.image[None, None].to(like), autoencoder.multiple)[0] for scan in scans)
+    autoencoder.set_latent_statistics(*_statistics(autoencoder, padded))
+
+
+@torch.no_grad()
+def measure_level(generator: Generator, autoencoder: Autoencoder, pack: ModelPack, scans: Sequence[Scan]) -> None:
+    """The same of a level of the cascade, over whole images coarsened as it sees them."""
+    assert pack.synthesis is not None
+    size, like = padded_shape(pack, pack.synthesis.shape[: pack.dims]), autoencoder.latent_mean
+    whole = (scan.image for scan in scans if scan.source.synthesis)
+    images = (coarsened(centred(image, size)[None, None].to(like), generator.table.coarsen) for image in whole)
+    mean, std = _statistics(autoencoder, images)
+    generator.latent_mean.copy_(mean)
+    generator.latent_std.copy_(std)
+
+
+def _statistics(autoencoder: Autoencoder, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the latents a channel."""
     training = autoencoder.training
     autoencoder.eval()
-    autoencoder.set_latent_statistics(torch.zeros(autoencoder.channels), torch.ones(autoencoder.channels))
     count, total, squares = 0, torch.zeros(autoencoder.channels).double(), torch.zeros(autoencoder.channels).double()
-    for scan in scans:
-        image, _ = pad_to_multiple(scan.image[None, None].to(autoencoder.latent_mean), autoencoder.multiple)
+    for image in images:
         z = autoencoder.encode(image)[0].double().cpu().movedim(1, 0).flatten(1)
         count += z.shape[1]
         total, squares = total + z.sum(1), squares + z.square().sum(1)
-    mean = total / count
-    autoencoder.set_latent_statistics(mean.float(), (squares / count - mean.square()).clamp_min(1e-8).sqrt().float())
     autoencoder.train(training)
+    mean = total / count
+    return mean.float(), (squares / count - mean.square()).clamp_min(1e-8).sqrt().float()
 
 
 class KeptLatents:

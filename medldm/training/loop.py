@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from medldm.training.stages import Stage
 Progress = Callable[[str, int, int], None]
 REPORT_STEPS = 20
 MOST_SKIPPED = 20
+VALIDATIONS, VALIDATION_STEPS = 50, 100  # how often at most, and how many steps lie between at least
 
 
 def learning_rate(step: int, table: StageTable) -> float:
@@ -34,13 +36,17 @@ def learning_rate(step: int, table: StageTable) -> float:
 
 @dataclass
 class Hooks:
-    """What the loop tells the outside: progress, scalars, checkpoints (at most so often), a smaller batch."""
+    """What the loop tells the outside: progress, scalars, checkpoints (at most so often), a smaller batch.
+
+    held_out : batches of held-out scans, always the same, for stages that are validated; none: the last weights count
+    """
 
     progress: Progress | None
     scalars: Callable[[str, dict[str, float], int], None]
     checkpoint: Callable[[dict[str, Any]], None]
     checkpoint_seconds: float
     note: Callable[[str], None]
+    held_out: Sequence[Batch] = ()
 
 
 def _out_of_memory(failure: RuntimeError) -> bool:
@@ -126,8 +132,10 @@ def run_stage(
     fused = precision != "16-mixed" and not is_divided(stage)
     bare = torch.optim.AdamW(groups, lr=table.lr, weight_decay=1e-3, fused=fused)
     average = WeightAverage(stage.trained, table.ema)
+    best = Best(stage, average, hooks.held_out, table.steps)
     if resume is not None:
         average.load_state_dict(resume["average"])
+        best.load_state_dict(resume["best"])
         bare.load_state_dict(resume["optimizer"])
         scatter_optimizer_state(bare)
         for group in bare.param_groups:
@@ -167,6 +175,8 @@ def run_stage(
         if (step + 1) % REPORT_STEPS == 0:
             hooks.scalars(name, window.over(fabric), step + 1)
             window = Means()
+        if best.is_due(step + 1):
+            hooks.scalars(name, {"validation": best.judge(fabric)}, step + 1)
         if hooks.progress is not None:
             hooks.progress(name, step + 1, table.steps)
         if step + 1 == table.steps or _any_process(fabric, time.monotonic() - saved > hooks.checkpoint_seconds):
@@ -174,12 +184,16 @@ def run_stage(
                 "step": step + 1,
                 "weights": [learner.module.state_dict() for learner in stage.learners()],
                 "average": average.state_dict(),
+                "best": best.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "window": window.state(fabric),
                 "tail": tail.state(fabric),
             }
-            hooks.checkpoint(gathered(state))
+            kept = gathered(state)
+            with average.in_place():  # what is looked at in between is what will be kept
+                hooks.checkpoint(kept)
             saved = time.monotonic()
+    best.copy_to_average()
     average.copy_to_module()
     make_whole(stage)
     return tail.over(fabric)
@@ -242,3 +256,59 @@ class WeightAverage:
         self.count = int(state["count"])
         for name, mean in self.mean.items():
             mean.copy_(scattered(cast(Tensor, state[name]), mean))
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The module with the averaged weights, for a while."""
+        own = {name: p.detach().clone() for name, p in self.module.named_parameters()}
+        self.copy_to_module()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self.module.named_parameters():
+                    parameter.copy_(own[name])
+
+
+class Best:
+    """The averaged weights that did best on held-out scans, looked at `VALIDATIONS` times in a stage, at most.
+
+    On a small set a generator begins to learn its scans by heart long before its training is over; what it loses on
+    others shows it. Held-out batches have the same levels and noise each time.
+    """
+
+    def __init__(self, stage: Stage, average: WeightAverage, held_out: Sequence[Batch], steps: int) -> None:
+        self.stage, self.average, self.held_out = stage, average, held_out
+        self.steps, self.every, self.loss = steps, max(VALIDATION_STEPS, steps // VALIDATIONS), math.inf
+        self.weights: dict[str, Tensor] = {}
+
+    def is_due(self, step: int) -> bool:
+        return bool(self.held_out) and (step % self.every == 0 or step == self.steps)
+
+    @torch.no_grad()
+    def judge(self, fabric: Fabric) -> float:
+        """Mean loss on the held-out batches; the weights are kept where none did better."""
+        training = self.stage.training
+        self.stage.eval()
+        with self.average.in_place():
+            found = Means()
+            for batch in self.held_out:
+                found.add(self.stage(fabric.to_device(batch)))
+            loss = found.over(fabric)["loss"]
+        self.stage.train(training)
+        if loss < self.loss:
+            self.loss, self.weights = loss, {name: mean.clone() for name, mean in self.average.mean.items()}
+        return loss
+
+    def copy_to_average(self) -> None:
+        """What was best becomes the average."""
+        for name, mean in self.weights.items():
+            self.average.mean[name].copy_(mean)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss": self.loss, "weights": dict(self.weights)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loss = float(state["loss"])
+        mine = self.average.mean
+        self.weights = {name: scattered(value, mine[name]).clone() for name, value in state["weights"].items()}

@@ -12,21 +12,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from medldm.diffusion.generator import Coarse
 from medldm.diffusion.noise import PerSample
 from medldm.errors import RecipeError
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Networks
 from medldm.nets.blocks import channels_last
+from medldm.nets.conditioner import Conditions
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import Problem
 from medldm.recipe import AutoencoderStage as AutoencoderTable
 from medldm.recipe import DenoiserStage as DenoiserTable
+from medldm.recipe import GeneratorStage as GeneratorTable
 from medldm.recipe import HeadStage as HeadTable
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.data import Scan
 from medldm.training.latents import KeptLatents
 from medldm.training.losses import Adversary, PerceptualDistance, lost_gradient, spectral_distance
+from medldm.training.whole_images import whole_batch
 
 ADVERSARIAL_BETAS = (0.5, 0.99)  # a game has no use for a long memory of gradients (Radford et al. 2016)
 
@@ -68,6 +72,8 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses, means over the examples; "loss" is what is minimised."""
+
+    validated = False  # whether the weights that do best on held-out scans are kept, not the last ones
 
 
 class AutoencoderStage(Stage):
@@ -126,43 +132,78 @@ class AutoencoderStage(Stage):
 
 
 class DenoiserStage(Stage):
-    """Denoising in the latent space, with the measurement, and on whole images without (synthesis).
+    """Denoising in the latent space, with the measurement.
 
     White latents count alike what is plain to see and what is hardly there; each channel's error is therefore
     weighted by its deviation in the image.
-
-    cache : keeps the latents of the whole images, which come again and again; a crop of a restoration batch, of
-        random place, size and gain, and with it its measurement, never comes twice, so keeping it would be waste
     """
 
-    def __init__(self, networks: Networks, table: DenoiserTable, cache: ArrayCache | None = None) -> None:
+    def __init__(self, networks: Networks, table: DenoiserTable) -> None:
         super().__init__(networks.denoiser)
         self.table, self.condition, self.process = table, networks.condition, networks.denoiser.process
         self.autoencoder = networks.autoencoder.requires_grad_(False)
-        self.whole_images = KeptLatents(cache, networks.autoencoder)
 
     def batch(self, batches: Batches, step: int) -> Batch:
-        """Whole images wherever their share of the steps so far falls short."""
-        share = self.table.synthesis if batches.synthesis else 0.0
-        whole = not self.table.problems or int((step + 1) * share) > int(step * share)
-        return batches.whole(step) if whole else batches.restoration(step)
+        return batches.restoration(step)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         own, process = PerSample(batch.seeds, batch.x.device), self.process
+        assert batch.measurement is not None
         with torch.no_grad():
-            encoder = self.whole_images if batch.measurement is None else self.autoencoder
-            mean, std = encoder.encode(batch.x)
+            mean, std = self.autoencoder.encode(batch.x)
             z = mean + std * own.normal(mean.shape[1:])
-            condition = None if batch.measurement is None else self.condition(batch.measurement)
+            condition = self.condition(batch.measurement)
         sigma = process.draw(own.normal())
         noise = own.normal(z.shape[1:])
         x_t = z + _per_example(sigma, z) * noise
-        if condition is not None:
-            x_t, sigma = _some_ask_the_mean(x_t, sigma, own, self.table.mean_share, process.sigma_max)
+        x_t, sigma = _some_ask_the_mean(x_t, sigma, own, self.table.mean_share, process.sigma_max)
         error = (self.trained(x_t, sigma, condition) - z).square()
         weight = process.weight(_per_example(sigma, z))
         loss = (self.autoencoder.channel_weights() * weight * error).mean()
-        return {"loss": loss, batch.problem or "synthesis": loss.detach()}
+        return {"loss": loss, batch.problem: loss.detach()}
+
+
+class GeneratorStage(Stage):
+    """A level of the cascade on the latents of whole images, their mean; conditions are dropped example by example, so
+    that the network knows what is likely with and without each.
+
+    cache : keeps the latents of images that come again and again, as those that nothing moves do
+    """
+
+    validated = True
+
+    def __init__(self, networks: Networks, table: GeneratorTable, cache: ArrayCache | None = None) -> None:
+        generator = networks.generator(table.level)
+        super().__init__(generator)
+        self.table, self.level, self.process = table, generator.table, generator.denoiser.process
+        self.own = generator.own
+        self.autoencoder = networks.autoencoder.requires_grad_(False)
+        still = not (table.shift or table.zoom or table.crop)
+        self.encoder = KeptLatents(cache, networks.autoencoder) if still else networks.autoencoder
+
+    def batch(self, batches: Batches, step: int) -> Batch:
+        return whole_batch(batches, step, self.table)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        own, process = PerSample(batch.seeds, batch.x.device), self.process
+        assert batch.conditions is not None
+        with torch.no_grad():
+            z = self.own(self.encoder.encode(batch.x)[0])
+        coarse = None
+        if batch.coarse is not None:
+            low, high = self.level.coarse_noise
+            noise_std = low + (high - low) * own.uniform()
+            noise = own.normal(batch.coarse.shape[1:])
+            coarse = Coarse(batch.coarse + _per_example(noise_std, noise) * noise, noise_std)
+        asked = self._some_dropped(batch.conditions, own) if self.training else batch.conditions
+        sigma = process.draw(own.normal())
+        x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
+        error = (self.trained(x_t, sigma, asked, coarse) - z).square()
+        return {"loss": (process.weight(_per_example(sigma, z)) * error).mean()}
+
+    def _some_dropped(self, asked: Conditions, own: PerSample) -> Conditions:
+        every = own.uniform() >= self.table.drop
+        return asked.dropped({name: every & (own.uniform() >= self.table.drop) for name in asked.present})
 
 
 def _some_ask_the_mean(
@@ -235,7 +276,7 @@ def stage_batches(
     if table.batch_size % world:
         where = f"stage.{number}.batch_size"
         raise RecipeError(where, str(table.batch_size), f"a multiple of {world} processes")
-    flips = table.train != "denoiser"
+    flips = table.train not in ("denoiser", "generator")
     return Batches(scans, recipe, table, problems, salt=100 * number, all_flips=flips, rank=rank, world=world)
 
 
@@ -249,5 +290,7 @@ def build_stage(
     if isinstance(table, AutoencoderTable):
         return AutoencoderStage(networks, table)
     if isinstance(table, DenoiserTable):
-        return DenoiserStage(networks, table, cache)
+        return DenoiserStage(networks, table)
+    if isinstance(table, GeneratorTable):
+        return GeneratorStage(networks, table, cache)
     return HeadStage(networks, table, problems)

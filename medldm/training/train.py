@@ -15,20 +15,27 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from medldm.diffusion.cascade import Guidance, sample_cascade
+from medldm.diffusion.noise import FieldNoise
+from medldm.diffusion.samplers import dpmpp_2m
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Model, Networks, load_model
 from medldm.operators.problem import problems_of
-from medldm.recipe import Recipe
+from medldm.recipe import GeneratorStage, Recipe
 from medldm.training.batches import Batch, Batches, prefetch
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
 from medldm.training.data import load_scans
 from medldm.training.gate import examine, refuse
-from medldm.training.latents import begin_from_data, measure_latents
+from medldm.training.latents import begin_from_data, measure_latents, measure_level
 from medldm.training.loop import Hooks, Progress, run_stage
 from medldm.training.parallel import gathered, is_divided, run_launched
 from medldm.training.report import write_card
 from medldm.training.stages import build_stage, stage_batches
 from medldm.training.start import start_from
+from medldm.training.whole_images import whole_batch
+
+VALIDATION_BATCHES = 4
+SHOWN, SAMPLE_STEPS = 8, 20  # pictures of what a generator draws
 
 
 @torch.no_grad()
@@ -43,6 +50,31 @@ def _panel(networks: Networks, validation: Batches) -> Tensor:
     image, _ = head(networks.autoencoder.decode(z), moved, torch.ones(len(z), device=device))
     row = [t[0, 0].float().cpu() for t in (batch.measurement.image, image, batch.x)]
     planes = [t if t.ndim == 2 else t[:, :, t.shape[2] // 2] for t in row]
+    return torch.cat(planes, dim=1).clamp(0, 1)[None]
+
+
+@torch.inference_mode()
+def _samples(networks: Networks, level: int, batch: Batch, seed: int) -> Tensor:
+    """(1, H, W * n) what a level draws under the conditions of held-out images, from their own coarser ones."""
+    device = networks.autoencoder.latent_mean.device
+    shown = batch.split(SHOWN)[0]
+    assert shown.conditions is not None
+    generator = networks.generator(level)
+    training = generator.training
+    images = sample_cascade(
+        networks.autoencoder,
+        [generator.eval()],
+        shown.conditions.map(lambda part: part.to(device)),
+        FieldNoise([(seed, number) for number in range(len(shown.x))], device),
+        [n * generator.table.coarsen for n in shown.x.shape[2:]],
+        steps=SAMPLE_STEPS,
+        sampler=dpmpp_2m,
+        guidance=Guidance(),
+        on_step=lambda done, total, preview: None,
+        coarser=None if shown.coarse is None else shown.coarse.to(device),
+    )
+    generator.train(training)
+    planes = [x if x.ndim == 2 else x[:, :, x.shape[2] // 2] for x in images[:, 0].float().cpu()]
     return torch.cat(planes, dim=1).clamp(0, 1)[None]
 
 
@@ -89,10 +121,25 @@ class _Training:
 
     def pictures(self, stage: str, step: int) -> None:
         last = self.recipe.stages[-1]
-        if self.writer is None or is_divided(self.networks) or not getattr(last, "problems", None):
+        if self.writer is None or is_divided(self.networks):
+            return
+        if stage.startswith("generator-"):
+            level = int(stage.removeprefix("generator-"))
+            number = next(i for i, table in enumerate(self.recipe.stages) if table.name == stage)
+            for batch in self.held_out_batches(number)[:1]:
+                self.writer.add_image(f"{stage}/samples", _samples(self.networks, level, batch, self.recipe.seed), step)
+        if not getattr(last, "problems", None):
             return
         panel = Batches(self.held_out, self.recipe, last, self.problems, salt=999_000, all_flips=False)
         self.writer.add_image(f"{stage}/measured, restored, truth", _panel(self.networks, panel), step)
+
+    def held_out_batches(self, number: int) -> list[Batch]:
+        """Of a generator's stage, as they are: nothing is moved or mirrored."""
+        still = {"shift": 0.0, "zoom": 0.0, "flip": 0.0}
+        table = self.recipe.stages[number].model_copy(update=still)
+        assert isinstance(table, GeneratorStage)
+        batches = Batches(self.held_out, self.recipe, table, {}, salt=998_000 + number, all_flips=False)
+        return [whole_batch(batches, step, table) for step in range(VALIDATION_BATCHES)] if batches.whole else []
 
     def run(self, number: int, progress: Progress | None, inside: dict[str, Any] | None) -> None:
         """Train one stage to its end."""
@@ -105,14 +152,15 @@ class _Training:
             self.save(number, state)
             self.pictures(name, state["step"])
 
+        batches, stage = self.batches(number), build_stage(table, self.networks, self.problems, self.cache)
         hooks = Hooks(
             progress if self.fabric.is_global_zero else None,
             self.scalars,
             checkpoint,
             self.recipe.checkpoint_seconds,
             self.note,
+            self.held_out_batches(number) if stage.validated and self.held_out is not self.scans else (),
         )
-        batches, stage = self.batches(number), build_stage(table, self.networks, self.problems, self.cache)
 
         def from_step(first: int) -> Iterator[tuple[int, Batch]]:
             make = functools.partial(stage.batch, batches)
@@ -180,6 +228,9 @@ class _Training:
             if fresh:
                 batches = stage_batches(self.recipe, self.scans, number, self.problems)
                 self.done["linear_variance"] = begin_from_data(self.networks.autoencoder, batches)
+            if isinstance(table, GeneratorStage) and table.steps and inside is None:
+                generator = self.networks.generator(table.level)
+                measure_level(generator, self.networks.autoencoder, self.recipe.pack, self.scans)
             if table.steps:
                 self.run(number, progress, inside)
             if first and (table.steps or fresh):

@@ -59,7 +59,7 @@ def table():
         "source": [{"folder": "."}],
         "stage": [
             {"train": "autoencoder", "steps": 0, **stage},
-            {"train": "denoiser", "steps": 10, "synthesis": 0.0, **learns},
+            {"train": "denoiser", "steps": 10, **learns},
             {"train": "head", "head": "main", "steps": 200, **learns},
         ],
     }

@@ -1,0 +1,123 @@
+"""One level of a cascade: what draws the latents of whole images, at one resolution, under conditions.
+
+Anatomy is decided on coarse images, where a step costs little; finer levels, which see the coarser image, add what it
+lacks. They are taught on coarse images with noise, and told how much, since the images that they will be given are not
+perfect either (cascaded diffusion with conditioning augmentation: Ho et al. 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medldm.diffusion.process import Denoiser, NoiseProcess
+from medldm.nets.conditioner import Conditioner, Conditions, NumberEmbedding
+from medldm.nets.patches import space_to_depth
+from medldm.nets.unet import Condition, LatentUNet
+from medldm.pack import ModelPack
+
+LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+class Coarse(NamedTuple):
+    """The image of the level before, (B, 1, *S), and the deviation of the noise that was added to it, (B,)."""
+
+    image: Tensor
+    noise_std: Tensor
+
+
+class Generator(nn.Module):
+    """Level `number` of the pack's cascade.
+
+    Its latents are the autoencoder's, of images coarsened by `coarsen`, brought to mean 0 and deviation 1 a channel by
+    statistics of its own.
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, pack: ModelPack, number: int) -> None:
+        super().__init__()
+        assert pack.synthesis is not None
+        self.table, self.dims = pack.synthesis.cascade[number], pack.dims
+        self.factor, channels = pack.latent_factor, pack.autoencoder.channels
+        unet = self.table.unet
+        block = [factor * self.table.coarsen for factor in self.factor]
+        self.conditioner = Conditioner(pack.synthesis.conditions, pack.dims, unet.channels, unet.num_res_blocks, block)
+        concat = self.conditioner.concat_channels
+        self.ratio = 0
+        if number:
+            self.ratio = pack.synthesis.cascade[number - 1].coarsen // self.table.coarsen
+            self.noise_embedding = NumberEmbedding(4 * unet.channels[0])
+            concat += math.prod(self._depth())
+        net = LatentUNet(
+            pack.dims,
+            latent_channels=channels,
+            concat_channels=concat,
+            channels=unet.channels,
+            attention_levels=unet.attention_levels,
+            num_res_blocks=unet.num_res_blocks,
+            vector=self.conditioner.has_vector or bool(number),
+            token_width=unet.channels[-1] if self.conditioner.has_tokens else 0,
+        )
+        self.denoiser = Denoiser(net, NoiseProcess(**self.table.process.model_dump()))
+        self.register_buffer("latent_mean", torch.zeros(channels))
+        self.register_buffer("latent_std", torch.ones(channels))
+
+    def _depth(self) -> list[int]:
+        """Coarse pixels in a latent cell along each axis, 1 where they are as large or larger."""
+        return [max(1, factor // self.ratio) for factor in self.factor]
+
+    def condition(self, asked: Conditions, coarse: Coarse | None) -> Condition:
+        """What the denoiser is told of the conditions and, but for the first level, of the coarser image."""
+        told: Condition = self.conditioner(asked)
+        if coarse is None:
+            return told
+        image, depth = (coarse.image - 0.5) * 2, self._depth()
+        size = [n * self.ratio // f for n, f in zip(image.shape[2:], self.factor, strict=True)]  # latent grid
+        fine = [n * d for n, d in zip(size, depth, strict=True)]
+        if list(image.shape[2:]) != fine:
+            image = F.interpolate(image, size=fine, mode=LINEAR[self.dims], align_corners=False)
+        cells = space_to_depth(image, depth)
+        concat = cells if told.concat is None else torch.cat([told.concat, cells], dim=1)
+        low, high = self.table.coarse_noise
+        noise = self.noise_embedding((coarse.noise_std - low) / max(high - low, 1e-6))
+        vector = noise if told.vector is None else told.vector + noise
+        return told._replace(concat=concat, vector=vector)
+
+    def forward(self, x_t: Tensor, sigma: Tensor, asked: Conditions, coarse: Coarse | None) -> Tensor:
+        """Noisy latents in this level's units (B, C, *S), (B,) -> E[x_0]."""
+        x_0: Tensor = self.denoiser(x_t, sigma, self.condition(asked, coarse))
+        return x_0
+
+    def own(self, z: Tensor) -> Tensor:
+        """The autoencoder's latents in this level's units."""
+        return (z - self._channels(self.latent_mean)) / self._channels(self.latent_std)
+
+    def of_autoencoder(self, x_0: Tensor) -> Tensor:
+        """The reverse of `own`."""
+        return x_0 * self._channels(self.latent_std) + self._channels(self.latent_mean)
+
+    def _channels(self, values: Tensor) -> Tensor:
+        return values.view(1, -1, *(1,) * self.dims)
+
+
+def coarsened(x: Tensor, ratio: int) -> Tensor:
+    """Means of blocks of `ratio` voxels an axis: (B, C, *S) -> (B, C, *S / ratio)."""
+    pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
+    return x if ratio == 1 else pool(x, ratio)
+
+
+def padded_shape(pack: ModelPack, shape: Sequence[int]) -> list[int]:
+    """What whole images are padded to, so that every level of the cascade takes them (dims numbers)."""
+    assert pack.synthesis is not None
+    multiples = [
+        math.lcm(*(f * level.coarsen * 2 ** (len(level.unet.channels) - 1) for level in pack.synthesis.cascade))
+        for f in pack.latent_factor
+    ]
+    return [-(-n // m) * m for n, m in zip(shape, multiples, strict=False)]

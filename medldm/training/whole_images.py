@@ -1,0 +1,104 @@
+"""Batches for synthesis: whole images or, for the finer levels of a cascade, parts of them, with what they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medldm.diffusion.generator import coarsened, padded_shape
+from medldm.nets.conditioner import Conditions
+from medldm.recipe import GeneratorStage as GeneratorTable
+from medldm.space import centred
+from medldm.training.batches import Batch, Batches
+
+
+def whole_batch(batches: Batches, step: int, table: GeneratorTable) -> Batch:
+    """A step's images at the level's resolution, their conditions on the model's grid, and their coarser images."""
+    pack = batches.pack
+    assert pack.synthesis is not None
+    levels, size = pack.synthesis.cascade, padded_shape(pack, pack.synthesis.shape[: pack.dims])
+    coarsen = levels[table.level].coarsen
+    examples = [batches.example(step, number) for number in batches.numbers(table.batch_size)]
+    parts, asked, coarse, numbers = [], [], [], []
+    for example in examples:
+        rng = example.own
+        number = batches.whole[int(rng.integers(len(batches.whole)))]
+        scan = batches.scans[number]
+        maps = {name: value for name, value in scan.conditions.items() if isinstance(value, Tensor)}
+        moved = _moved([scan.image, *maps.values()], size, table, coarsen, batches.left_right, rng)
+        box = _box(size, table, coarsen, 1 if not table.level else levels[table.level - 1].coarsen, rng)
+        cut = [field[box] for field in moved]
+        said = scan.conditions | dict(zip(maps, cut[1:], strict=True))
+        image = cut[0][None, None]
+        parts.append(coarsened(image, coarsen))
+        asked.append(Conditions.of(pack.synthesis.conditions, said, cut[0].shape))
+        if table.level:
+            coarse.append(coarsened(image, levels[table.level - 1].coarsen))
+        numbers.append(number)
+    return Batch(
+        torch.cat(parts),
+        None,
+        "",
+        tuple(example.seed for example in examples),
+        tuple(numbers),
+        Conditions.together(asked),
+        torch.cat(coarse) if coarse else None,
+    )
+
+
+def _moved(
+    fields: list[Tensor],
+    size: list[int],
+    table: GeneratorTable,
+    coarsen: int,
+    left_right: int,
+    rng: np.random.Generator,
+) -> list[Tensor]:
+    """An image and its maps, cut to the grid's size about its middle, mirrored, moved and zoomed alike.
+
+    Whole voxels where there is no zoom, so that nothing is blurred.
+    """
+    mirrored = rng.random() < table.flip
+    shift = [float(rng.uniform(-table.shift, table.shift)) for _ in size]
+    zoom = float(np.exp(rng.uniform(-1, 1) * np.log1p(table.zoom))) if coarsen > 1 else 1.0
+    out = []
+    for field in fields:
+        field = centred(field, size)
+        field = field.flip(left_right) if mirrored else field
+        if zoom != 1:
+            field = _zoomed(field, zoom, shift)
+        elif table.shift:
+            field = _shifted(field, [round(s * n) for s, n in zip(shift, size, strict=True)])
+        out.append(field)
+    return out
+
+
+def _zoomed(field: Tensor, zoom: float, shift: list[float]) -> Tensor:
+    """By interpolation; numbers of labels by the nearest."""
+    dims = field.ndim
+    theta = torch.cat([torch.eye(dims) / zoom, -2 * torch.tensor(shift[::-1])[:, None]], dim=1)[None]
+    grid = F.affine_grid(theta, [1, 1, *field.shape], align_corners=False)
+    mode = "bilinear" if field.is_floating_point() else "nearest"
+    moved = F.grid_sample(field[None, None].float(), grid, mode=mode, padding_mode="border", align_corners=False)
+    return moved[0, 0].to(field.dtype)
+
+
+def _shifted(field: Tensor, by: list[int]) -> Tensor:
+    """By whole voxels; the edge is repeated."""
+    for axis, voxels in enumerate(by):
+        index = (torch.arange(field.shape[axis]) - voxels).clamp(0, field.shape[axis] - 1)
+        field = field.index_select(axis, index)
+    return field
+
+
+def _box(
+    size: list[int], table: GeneratorTable, coarsen: int, before: int, rng: np.random.Generator
+) -> tuple[slice, ...]:
+    """Where a part of the level's crop lies in the model's grid, along whole voxels of the level before."""
+    if not table.crop:
+        return tuple(slice(0, n) for n in size)
+    wanted = [min(crop * coarsen, n) for crop, n in zip(table.crop, size, strict=True)]
+    starts = [int(rng.integers((n - w) // before + 1)) * before for n, w in zip(size, wanted, strict=True)]
+    return tuple(slice(a, a + w) for a, w in zip(starts, wanted, strict=True))
