@@ -26,6 +26,7 @@ _HOMES = {
     "installed_models": "medldm.pack",
     "load_model": "medldm.api",
     "denoise": "medldm.api",
+    "distill": "medldm.api",
     "estimate_noise": "medldm.api",
     "estimate_training": "medldm.api",
     "inpaint": "medldm.api",
@@ -43,6 +44,7 @@ __all__ = [*_HOMES, "__version__"]
 if TYPE_CHECKING:  # for type checkers and editors
     from medldm.api import (
         denoise,
+        distill,
         estimate_noise,
         estimate_training,
         inpaint,

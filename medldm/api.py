@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy as np
 
 from medldm.conditions import MAPS
-from medldm.errors import InputError
+from medldm.errors import InputError, OutputError
 from medldm.inputs import Scan, as_volume, mask_of, with_shape_of
 from medldm.io import read, write
 from medldm.model import Model, load_model
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "denoise",
+    "distill",
     "estimate_noise",
     "estimate_training",
     "inpaint",
@@ -140,7 +141,7 @@ def synthesize(
     seed: int = 0,
     first: int = 0,
     batch: int = 1,
-    steps: int = 20,
+    steps: int | None = None,
     sampler: str = "dpmpp_2m",
     conditions: Mapping[str, object] | Sequence[Mapping[str, object]] = (),
     guidance: float | Mapping[str, float] = 1.0,
@@ -151,6 +152,7 @@ def synthesize(
     """Yield `n` new scans; the one at index i, from `first` on, depends on (seed, i) and its conditions alone.
 
     batch : how many are drawn together; the scans are the same
+    steps : of the sampler at each level; None: as many as the model was distilled for, else 20
     conditions : what they are to be, by the names of ``model.pack.synthesis.conditions``: a word of a class, a number,
         words, a Volume or path of a label map or scan on the model's grid; one mapping for all scans, or one a scan
     guidance : how strictly conditions are followed: 1 as in the training set, more at the cost of diversity; one scale
@@ -238,6 +240,44 @@ def train(
         progress=progress,
         command=command,
     )
+
+
+def distill(
+    model: str | Path,
+    *,
+    data: str | Path,
+    out: str | Path,
+    evaluations: int = 4,
+    pairs: int = 4000,
+    steps: int = 4000,
+    guidance: float = 1.0,
+    batch_size: int = 16,
+    lr: float = 3e-4,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Teach a model that synthesizes to do so in `evaluations` steps a level (reflow); the pack is left in `out`.
+
+    data : folder of the data sets that the model was trained on; their conditions are those of the pairs
+    pairs, guidance : of noise and what the model makes of it, which are kept in `out`; its guidance stays in
+    steps, batch_size, lr : of the training on them
+    An interrupted distillation goes on from where it was. Raises ModelError for a model that does not synthesize or was
+    distilled, and as `train`.
+    """
+    from medldm.training.distill import distillation
+
+    recipe = distillation(
+        model,
+        evaluations=evaluations,
+        pairs=pairs,
+        steps=steps,
+        guidance=guidance,
+        batch_size=batch_size,
+        lr=lr,
+    )
+    if Path(model).resolve() == Path(out).resolve():
+        raise OutputError(str(out), "the model's own folder", "another one")
+    return train(recipe, data=data, out=out, start=model, device=device, despite_gate=True, progress=progress)
 
 
 def estimate_training(

@@ -176,6 +176,13 @@ class ProblemTable(BaseModel):
     noise_std: tuple[float, float]
 
 
+class DistilledTable(Table):
+    """What a level was distilled for: how many steps, at what guidance of its teacher."""
+
+    steps: int = Field(ge=1)
+    guidance: float = 1.0
+
+
 class GeneratorTable(Table):
     """A level of a cascade: `medldm.diffusion.generator.Generator`.
 
@@ -183,6 +190,7 @@ class GeneratorTable(Table):
     coarse_noise : noise, least and most, that the coarser image is taught with (shares of the range)
     sampled_noise : of the coarser image in sampling
     tile : of fields larger than this (latent cells an axis), parts are computed and blended in every step; None: whole
+    distilled : None for a level that wants many steps
     """
 
     coarsen: int = Field(1, ge=1)
@@ -191,6 +199,7 @@ class GeneratorTable(Table):
     coarse_noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.2)
     sampled_noise: float = Field(0.05, ge=0)
     tile: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    distilled: DistilledTable | None = None
 
 
 class SynthesisTable(Table):

@@ -165,7 +165,38 @@ class GeneratorStage(_Stage):
         return f"generator-{self.level}"
 
 
-StageTable = Annotated[AutoencoderStage | DenoiserStage | HeadStage | GeneratorStage, Field(discriminator="train")]
+class ReflowStage(_Stage):
+    """A level of the cascade, taught to arrive in `evaluations` steps where it arrived in many.
+
+    pairs : of noise and what the level made of it, in `teacher_steps` steps with that `guidance`
+    """
+
+    train: Literal["reflow"]
+    level: int = Field(0, ge=0)
+    crop: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    flip: float = Field(0.0, ge=0, le=1)
+    pairs: int = Field(4000, ge=1)
+    teacher_steps: int = Field(20, ge=2)
+    guidance: float = Field(1.0, ge=0)
+
+    @property
+    def name(self) -> str:
+        return f"reflow-{self.level}"
+
+    @property
+    def files(self) -> int:
+        """A file of pairs is a batch."""
+        return -(-self.pairs // self.batch_size)
+
+    def as_generator(self) -> GeneratorStage:
+        """How the images are drawn whose conditions the pairs have: nothing is moved."""
+        keys = {key: getattr(self, key) for key in ("steps", "batch_size", "lr", "level", "crop", "flip")}
+        return GeneratorStage(train="generator", **keys)
+
+
+StageTable = Annotated[
+    AutoencoderStage | DenoiserStage | HeadStage | GeneratorStage | ReflowStage, Field(discriminator="train")
+]
 
 
 class Recipe(Table):
@@ -194,7 +225,7 @@ class Recipe(Table):
         if names[0] != "autoencoder" or len(set(names)) < len(names):
             raise ValueError("the autoencoder's stage comes first, and each stage once")
         for stage in self.stages:
-            whole = isinstance(stage, GeneratorStage) and not stage.crop
+            whole = isinstance(stage, GeneratorStage | ReflowStage) and not stage.crop
             if len(stage.crop) != pack.dims and not whole:
                 raise ValueError(f"the crop of stage {stage.name} must be {pack.dims} numbers")
             unknown = sorted(set(getattr(stage, "problems", ())) - set(pack.problems))
@@ -202,7 +233,7 @@ class Recipe(Table):
                 raise ValueError(f"stage {stage.name} is to learn {unknown[0]}, which is no problem of the pack")
             if isinstance(stage, HeadStage) and any(pack.problems[p].head != stage.head for p in stage.problems):
                 raise ValueError(f"stage {stage.name} is to learn a problem of another head")
-            if isinstance(stage, GeneratorStage):
+            if isinstance(stage, GeneratorStage | ReflowStage):
                 _check_level(stage, pack)
         known = {} if pack.synthesis is None else pack.synthesis.conditions
         for source in self.sources:
@@ -216,7 +247,7 @@ class Recipe(Table):
         return self.model_dump(mode="json", by_alias=True, exclude={"pack"})
 
 
-def _check_level(stage: GeneratorStage, pack: ModelPack) -> None:
+def _check_level(stage: GeneratorStage | ReflowStage, pack: ModelPack) -> None:
     """Raises ValueError for a level that the pack has not, or a crop that its networks do not take."""
     if pack.synthesis is None or stage.level >= len(pack.synthesis.cascade):
         raise ValueError(f"stage {stage.name} needs that many levels of pack.synthesis.cascade")

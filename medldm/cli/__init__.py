@@ -7,6 +7,7 @@ import sys
 from medldm.cli.app import app
 from medldm.cli.check import check
 from medldm.cli.demo import demo
+from medldm.cli.distill import distill
 from medldm.cli.doctor import doctor, models
 from medldm.cli.import_ import import_
 from medldm.cli.inspect import inspect
@@ -16,7 +17,8 @@ from medldm.cli.train import train
 
 __all__ = ["app", "main"]
 
-for _command in (denoise, superres, inpaint, restore, synthesize, train, inspect, check, models, doctor, demo):
+_restoring, _making = (denoise, superres, inpaint, restore), (synthesize, train, distill)
+for _command in (*_restoring, *_making, inspect, check, models, doctor, demo):
     app.command()(_command)
 app.command("import")(import_)
 

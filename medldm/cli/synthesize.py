@@ -17,9 +17,7 @@ from medldm.errors import InputError, ModelError, OutputError
 from medldm.pack import ModelPack, describe, folder_of, read_tables
 
 Count = Annotated[int, typer.Option("-n", "--count", min=1, help="How many scans.")]
-Folder = Annotated[
-    Path, typer.Option("-o", "--output", help="Folder for the scans; created if its parent exists.")
-]
+Folder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the scans; created if its parent exists.")]
 Condition = Annotated[
     list[str] | None,
     typer.Option("--condition", metavar="NAME=VALUE", help="What the scans are to be, e.g. sex=F; may be repeated."),
@@ -39,6 +37,10 @@ Scale = Annotated[
         metavar="[NAME=]SCALE",
         help="How strictly conditions are followed, all or one: 1 as in training, more costs diversity.",
     ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", min=2, help="Of the sampler; left out: what the model was distilled for, else 20."),
 ]
 First = Annotated[int, typer.Option("--first", min=0, help="Number of the first scan.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="How many are drawn together; the scans are the same.")]
@@ -67,7 +69,7 @@ def synthesize(
     first: First = 0,
     batch: Batch = 1,
     resume: Resume = False,
-    steps: o.Steps = 20,
+    steps: Steps = None,
     seed: o.Seed = 0,
     sampler: o.Sampler = "dpmpp_2m",
     device: o.Device = None,
@@ -186,11 +188,7 @@ def _check_folder(folder: Path, paths: list[Path], *, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(str(folder), "a file", "a folder")
     if not folder.absolute().parent.is_dir():
-        raise OutputError(
-            str(folder), "no folder to create it in", "an existing parent folder", "create it first"
-        )
+        raise OutputError(str(folder), "no folder to create it in", "an existing parent folder", "create it first")
     taken = [path for path in paths if path.exists()]
     if taken and not overwrite:
-        raise OutputError(
-            str(taken[0]), "an existing file or folder", "a new name", "choose another, or --overwrite"
-        )
+        raise OutputError(str(taken[0]), "an existing file or folder", "a new name", "choose another, or --overwrite")

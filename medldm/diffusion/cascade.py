@@ -11,11 +11,12 @@ from torch import Tensor
 from medldm.diffusion.generator import Coarse, Generator
 from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.predict import Box, bind, guided, tiled
-from medldm.diffusion.samplers import PredictX0, Sampler
+from medldm.diffusion.samplers import Noise, PredictX0, Sampler, Step, ddim
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.conditioner import Conditions
 from medldm.nets.unet import Condition
 
+STEPS = 20
 HALO = 2  # latent cells over which tiles are blended
 OnStep = Callable[[int, int, "Callable[[], Tensor] | None"], None]
 
@@ -40,7 +41,7 @@ def sample_cascade(
     noise: FieldNoise,
     size: Sequence[int],
     *,
-    steps: int,
+    steps: int | None,
     sampler: Sampler,
     guidance: Guidance,
     on_step: OnStep,
@@ -58,30 +59,49 @@ def sample_cascade(
             std = generator.table.sampled_noise
             coarse = Coarse(image + std * noise.next(image), torch.full((len(image),), std, device=image.device))
         cells = [n // (f * generator.table.coarsen) for n, f in zip(size, autoencoder.factor, strict=True)]
+        process = generator.denoiser.process
+        x_T = process.sigma_max * noise.next(generator.latent_mean.new_empty(len(noise), autoencoder.channels, *cells))
 
-        def told(done: int, total: int, preview: Callable[[], Tensor] | None, before: int = number) -> None:
-            on_step(before * total + done, len(generators) * total, preview)
+        def told(step: Step, before: int = number, level: Generator = generator) -> None:
+            def preview() -> Tensor:
+                return autoencoder.decode(level.of_autoencoder(step.x_0))
 
-        z = _sample_level(autoencoder, generator, asked, coarse, noise, cells, steps, sampler, guidance, told)
+            on_step(before * step.total + step.index + 1, len(generators) * step.total, preview)
+
+        z = sample_level(
+            generator,
+            asked,
+            coarse,
+            x_T,
+            steps=steps,
+            sampler=sampler,
+            guidance=guidance,
+            noise=noise.next,
+            on_step=told,
+        )
         image = autoencoder.decode(generator.of_autoencoder(z))
     assert image is not None
     return image
 
 
-def _sample_level(
-    autoencoder: Autoencoder,
+def sample_level(
     generator: Generator,
     asked: Conditions,
     coarse: Coarse | None,
-    noise: FieldNoise,
-    cells: Sequence[int],
-    steps: int,
+    x_T: Tensor,
+    *,
+    steps: int | None,
     sampler: Sampler,
     guidance: Guidance,
-    on_step: OnStep,
+    noise: Noise = torch.randn_like,
+    on_step: Callable[[Step], None] = lambda step: None,
 ) -> Tensor:
-    """Latents in the level's units: (B, C, *cells)."""
-    denoiser = generator.denoiser
+    """Latents in the level's units, from noise x_T at the highest level, alike (B, C, *S).
+
+    steps : None: as many as the level was distilled for, without guidance, which its teacher had; else 20
+    """
+    cells, denoiser, distilled = x_T.shape[2:], generator.denoiser, generator.table.distilled
+    few = distilled if steps is None else None
     variants = [(asked, 0.0)]
     if guidance.scale != 1:
         variants.append((asked.without(), guidance.scale - 1))
@@ -99,16 +119,11 @@ def _sample_level(
         predict = tiled(estimator, cells, edge, [HALO] * len(cells))
     else:
         predict = estimator(None)
-    sigmas = denoiser.process.sigmas(steps)
-    like = generator.latent_mean.new_empty(len(noise), autoencoder.channels, *cells)
-    x = sigmas[0].item() * noise.next(like)
-    for step in sampler(predict, x, sigmas, noise=noise.next):
+    process, x = denoiser.process, x_T
+    sigmas = process.sigmas(steps or STEPS) if few is None else process.sigmas(few.steps, "time_uniform")
+    for step in (sampler if few is None else ddim)(predict, x_T, sigmas, noise=noise):
         x = step.x_t
-
-        def preview(x_0: Tensor = step.x_0) -> Tensor:
-            return autoencoder.decode(generator.of_autoencoder(x_0))
-
-        on_step(step.index + 1, step.total, preview)
+        on_step(step)
     return x
 
 

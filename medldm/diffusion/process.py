@@ -93,15 +93,14 @@ class NoiseProcess:
         """`steps` levels from sigma_max to sigma_min and a final 0: (steps + 1,), float64.
 
         log_uniform : evenly spaced in log sigma; karras : Karras et al. 2022, eq. 5, rho = 7; time_uniform : in a
-        flow's time
+        flow's time, down to 0, as straight ways are walked in equal steps
         """
         ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
         if kind == "karras":
             low, high = self.sigma_min ** (1 / 7), self.sigma_max ** (1 / 7)
             levels = (high + ramp * (low - high)) ** 7
         elif kind == "time_uniform":
-            low, high = (sigma / (1 + sigma) for sigma in (self.sigma_min, self.sigma_max))
-            time = high + ramp * (low - high)
+            time = self.sigma_max / (1 + self.sigma_max) * torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1]
             levels = time / (1 - time)
         else:
             low, high = math.log(self.sigma_min), math.log(self.sigma_max)

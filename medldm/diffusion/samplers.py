@@ -39,9 +39,7 @@ class Sampler(Protocol):
     ) -> Iterator[Step]: ...
 
 
-def ddim(
-    predict_x0: PredictX0, x_T: Tensor, sigmas: Tensor, *, noise: Noise = torch.randn_like
-) -> Iterator[Step]:
+def ddim(predict_x0: PredictX0, x_T: Tensor, sigmas: Tensor, *, noise: Noise = torch.randn_like) -> Iterator[Step]:
     """Deterministic DDIM, which is Euler's method in sigma (Song et al. 2021): first order, one evaluation a step.
 
     predict_x0 : (x_t, sigma) -> E[x_0 | x_t]
@@ -57,9 +55,7 @@ def ddim(
         yield Step(index, total, sigma, x_0, x)
 
 
-def heun(
-    predict_x0: PredictX0, x_T: Tensor, sigmas: Tensor, *, noise: Noise = torch.randn_like
-) -> Iterator[Step]:
+def heun(predict_x0: PredictX0, x_T: Tensor, sigmas: Tensor, *, noise: Noise = torch.randn_like) -> Iterator[Step]:
     """Heun's method in sigma (Karras et al. 2022, algorithm 1): second order, two evaluations a step but the last."""
     levels, x, total = sigmas.tolist(), x_T, len(sigmas) - 1
     for index in range(total):
@@ -79,9 +75,7 @@ def _heun_step(predict_x0: PredictX0, x: Tensor, sigma: float, after: float) -> 
     return x_0, x + (after - sigma) * (slope + slope_after) / 2
 
 
-def dpmpp_2m(
-    predict_x0: PredictX0, x_T: Tensor, sigmas: Tensor, *, noise: Noise = torch.randn_like
-) -> Iterator[Step]:
+def dpmpp_2m(predict_x0: PredictX0, x_T: Tensor, sigmas: Tensor, *, noise: Noise = torch.randn_like) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022): second order multistep in log sigma, one evaluation a step.
 
     The last step, to sigma 0, is of first order: log sigma ends there.
@@ -104,9 +98,7 @@ def dpmpp_2m(
         yield Step(index, total, sigma, x_0, x)
 
 
-def ddpm(
-    predict_x0: PredictX0, x_T: Tensor, sigmas: Tensor, *, noise: Noise = torch.randn_like
-) -> Iterator[Step]:
+def ddpm(predict_x0: PredictX0, x_T: Tensor, sigmas: Tensor, *, noise: Noise = torch.randn_like) -> Iterator[Step]:
     """Ancestral sampling (Ho et al. 2020): each state is drawn from what is likely between the last one and x_0.
 
     In units in which ``x_t = x_0 + sigma n``: mean ``x_0 + (after / sigma)^2 (x_t - x_0)``, variance

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medldm import registry
 from medldm.conditions import MAPS, check_conditions, in_words
-from medldm.diffusion.cascade import Guidance, sample_cascade
+from medldm.diffusion.cascade import STEPS, Guidance, sample_cascade
 from medldm.diffusion.generator import padded_shape
 from medldm.diffusion.noise import FieldNoise
 from medldm.errors import InputError, ModelError
@@ -29,6 +29,7 @@ Progress = Callable[[str, int, int], None]
 class Request:
     """What is to be drawn: scans `first` to `first + n - 1` of a seed, `batch` at a time.
 
+    steps : None: as many as the model was distilled for, else 20
     conditions : for all scans, or one mapping a scan; maps are volumes
     guidance : one scale, or scales by condition (`medldm.diffusion.cascade.Guidance`)
     """
@@ -37,7 +38,7 @@ class Request:
     seed: int = 0
     first: int = 0
     batch: int = 1
-    steps: int = 20
+    steps: int | None = None
     sampler: str = "dpmpp_2m"
     conditions: Mapping[str, object] | Sequence[Mapping[str, object]] = ()
     guidance: float | Mapping[str, float] = 1.0
@@ -57,7 +58,7 @@ def synthesize(model: Model, request: Request, progress: Progress | None) -> Ite
     model that does not synthesize.
     """
     r = request
-    if r.n < 1 or r.steps < 2 or r.batch < 1 or r.first < 0:
+    if r.n < 1 or (r.steps is not None and r.steps < 2) or r.batch < 1 or r.first < 0:
         got = f"n={r.n}, steps={r.steps}, batch={r.batch}, first={r.first}"
         raise InputError("synthesize", got, "n >= 1, steps >= 2, batch >= 1, first >= 0")
     if model.pack.synthesis is None:
@@ -99,6 +100,10 @@ def _guidance(table: SynthesisTable, request: Request) -> Guidance:
         raise InputError("guidance", str(scale), "scales >= 0, 1 for none")
     if not table.conditions and found.scale != 1:
         raise InputError("guidance", str(scale), "1: the model knows no conditions to be guided by")
+    distilled = [level.distilled for level in table.cascade if level.distilled is not None]
+    if distilled and request.steps is None and found != Guidance(interval=interval):
+        expected = f"none: the model was distilled with a guidance of {distilled[0].guidance:g}"
+        raise InputError("guidance", str(scale), expected, "leave it out")
     return found
 
 
@@ -151,7 +156,7 @@ def _volume(model: Model, table: SynthesisTable, request: Request, number: int, 
         "weights_sha256": model.weights_sha256,
         "seed": request.seed,
         "index": request.first + number,
-        "steps": request.steps,
+        "steps": request.steps or [STEPS if t.distilled is None else t.distilled.steps for t in table.cascade],
         "sampler": request.sampler,
         "conditions": {name: _word(value) for name, value in said.items() if value is not None},
         "guidance": dict(request.guidance) if isinstance(request.guidance, Mapping) else request.guidance,

@@ -6,6 +6,7 @@ loaders to save; and processes that share a batch draw together what one process
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,6 +106,12 @@ class Batches:
         axis = 0 if self.pack.dims == 2 else next(a for a, c in enumerate(self.pack.axcodes or "RAS") if c in "LR")
         self.left_right = axis
         self.flip_axes = tuple(range(self.pack.dims)) if all_flips else (axis,)
+
+    def of_one_process(self) -> Batches:
+        """The same, not shared."""
+        other = copy.copy(self)
+        other.rank, other.world = 0, 1
+        return other
 
     def numbers(self, count: int) -> range:
         """Of the examples in a batch that this process draws."""

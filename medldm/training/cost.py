@@ -12,10 +12,11 @@ from torch import Tensor
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Networks
 from medldm.operators.problem import problems_of
-from medldm.recipe import Recipe, StageTable
+from medldm.recipe import Recipe, ReflowStage, StageTable
 from medldm.training.batches import Batch
 from medldm.training.data import load_scans
 from medldm.training.parallel import alone
+from medldm.training.reflow import ReflowStage as Reflow
 from medldm.training.stages import Stage, build_stage, stage_batches
 
 ADAM_BYTES = 4 * 4  # of a learning number: its gradient, two moments, its running mean
@@ -67,9 +68,7 @@ def _cost(name: str, stage: Stage, batch: Batch, table: StageTable) -> StageCost
     return StageCost(name, table.steps, seconds[-1], activations + weights + learning * ADAM_BYTES)
 
 
-def estimate(
-    recipe: Recipe, *, data: Path, device: str | None = None, cache: Path | None = None
-) -> list[StageCost]:
+def estimate(recipe: Recipe, *, data: Path, device: str | None = None, cache: Path | None = None) -> list[StageCost]:
     """Time and memory of each stage that has steps, beside the scans themselves.
 
     One batch of each stage is computed; nothing is written but the scans, where a training has a `cache` for them.
@@ -82,7 +81,10 @@ def estimate(
     for number, table in enumerate(recipe.stages):
         if table.steps == 0:
             continue
-        stage = build_stage(table, networks, problems)
+        if isinstance(table, ReflowStage):
+            stage: Stage = Reflow(networks, table, None)
+        else:
+            stage = build_stage(table, networks, problems)
         drawn = stage.batch(stage_batches(recipe, scans, number, problems), 0)
         with fabric.autocast():
             costs.append(_cost(table.name, stage, fabric.to_device(drawn), table))

@@ -132,9 +132,7 @@ def _check_is_as_told(volume: Volume, pack: AutoencoderPack, where: str) -> None
         raise InputError(where, got, expected, "leave it out, resample it, or widen pack.spacing_range")
 
 
-def load_scans(
-    recipe: Recipe, data: Path, *, part: str = "train", cache: ArrayCache | None = None
-) -> Sequence[Scan]:
+def load_scans(recipe: Recipe, data: Path, *, part: str = "train", cache: ArrayCache | None = None) -> Sequence[Scan]:
     """Read the scans of every source to train on, or (`part`) "validation".
 
     A table with the split "validation" says which those are; else they are drawn from the split "train", by patient.

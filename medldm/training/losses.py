@@ -108,6 +108,15 @@ def _log_amplitudes(x: Tensor) -> Tensor:
     return 0.5 * torch.log(power + AMPLITUDE_FLOOR**2)
 
 
+def pseudo_huber(error: Tensor) -> Tensor:
+    """Length of each example's error, squared where it is small: (B, ...) -> (B,) (Song and Dhariwal 2024)."""
+    error = error.float().flatten(1)
+    bend = HUBER * error.shape[1] ** 0.5
+    distance: Tensor = (error.square().sum(1) + bend**2).sqrt() - bend
+    return distance
+
+
+HUBER = 0.00054
 STABILISER = 1e-4
 LARGEST = 1e4
 

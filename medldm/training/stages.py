@@ -293,4 +293,6 @@ def build_stage(
         return DenoiserStage(networks, table)
     if isinstance(table, GeneratorTable):
         return GeneratorStage(networks, table, cache)
-    return HeadStage(networks, table, problems)
+    if isinstance(table, HeadTable):
+        return HeadStage(networks, table, problems)
+    raise TypeError(f"{table.name} is built by medldm.training.reflow")

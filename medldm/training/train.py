@@ -21,7 +21,7 @@ from medldm.diffusion.samplers import dpmpp_2m
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Model, Networks, load_model
 from medldm.operators.problem import problems_of
-from medldm.recipe import GeneratorStage, Recipe
+from medldm.recipe import GeneratorStage, Recipe, ReflowStage, StageTable
 from medldm.training.batches import Batch, Batches, prefetch
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
 from medldm.training.data import load_scans
@@ -29,8 +29,10 @@ from medldm.training.gate import examine, refuse
 from medldm.training.latents import begin_from_data, measure_latents, measure_level
 from medldm.training.loop import Hooks, Progress, run_stage
 from medldm.training.parallel import gathered, is_divided, run_launched
+from medldm.training.reflow import ReflowStage as Reflow
+from medldm.training.reflow import make_pairs
 from medldm.training.report import write_card
-from medldm.training.stages import build_stage, stage_batches
+from medldm.training.stages import Stage, build_stage, stage_batches
 from medldm.training.start import start_from
 from medldm.training.whole_images import whole_batch
 
@@ -141,6 +143,17 @@ class _Training:
         batches = Batches(self.held_out, self.recipe, table, {}, salt=998_000 + number, all_flips=False)
         return [whole_batch(batches, step, table) for step in range(VALIDATION_BATCHES)] if batches.whole else []
 
+    def stage(self, table: StageTable, number: int) -> Stage:
+        """The stage of a table, all that it learns from made ready."""
+        if not isinstance(table, ReflowStage):
+            return build_stage(table, self.networks, self.problems, self.cache)
+        folder = self.out / f"pairs-{table.level}"
+        autoencoder, teacher = self.networks.autoencoder, self.networks.generator(table.level)
+        make_pairs(teacher, autoencoder, table, self.batches(number), folder)
+        self.fabric.barrier()
+        self.networks.requires_grad_(True)
+        return Reflow(self.networks, table, folder)
+
     def run(self, number: int, progress: Progress | None, inside: dict[str, Any] | None) -> None:
         """Train one stage to its end."""
         table = self.recipe.stages[number]
@@ -152,7 +165,7 @@ class _Training:
             self.save(number, state)
             self.pictures(name, state["step"])
 
-        batches, stage = self.batches(number), build_stage(table, self.networks, self.problems, self.cache)
+        batches, stage = self.batches(number), self.stage(table, number)
         hooks = Hooks(
             progress if self.fabric.is_global_zero else None,
             self.scalars,
@@ -182,9 +195,7 @@ class _Training:
     def begin(self, start: str | Path | None, *, autoencoder_alone: bool, resume: bool) -> None:
         """Take over the weights of a model, and then what a checkpoint says."""
         if start is not None:
-            self.done["start"] = start_from(
-                self.networks, self.recipe.pack, start, autoencoder_alone=autoencoder_alone
-            )
+            self.done["start"] = start_from(self.networks, self.recipe.pack, start, autoencoder_alone=autoencoder_alone)
         self.networks = self.networks.to(self.fabric.device)
         self.state = load_checkpoint(self.out, self.table) if resume else None
         if self.state is not None:

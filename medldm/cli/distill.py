@@ -1,0 +1,60 @@
+"""`medldm distill`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medldm.cli import options as o
+from medldm.cli.output import Progress
+from medldm.errors import InputError, OutputError
+
+Teacher = Annotated[str, typer.Argument(help="Model (name or folder) that synthesizes in many steps.")]
+Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the model was trained on.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for pairs, checkpoints and the distilled model.")]
+Evaluations = Annotated[int, typer.Option("--evaluations", min=1, help="Steps that it is to need at each level.")]
+Pairs = Annotated[int, typer.Option("--pairs", min=1, help="Of noise and what the model makes of it, at each level.")]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Of the training on them, at each level.")]
+Guidance = Annotated[float, typer.Option("--guidance", min=0, help="With which the pairs are drawn; it stays in.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1)]
+LearningRate = Annotated[float, typer.Option("--lr", min=0)]
+
+
+def distill(
+    model: Teacher,
+    data: Data,
+    out: Out,
+    evaluations: Evaluations = 4,
+    pairs: Pairs = 4000,
+    steps: Steps = 4000,
+    guidance: Guidance = 1.0,
+    batch_size: BatchSize = 16,
+    lr: LearningRate = 3e-4,
+    device: o.Device = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Teach a model that synthesizes to do so in a few steps. Started again, it goes on from its last checkpoint."""
+    if not data.is_dir():
+        raise InputError(str(data), "no such folder", "the folder of the data sets")
+    if out.exists() and not out.is_dir():
+        raise OutputError(str(out), "a file", "a folder")
+    from medldm import api
+
+    with Progress(quiet=quiet) as progress:
+        found = api.distill(
+            model,
+            data=data,
+            out=out,
+            evaluations=evaluations,
+            pairs=pairs,
+            steps=steps,
+            guidance=guidance,
+            batch_size=batch_size,
+            lr=lr,
+            device=device,
+            progress=progress,
+        )
+    if not quiet:
+        print(f"distilled {found.name}: {out}")

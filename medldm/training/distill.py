@@ -1,0 +1,47 @@
+"""The recipe of a distillation: the model's own, with a reflow of each level in place of its training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from medldm.errors import ModelError
+from medldm.pack import TRAINING, ModelPack, folder_of, read_tables
+from medldm.recipe import Recipe, parse_recipe
+
+
+def distillation(
+    name_or_folder: str | Path, *, evaluations: int, pairs: int, steps: int, guidance: float, batch_size: int, lr: float
+) -> Recipe:
+    """What `medldm.train` does with the model as its start; the data are those that the model was trained on.
+
+    Raises ModelError for a model that does not synthesize, is distilled already, or does not say how it was trained.
+    """
+    name = str(name_or_folder)
+    pack, where = read_tables(name), f"model {Path(name).name}"
+    if not isinstance(pack, ModelPack) or pack.synthesis is None:
+        raise ModelError(where, "no training for synthesis", "a model that synthesizes", "see medldm models")
+    if any(level.distilled for level in pack.synthesis.cascade):
+        raise ModelError(where, "a distilled model", "the model that it was distilled from")
+    told = _training(name, where)
+    drawn = {stage["level"]: stage for stage in told["stage"] if stage["train"] == "generator"}
+    few = {"distilled": {"steps": evaluations, "guidance": guidance}}
+    levels = [level.model_dump(mode="json") | few for level in pack.synthesis.cascade]
+    synthesis = pack.synthesis.model_dump(mode="json") | {"cascade": levels}
+    idle = next(stage for stage in told["stage"] if stage["train"] == "autoencoder") | {"steps": 0}
+    learned = {"steps": steps, "batch_size": batch_size, "lr": lr, "ema": 0.999, "pairs": pairs, "guidance": guidance}
+    reflows = [
+        {"train": "reflow", "level": number, "crop": stage["crop"], "flip": stage["flip"], **learned}
+        for number, stage in sorted(drawn.items())
+    ]
+    changed = pack.model_dump(mode="json") | {"synthesis": synthesis}
+    return parse_recipe(told | {"pack": changed, "stage": [idle, *reflows]}, where=where)
+
+
+def _training(name: str, where: str) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads((folder_of(name) / TRAINING).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ModelError(where, f"no {TRAINING} that can be read", "a model trained by medldm") from None
+    return told
