@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from medldm.diffusion.noise import sample_generator
-from medldm.diffusion.predict import bind, consistent, guided, tiled
+from medldm.diffusion.predict import agreement, bind, consistent, guided, tiled
 from medldm.diffusion.process import Denoiser, NoiseProcess
 from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.operators.block_average import BlockAverage
@@ -42,9 +42,9 @@ def test_guidance_goes_on_beyond_the_condition_within_its_interval():
     calls = []
     unconditional = lambda x_t, sigma: calls.append(sigma) or torch.zeros_like(x_t)  # noqa: E731
     x = torch.ones(1, 2)
-    two = guided(lambda x_t, sigma: x_t, unconditional, 2.0, (0.1, 5.0))
+    two = guided(lambda x_t, sigma: x_t, [(unconditional, 1.0)], (0.1, 5.0))
     assert [float(two(x, sigma)[0, 0]) for sigma in (0.05, 1.0, 8.0)] == [1.0, 2.0, 1.0] and calls == [1.0]
-    assert float(guided(lambda x_t, sigma: x_t, unconditional, 1.0)(x, 1.0)[0, 0]) == 1.0 and calls == [1.0]
+    assert float(guided(lambda x_t, sigma: x_t, [(unconditional, 0.0)])(x, 1.0)[0, 0]) == 1.0 and calls == [1.0]
 
 
 def test_tiles_of_a_local_estimate_are_the_whole_and_seams_are_blended():
@@ -66,11 +66,18 @@ def test_an_estimate_is_brought_to_the_measurement():
     mask = np.zeros((8, 8, 8), dtype=bool)
     mask[2:4] = True
     for operator in (BlockAverage((2, 1, 1)), Mask(mask)):
-        y = operator.forward(truth)
+        y, nothing = operator.forward(truth), torch.zeros(1, 8, 4, 4, 4)
+
+        def brought(noise_std: float, operator=operator, y=y):
+            def towards(x, sigma):
+                return x + agreement(sigma, noise_std) * (operator.project(x, y) - x)
+
+            return consistent(wrong, autoencoder.decode, lambda x: autoencoder.encode(x)[0], towards)
+
         with torch.no_grad():
-            z = consistent(wrong, autoencoder, operator, y, 0.0)(torch.zeros(1, 8, 4, 4, 4), 1.0)
+            z = brought(0.0)(nothing, 1.0)
             assert (operator.forward(autoencoder.decode(z)) - y).abs().max() < 1e-2
-            noisy = consistent(wrong, autoencoder, operator, y, 0.5)(torch.zeros(1, 8, 4, 4, 4), 0.01)
+            noisy = brought(0.5)(nothing, 0.01)
             assert (operator.forward(autoencoder.decode(noisy)) - y).abs().max() > 0.1  # surer than the measurement
 
 

@@ -17,7 +17,8 @@ from medldm.nets.conditioner import Conditions
 from medldm.nets.unet import Condition
 
 STEPS = 20
-HALO = 2  # latent cells over which tiles are blended
+HALO = 4  # latent cells around a tile: half are blended, half are context alone
+Wrap = Callable[[Generator, PredictX0], PredictX0]
 OnStep = Callable[[int, int, "Callable[[], Tensor] | None"], None]
 
 
@@ -46,10 +47,12 @@ def sample_cascade(
     guidance: Guidance,
     on_step: OnStep,
     coarser: Tensor | None = None,
+    wrap: Wrap = lambda generator, predict: predict,
 ) -> Tensor:
     """Images (B, 1, *S) in the model's range, of `size` voxels; the i-th depends on the i-th of `noise` alone.
 
     coarser : the image of the level before the first of `generators`, if that is not the cascade's first
+    wrap : what else is to be true of each level's estimates
     on_step(done, total, preview) : within a step, too, where it is computed in parts; may raise to cancel
     """
     image = coarser
@@ -78,6 +81,7 @@ def sample_cascade(
             guidance=guidance,
             noise=noise.next,
             on_step=told,
+            wrap=wrap,
         )
         image = autoencoder.decode(generator.of_autoencoder(z))
     assert image is not None
@@ -95,6 +99,7 @@ def sample_level(
     guidance: Guidance,
     noise: Noise = torch.randn_like,
     on_step: Callable[[Step], None] = lambda step: None,
+    wrap: Wrap = lambda generator, predict: predict,
 ) -> Tensor:
     """Latents in the level's units, from noise x_T at the highest level, alike (B, C, *S).
 
@@ -121,7 +126,7 @@ def sample_level(
         predict = estimator(None)
     process, x = denoiser.process, x_T
     sigmas = process.sigmas(steps or STEPS) if few is None else process.sigmas(few.steps, "time_uniform")
-    for step in (sampler if few is None else ddim)(predict, x_T, sigmas, noise=noise):
+    for step in (sampler if few is None else ddim)(wrap(generator, predict), x_T, sigmas, noise=noise):
         x = step.x_t
         on_step(step)
     return x

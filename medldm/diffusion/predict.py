@@ -13,12 +13,11 @@ from torch import Tensor
 
 from medldm.diffusion.process import Denoiser
 from medldm.diffusion.samplers import PredictX0
-from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.tiling import tiles
 from medldm.nets.unet import Condition
-from medldm.operators.operator import Operator
 
 Box = tuple[slice, ...]
+SPREAD = 0.25  # of images in the model's range: what an estimate is off by where nothing is known of them
 
 
 def bind(denoiser: Denoiser, condition: Condition) -> PredictX0:
@@ -58,7 +57,7 @@ def tiled(make: Callable[[Box], PredictX0], size: Sequence[int], edge: Sequence[
     """One estimate for a field of any `size`, of tiles that overlap by twice the `halo` and are blended in it.
 
     make : the estimator of a tile, given its place in the field, so that its condition can be cut
-    edge, halo : of each tile, in latent cells; weights fall linearly over the halo, and add up to one
+    edge, halo : of each tile, in latent cells; weights fall linearly over it, but for its outer half, which is context alone
     Blended within every step, so that the tiles agree in what they make.
     """
     places = [(part.outer, _weight(part.outer, size, halo)) for part in tiles(size, edge, halo)]
@@ -76,35 +75,45 @@ def tiled(make: Callable[[Box], PredictX0], size: Sequence[int], edge: Sequence[
 
 
 def _weight(outer: Box, size: Sequence[int], halo: Sequence[int]) -> Tensor:
-    """Of a tile's cells: 1 inside, falling towards those of its edges that are not the field's."""
+    """Of a tile's cells: 1 inside, falling towards those of its edges that are not the field's, and 0 at them.
+
+    The last half of the halo counts for nothing: there a tile knows too little of what is around.
+    """
     weight = torch.ones([part.stop - part.start for part in outer])
     for axis, (part, n, h) in enumerate(zip(outer, size, halo, strict=True)):
-        length, reach = part.stop - part.start, 2 * h + 1
+        length, blind = part.stop - part.start, h // 2
         place = torch.arange(1, length + 1, dtype=torch.float32)
-        ramp = torch.ones(length)
+        rise, ramp = 2 * (h - blind) + 1, torch.ones(length)
         if part.start > 0:
-            ramp = torch.minimum(ramp, place / reach)
+            ramp = torch.minimum(ramp, ((place - blind) / rise).clamp_min(0))
         if part.stop < n:
-            ramp = torch.minimum(ramp, place.flip(0) / reach)
+            ramp = torch.minimum(ramp, ((place.flip(0) - blind) / rise).clamp_min(0))
         weight = weight * ramp.view(-1, *(1,) * (weight.ndim - 1 - axis))
     return weight
 
 
 def consistent(
-    predict: PredictX0, autoencoder: Autoencoder, operator: Operator, y: Tensor, noise_std: float
+    predict: PredictX0,
+    decode: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor], Tensor],
+    towards: Callable[[Tensor, float], Tensor],
 ) -> PredictX0:
-    """Each estimate is decoded, brought to agree with the measurement, and encoded again (DDNM: Wang et al. 2023).
+    """Each estimate is decoded, moved towards what was measured, and encoded again (DDNM: Wang et al. 2023).
 
-    y : (1, 1, I, J, K) in the model's range; `noise_std` of it
-    Where the measurement is noisy, the step towards it shrinks by ``sigma^2 / (sigma^2 + noise_std^2)``, so that its
-    noise is not taken for detail once the estimate is surer than it.
+    towards : image (B, 1, *S), and the level, by which `agreement` says how far -> image
     """
 
     def corrected(x_t: Tensor, sigma: float) -> Tensor:
-        x = autoencoder.decode(predict(x_t, sigma))
-        deep = x if x.ndim == 5 else x[..., None]
-        share = sigma**2 / (sigma**2 + noise_std**2) if noise_std else 1.0
-        moved = deep + share * (operator.project(deep, y.expand(len(deep), *y.shape[1:])) - deep)
-        return autoencoder.encode(moved if x.ndim == 5 else moved[..., 0])[0]
+        return encode(towards(decode(predict(x_t, sigma)), sigma))
 
     return corrected
+
+
+def agreement(sigma: float, noise_std: float) -> float:
+    """How far an estimate at a level is to go towards a measurement with noise (DiffPIR: Zhu et al. 2023).
+
+    All the way where the estimate is less sure than the measurement, and less the surer it is, so that noise is not
+    taken for detail. noise_std : share of the model's range
+    """
+    off = SPREAD * sigma / (1 + sigma**2) ** 0.5
+    return off**2 / (off**2 + noise_std**2) if noise_std else 1.0

@@ -138,6 +138,12 @@ class SuperResolve(Problem):
             raise ValueError("factor_weights must be as many numbers >= 0 as there are factors")
         return self
 
+    @classmethod
+    def untrained(cls, dims: int) -> Self:
+        """By any factor to 8."""
+        factors, every = tuple(range(2, 9)), {"head": "", "noise_std": (0.001, 1.0)}
+        return cls.model_validate({**every, "factors": factors, "through_plane": dims == 3})
+
     def operator(self, options: Mapping[str, Any], axes: Axes) -> BlockAverage:
         """options : `scale`, a factor (of an image's axes, or of a volume's thickest), or one an axis of the scan; or
         `spacing`, the voxel size to reach in mm."""

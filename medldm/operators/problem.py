@@ -7,7 +7,7 @@ the pack was trained for; its methods draw measurements in training, and measure
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -72,6 +72,11 @@ class Problem(BaseModel):
 
     operator_type: ClassVar[type[Operator]] = Identity
     estimates_noise: ClassVar[bool] = True  # or else a scan whose noise is not given is taken as free of it
+
+    @classmethod
+    def untrained(cls, dims: int) -> Self:
+        """The problem as a model solves it that knows images alone: whatever can be asked of it."""
+        return cls(head="", noise_std=(0.001, 1.0))
 
     def operator(self, options: Mapping[str, Any], axes: Axes) -> Operator:
         """What a scan was measured by, from what the user says: by default the arguments of `operator_type`.
@@ -149,6 +154,13 @@ class Denoise(Problem):
 
     def exact(self, noise_std: float) -> bool:
         return False
+
+
+def untrained(name: str, dims: int) -> Problem:
+    """A problem that nothing was trained for. Raises InputError for one that is not installed."""
+    kind = registry.find("problems", name)
+    found: Problem = kind.untrained(dims)
+    return found
 
 
 def problem_of(name: str, table: ProblemTable, where: str) -> Problem:

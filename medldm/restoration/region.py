@@ -24,6 +24,8 @@ def fill_region(volume: Volume, mask: NDArray[np.bool_], model: Model, settings:
     Values are scaled as in the whole scan, the mask left out. Raises what `restore` raises, and InputError for
     samples: no denoiser has been trained on masks yet (docs/decisions/0007).
     """
+    if settings.method == "posterior":
+        return restore(volume, model, "inpaint", {"mask": mask}, settings)
     for name, asked in (("mode", settings.depth() > 0), ("samples", settings.samples > 1)):
         if asked:
             got, do = f"{getattr(settings, name)} to fill a region", "the uncertainty says what else it could be"

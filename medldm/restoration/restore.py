@@ -19,9 +19,11 @@ from medldm.model import Model
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
+from medldm.operators.problem import untrained
 from medldm.restoration.checks import doubts, residual_checks
 from medldm.restoration.estimate import OnStep, estimate
 from medldm.restoration.intake import take_in
+from medldm.restoration.prior import estimate_with_prior
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import Settings
 from medldm.space import ModelSpace
@@ -37,7 +39,8 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     of range, RunError for a result that is not finite.
     """
     started, pack = time.perf_counter(), model.pack
-    problem, space = model.problem(task), ModelSpace.of(pack, volume)
+    by_prior, space = settings.method == "posterior", ModelSpace.of(pack, volume)
+    problem = untrained(task, pack.dims) if by_prior else model.problem(task)
     operator = problem.operator(options, space)
     measured = space.turned(volume)
     target = operator.input_geometry(measured.geometry)
@@ -50,11 +53,14 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     scaled_noise, exact = space.range.std_forward(noise_std), problem.exact(noise_std)
     measurement = Measurement.of(operator, taken.first.to(model.device), scaled_noise, pack.dims)
     crop = (slice(None), slice(None), *(slice(0, n) for n in measurement.image.shape[2:]))
-    measurement = measurement.on_image(lambda field: pad_to_multiple(field, pack.multiple)[0])
     notify = _notifier(task, settings, space, target, volume, crop)
     prepared = time.perf_counter()
-    image, std = estimate(model.networks, model.networks.head(problem.head), measurement, settings, notify)
-    image, std = problem.finish(image, measurement)[crop], std[crop]
+    if by_prior:
+        image, std = estimate_with_prior(model, operator, taken.y, measurement.image, scaled_noise, settings, notify)
+    else:
+        measurement = measurement.on_image(lambda field: pad_to_multiple(field, pack.multiple)[0])
+        image, std = estimate(model.networks, model.networks.head(problem.head), measurement, settings, notify)
+        image, std = problem.finish(image, measurement)[crop], std[crop]
     finished = time.perf_counter()
 
     if exact:  # what was measured stays
@@ -129,6 +135,7 @@ def _facts(
         "task": task,
         "model": model.name,
         "weights_sha256": model.weights_sha256,
+        "method": settings.method,
         "mode": settings.depth(),
         "samples": settings.samples,
         "steps": settings.steps,

@@ -14,6 +14,7 @@ from medldm.volume import Volume
 
 Progress = Callable[[str, int, int], None]
 Preview = Callable[[Volume], None]
+METHODS = ("trained", "posterior")
 MODES = {"fidelity": 0.0, "perceptual": 1.0}
 
 
@@ -21,6 +22,8 @@ class SamplingOptions(TypedDict, total=False):
     """Keyword arguments of every restoring function that say how to restore.
 
     noise_std : of the scan, in its own unit (default None: estimated; in super-resolution 0 where it may be anatomy)
+    method : "trained" (default), by networks trained for the problem; "posterior", by a model that was trained to
+        synthesize alone, and any problem: slow, and no better than its samples look
     mode : "fidelity" (default; posterior mean, one step), "perceptual" (posterior sample), or a number between, 0..1
     samples : posterior samples drawn (default 1); more than one puts their spread into the uncertainty
     steps : of the sampler (default 20)
@@ -32,6 +35,7 @@ class SamplingOptions(TypedDict, total=False):
     """
 
     noise_std: float | None
+    method: str
     mode: str | float
     samples: int
     steps: int
@@ -62,6 +66,7 @@ class Settings:
     """`SamplingOptions` with their defaults, checked."""
 
     noise_std: float | None = None
+    method: str = "trained"
     mode: str | float = "fidelity"
     samples: int = 1
     steps: int = 20
@@ -74,6 +79,8 @@ class Settings:
     def __post_init__(self) -> None:
         """Raises InputError for a setting that makes no sense."""
         self.depth()
+        if self.method not in METHODS:
+            raise InputError("method", repr(self.method), " or ".join(METHODS))
         for name, least in (("samples", 1), ("steps", 2), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < least:
