@@ -8,6 +8,7 @@ from medldm.cli.app import app
 from medldm.cli.check import check
 from medldm.cli.demo import demo
 from medldm.cli.doctor import doctor, models
+from medldm.cli.evaluate import evaluate
 from medldm.cli.import_ import import_
 from medldm.cli.inspect import inspect
 from medldm.cli.restoring import denoise, inpaint, restore, superres
@@ -16,7 +17,9 @@ from medldm.cli.train import train
 
 __all__ = ["app", "main"]
 
-for _command in (denoise, superres, inpaint, restore, synthesize, train, inspect, check, models, doctor, demo):
+for _command in (denoise, superres, inpaint, restore, synthesize, evaluate, train):
+    app.command()(_command)
+for _command in (inspect, check, models, doctor, demo):
     app.command()(_command)
 app.command("import")(import_)
 
