@@ -25,7 +25,7 @@ Numbers = NDArray[np.float64]
 AXCODES = "LPS"
 THUMB = {2: 64, 3: 40}  # voxels an edge; found by planted copies of radiographs and of heads
 FINE, COARSE = 0.7, 4.0  # of the band that a thumbnail keeps: neither noise nor the shape that all patients share
-BINS, OUTSIDE = 120, 0.1  # of histograms, and how far they reach beyond the range
+BINS, OUTSIDE = 60, 0.1  # of histograms, and how far they reach beyond the range
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 RADII = 24
 _FIXED = Intensity("window", -1000.0, 400.0)  # of HU; pictures have ranges of their own
@@ -155,7 +155,7 @@ def describe_scans(
                 raise InputError(entry.path.name, got, f"{dims}D, as the first scan")
             image = scale.fit(volume).forward(oriented(volume, dims)).astype(np.float32)
             features.add(image)
-            looks.append((_thumb(image), *_histogram(image), _spectrum(image)))
+            looks.append((thumbnail(image), *histogram(image), spectrum(image)))
             entries.append(entry)
             spacings.append(volume.geometry.spacing)
             modalities.append(volume.modality)
@@ -223,21 +223,22 @@ class _Features:
         return vectors, cut
 
 
-def _thumb(image: Values) -> Values:
-    """Area means on the small grid, their blurred copy taken away."""
+def thumbnail(image: Values) -> Values:
+    """Area means of an image (I, J) or (I, J, K) on the small grid `THUMB`, their blurred copy taken away."""
     edge = THUMB[image.ndim]
     small = F.interpolate(torch.from_numpy(np.ascontiguousarray(image))[None, None], (edge,) * image.ndim, mode="area")
     values = small[0, 0].numpy()
     return np.asarray(gaussian_filter(values, FINE) - gaussian_filter(values, COARSE), dtype=np.float32)
 
 
-def _histogram(image: Values) -> tuple[Numbers, Numbers]:
+def histogram(image: Values) -> tuple[Numbers, Numbers]:
+    """Shares of the voxels (BINS,) from -`OUTSIDE` to 1 + `OUTSIDE`, what lies beyond at the ends; the `QUANTILES`."""
     inside = image.clip(-OUTSIDE, 1 + OUTSIDE)
     counts, _ = np.histogram(inside, bins=BINS, range=(-OUTSIDE, 1 + OUTSIDE))
     return counts / counts.sum(), np.quantile(image, QUANTILES).astype(np.float64)
 
 
-def _spectrum(image: Values) -> Numbers:
+def spectrum(image: Values) -> Numbers:
     """Log10 of the mean power at each distance from 0 to Nyquist, of the image less its mean, under a Hann window."""
     windowed = (image - image.mean()).astype(np.float64)
     for axis, size in enumerate(image.shape):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from medldm.errors import InputError
 from medldm.evaluate.listing import Entry
@@ -132,6 +133,7 @@ def _looks(found: Evaluation) -> Section:
         for name, scans, ink, dashed in sets
     ]
     detail = [Line(name, radius, 10 * scans.spectra.mean(0), ink, dashed=dashed) for name, scans, ink, dashed in sets]
+    grey = [Line(n.name, n.x, gaussian_filter1d(n.y, 1), n.ink, n.filled, n.dashed) for n in grey]  # 8 bits comb
     ceiling = np.concatenate([line.y[5:-5] for line in grey]).max() * 1.15  # air alone would flatten all else
     grey = [Line(n.name, n.x, n.y.clip(max=ceiling), n.ink, n.filled, n.dashed) for n in grey]
     return Section(
