@@ -79,7 +79,8 @@ def _png(colours: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(colours).save(buffer, format="PNG", optimize=True)
+    grey = (colours == colours[..., :1]).all()  # one channel: smaller, and three times as fast
+    Image.fromarray(colours[..., 0] if grey else colours).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
