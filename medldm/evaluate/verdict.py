@@ -69,7 +69,7 @@ def _realism(table: dict[str, Any]) -> Finding:
     text += f" (of other real scans {_share(floor['mean'])})" if floor else ""
     own, least = headline(kids["synthetic"]), headline(kids.get("floor", {}))
     if own:
-        text += f"; KID {own['mean']:.1f}" + (f", between real sets {least['mean']:.1f}" if least else "")
+        text += f"; KID {_one(own['mean'])}" + (f", between real sets {_one(least['mean'])}" if least else "")
         if least and own["low"] > max(least["high"], 0) and level == "good":
             text += ", so that as a set they can still be told apart"
             level = "fair"
@@ -187,6 +187,10 @@ def summary(table: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def _one(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # no minus before a zero
+
+
 def _two(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
@@ -194,5 +198,5 @@ def _two(value: float | None) -> str:
 def _interval(value: dict[str, float] | None, digits: int) -> str:
     if not value or value["mean"] is None:
         return ""
-    mean, low, high = (f"{value[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    mean, low, high = (f"{round(value[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
