@@ -22,6 +22,7 @@ from medldm.errors import EmptyInput, InputError, OutputError
 from medldm.evaluate.listing import Table, list_scans
 from medldm.io.manifest import load_manifest
 from medldm.synthesis.membership import denoising_losses
+from tests.dicom_maker import CANARY
 from tests.test_evaluate_measures import patients_image
 from tests.tiny import tiny_model
 
@@ -259,6 +260,17 @@ def test_files_named_as_labels_are_no_scans(tmp_path):
     with pytest.raises(EmptyInput, match="no scan that can be read"):
         picture(tmp_path / "alone" / "x_dseg.png", patients_image(1, 32))
         list_scans(tmp_path / "alone")
+
+
+def test_dicom_is_read_series_by_series_and_names_no_patient(dicom_series):
+    for n in range(3):
+        root = dicom_series(
+            f"set/d{n}", series=f"1.2.{n}", change=lambda ds, k, n=n: setattr(ds, "PatientID", f"{CANARY}{n}")
+        )
+    found = list_scans(root.parent)
+    assert [entry.name for entry in found.entries] == ["d0", "d1", "d2"]
+    assert len({entry.patient for entry in found.entries}) == 3 and CANARY not in repr(found)
+    assert all(entry.read().modality == "MR" for entry in found.entries)
 
 
 def test_a_patient_on_both_sides_is_refused(scene, tmp_path):

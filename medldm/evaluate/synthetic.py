@@ -8,34 +8,28 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from medldm.errors import InputError, MedldmError, OutputError
-from medldm.evaluate import privacy, quality
+from medldm.errors import InputError, OutputError
+from medldm.evaluate import quality
 from medldm.evaluate.copies import Copies
 from medldm.evaluate.kid import FEWEST, kid
-from medldm.evaluate.listing import Entry, Listing, Progress, Table, list_scans
+from medldm.evaluate.listing import Listing, Progress, Table, list_scans
+from medldm.evaluate.membership import Losses, membership_by
 from medldm.evaluate.scans import BINS, OUTSIDE, QUANTILES, RADII, Range, Scans, describe_scans, dims_of
 from medldm.evaluate.verdict import Finding, findings
 from medldm.io.atomic import write_whole
 from medldm.io.manifest import draw_splits, hash_patient, pack_select, write_manifest
 from medldm.nets.efficientnet import EfficientNetLite0
-from medldm.volume import Volume
 
 SCHEMA = "medldm.evaluation/1"
 PAGE, REPORT, KEPT = "evaluation.html", "evaluation.json", "kept.csv"
-MEMBERS = 200  # scans a side whose loss is taken
 TRAINING, HELD_OUT, SYNTHETIC = "training", "held-out", "synthetic"
-
-Numbers = NDArray[np.float64]
-Losses = Callable[[Iterable[Volume]], dict[str, Numbers]]  # loss of each scan (N,), by the name of the noise level
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +144,7 @@ def evaluate_synthetic(
     regions = _regions(listings, held is not None, notes)
     copies = Copies(fake, training, held, seed)
     limit = copies.limit if max_similarity is None else max_similarity
-    membership = _membership(losses, training, held, seed, notes)
+    membership = None if losses is None else membership_by(losses, training, held, seed, notes, progress)
     fewest = min(len(fake), len(set(reference.patients)))
     if fewest < FEWEST:
         notes.append(f"{fewest} scans or patients in a set: KID is not to be trusted below {FEWEST}")
@@ -282,32 +276,6 @@ def _regions(listings: dict[str, Listing], by_held_out: bool, notes: list[str]) 
     if not of_real or not of_fake:
         return None
     return {"unit": unit, "labels": quality.compare_regions(of_real, of_fake)}
-
-
-def _membership(
-    losses: Losses | None, training: Scans, held: Scans | None, seed: int, notes: list[str]
-) -> dict[str, Any] | None:
-    """Whether the model's loss tells training scans from held-out ones: AUC a noise level."""
-    if losses is None:
-        return None
-    if held is None:
-        notes.append("membership by loss needs held-out real scans, and was left out")
-        return None
-    try:
-        members, others = (_some(scans, seed) for scans in (training, held))
-        of_members = losses(entry.read() for entry in members)
-        of_others = losses(entry.read() for entry in others)
-    except MedldmError as failure:
-        notes.append(f"membership by loss was left out: {failure}")
-        return None
-    patients = [entry.patient for entry in others]
-    levels = {name: privacy.auc(of_members[name], of_others[name], patients, seed).to_dict() for name in of_members}
-    return {"training": len(members), "held_out": len(others), "auc": levels}
-
-
-def _some(scans: Scans, seed: int) -> list[Entry]:
-    order = np.random.default_rng(seed).permutation(len(scans))[:MEMBERS]
-    return [scans.entries[n] for n in np.sort(order)]
 
 
 def _finite(value: Any) -> Any:

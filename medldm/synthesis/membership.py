@@ -17,7 +17,7 @@ from medldm.space import ModelSpace
 from medldm.volume import Volume
 
 SIGMAS = (0.3, 1.0, 3.0)  # between detail, which nobody remembers, and the mean image, which everybody shares
-DRAWS = 4
+DRAWS = 2
 
 
 @torch.inference_mode()
