@@ -23,6 +23,7 @@ from medldm.synthesis.synthesize import synthesize as _synthesize
 from medldm.volume import Volume
 
 if TYPE_CHECKING:
+    from medldm.evaluate.synthetic import Evaluation
     from medldm.training.cost import StageCost
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "distill",
     "estimate_noise",
     "estimate_training",
+    "evaluate_synthetic",
     "inpaint",
     "load_model",
     "read",
@@ -300,6 +302,57 @@ def estimate_training(
 
     checked, _ = resolve(recipe, start)
     return estimate(checked, data=Path(data), device=device, cache=None if cache is None else Path(cache))
+
+
+def evaluate_synthetic(
+    synthetic: str | Path,
+    real: str | Path,
+    *,
+    held_out: str | Path | None = None,
+    index: str | Path | None = None,
+    file: str | None = None,
+    patient: str = "patient",
+    labels: str | None = None,
+    window: tuple[float, float] | None = None,
+    max_similarity: float | None = None,
+    model: Model | str | Path | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure synthetic scans against real ones: quality, diversity, size of regions, privacy (docs/evaluation.md).
+
+    synthetic : folder of NIfTI, DICOM or pictures, or a CSV table beside its files
+    real : the same. Scans of the split "train", or of none, are taken for those that were trained on; others, and
+        those of `held_out`, for real scans that were not
+    index : CSV table of `real` with a row a scan: its file, patient and split; manifest.csv or index.csv of the folder,
+        if None and there is one
+    file, patient, labels : patterns and column of that table, as in a recipe's source: "images/{file}", "patient",
+        "labels/{file}"
+    window : values in the scans' unit that become 0 and 1
+    max_similarity : to a training scan; above it a scan is not kept. None: where it counts as a copy
+    model : what made the scans; its loss is looked at, too
+    Nothing is written before `Evaluation.write`. Raises InputError, ModelError.
+    """
+    import functools
+
+    from medldm.evaluate.listing import Table
+    from medldm.evaluate.synthetic import evaluate_synthetic as run
+    from medldm.model import default_device
+    from medldm.synthesis.membership import denoising_losses
+
+    return run(
+        Path(synthetic),
+        Path(real),
+        held_out=None if held_out is None else Path(held_out),
+        table=Table(None if index is None else Path(index), file, patient, labels),
+        window=window,
+        max_similarity=max_similarity,
+        losses=None if model is None else functools.partial(denoising_losses, _model(model, device)),
+        seed=seed,
+        device=str(default_device(device)),
+        progress=progress,
+    )
 
 
 def write_report(path: str | Path, scan: Volume, restoration: Restoration) -> Path:

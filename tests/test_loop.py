@@ -13,12 +13,13 @@ from medldm.model import Networks
 from medldm.nets.blocks import rows_last
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import problems_of
-from medldm.recipe import parse_recipe
+from medldm.recipe import GeneratorStage, parse_recipe
 from medldm.training.batches import Batches, prefetch
 from medldm.training.data import Scan, load_scans
 from medldm.training.loop import Hooks, Means, PartwiseGradients, run_stage
 from medldm.training.parallel import fastest_precision, start_fabric
 from medldm.training.stages import build_stage
+from medldm.training.whole_images import whole_batch
 from medldm.volume import Volume
 from tests.tiny import tiny_table, with_pack, with_stages
 
@@ -52,12 +53,11 @@ def test_processes_draw_together_what_one_would_have_drawn(dims):
     scans = scans_of(recipe)
     alone = batches_of(recipe, scans)
     together = [batches_of(recipe, scans, rank=rank, world=2) for rank in range(2)]
+    generator = GeneratorStage(train="generator", steps=1, batch_size=4, lr=1e-3, shift=0.1)
     for step in range(6):
-        for kind in ("images", "restoration", "whole"):
-            whole = getattr(alone, kind)(step)
-            parts = [getattr(one, kind)(step) for one in together]
-            if kind == "whole" and len(whole.x) % 2:
-                continue
+        for draw in (Batches.images, Batches.restoration, lambda b, n: whole_batch(b, n, generator)):
+            whole = draw(alone, step)
+            parts = [draw(one, step) for one in together]
             for rank, part in enumerate(parts):
                 assert torch.equal(part.x, whole.x[rank::2])
                 assert part.seeds == whole.seeds[rank::2]

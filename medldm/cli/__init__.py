@@ -9,6 +9,7 @@ from medldm.cli.check import check
 from medldm.cli.demo import demo
 from medldm.cli.distill import distill
 from medldm.cli.doctor import doctor, models
+from medldm.cli.evaluate import evaluate
 from medldm.cli.import_ import import_
 from medldm.cli.inspect import inspect
 from medldm.cli.restoring import denoise, inpaint, restore, superres
@@ -17,7 +18,7 @@ from medldm.cli.train import train
 
 __all__ = ["app", "main"]
 
-_restoring, _making = (denoise, superres, inpaint, restore), (synthesize, train, distill)
+_restoring, _making = (denoise, superres, inpaint, restore), (synthesize, evaluate, train, distill)
 for _command in (*_restoring, *_making, inspect, check, models, doctor, demo):
     app.command()(_command)
 app.command("import")(import_)

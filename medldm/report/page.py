@@ -14,9 +14,14 @@ from typing import Any, Protocol
 
 from medldm.io.atomic import write_whole
 from medldm.report.pictures import CENTRE, Window, detail, montage
+from medldm.report.plots import Plot
 from medldm.volume import Volume
 
 TITLES = {"denoise": "Denoised", "super_resolve": "Super-resolved", "inpaint": "Filled"}
+FOOTER = (
+    "Planes are shown in radiological orientation: the patient's left is on the right. One grey window holds for the "
+    "images of a section; images are interpolated for display, save an input on a coarser grid."
+)
 UNITS = {"arbitrary": "", "grey8": "grey levels", "grey16": "grey levels"}
 
 
@@ -60,8 +65,20 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Gallery:
+    """Small pictures in a grid under a heading; wide : for pictures that are several planes."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    wide: bool = False
+
+
+@dataclass(frozen=True)
 class Section:
-    """One scan, or one gallery, of the report."""
+    """One scan, or one gallery, of the report.
+
+    points : sentences, each with how good that is: "good", "fair" or "bad"
+    """
 
     title: str
     text: str = ""
@@ -70,6 +87,9 @@ class Section:
     tables: tuple[Table, ...] = ()
     warnings: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    points: tuple[tuple[str, str], ...] = ()
+    galleries: tuple[Gallery, ...] = ()
+    plots: tuple[Plot, ...] = ()
 
     @classmethod
     def of_restoration(
@@ -214,10 +234,20 @@ def _section(section: Section) -> str:
     if section.text:
         parts.append(f"<p>{_text(section.text)}</p>")
     parts += [f'<p class="warning">{_text(warning)}</p>' for warning in section.warnings]
+    if section.points:
+        points = [f'<li class="{_text(level)}"><b>{_text(level)}</b>{_text(p)}</li>' for level, p in section.points]
+        parts.append(f'<ul class="points">{"".join(points)}</ul>')
     for label, pictures, kind in (("", section.pictures, "views"), ("Detail", section.details, "details")):
         if pictures:
             parts.append(f"<h3>{label}</h3>" if label else "")
             parts.append(f'<div class="{kind}">{"".join(map(_figure, pictures))}</div>')
+    for gallery in section.galleries:
+        kind, figures = "wide" if gallery.wide else "small", "".join(map(_figure, gallery.pictures))
+        parts.append(f"<h3>{_text(gallery.title)}</h3>" if gallery.title else "")
+        parts.append(f'<div class="{kind}">{figures}</div>')
+    if section.plots:
+        drawn = "".join(f"<figure>{p.svg}<figcaption>{_text(p.caption)}</figcaption></figure>" for p in section.plots)
+        parts.append(f'<div class="plots">{drawn}</div>')
     parts += [_table(table) for table in section.tables]
     if section.facts:
         rows = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>" for k, v in section.facts.items())
@@ -225,19 +255,26 @@ def _section(section: Section) -> str:
     return "".join(parts) + "</section>"
 
 
-def render(sections: Sequence[Section], *, title: str = "medldm report", text: str = "") -> str:
+def render(
+    sections: Sequence[Section], *, title: str = "medldm report", text: str = "", footer: str = FOOTER
+) -> str:
     """The report as HTML text; needs nothing but itself to be shown."""
     template = Template(
         resources.files("medldm.report").joinpath("page.html").read_text(encoding="utf-8")
     )
     return template.substitute(
-        title=_text(title), text=_text(text), sections="\n".join(map(_section, sections))
+        title=_text(title), text=_text(text), sections="\n".join(map(_section, sections)), footer=_text(footer)
     )
 
 
 def write_report(
-    path: Path, sections: Sequence[Section], *, title: str = "medldm report", text: str = ""
+    path: Path,
+    sections: Sequence[Section],
+    *,
+    title: str = "medldm report",
+    text: str = "",
+    footer: str = FOOTER,
 ) -> None:
     """Write the report, whole or not at all. Raises OutputError."""
-    content = render(sections, title=title, text=text)
+    content = render(sections, title=title, text=text, footer=footer)
     write_whole(path, lambda hidden: hidden.write_text(content, encoding="utf-8"))

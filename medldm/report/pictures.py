@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +79,8 @@ def _png(colours: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(colours).save(buffer, format="PNG", optimize=True)
+    grey = (colours == colours[..., :1]).all()  # one channel: smaller, and three times as fast
+    Image.fromarray(colours[..., 0] if grey else colours).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -119,6 +121,22 @@ def montage(
         canvas[top : top + len(picture), x : x + picture.shape[1]] = picture
         x += picture.shape[1] + between
     return _png(canvas)
+
+
+def joined(pictures: Sequence[bytes], *, below: bool = False) -> bytes:
+    """PNGs as one, side by side or one below the other."""
+    from PIL import Image
+
+    arrays = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in pictures]
+    along, across, between = (0, 1, 4) if below else (1, 0, 4)
+    size = max(array.shape[across] for array in arrays)
+    parts: list[NDArray[np.uint8]] = []
+    for array in arrays:
+        gap = np.zeros((2, 2), dtype=int)
+        gap[across] = (size - array.shape[across]) // 2, -((array.shape[across] - size) // 2)
+        gap[along, 0] = between if parts else 0
+        parts.append(np.pad(array, [*map(tuple, gap), (0, 0)], constant_values=0))
+    return _png(np.concatenate(parts, along))
 
 
 def detail(

@@ -38,6 +38,7 @@ def learning_rate(step: int, table: StageTable) -> float:
 class Hooks:
     """What the loop tells the outside: progress, scalars, checkpoints (at most so often), a smaller batch.
 
+    look : called after a checkpoint, with the weights as they would be kept
     held_out : batches of held-out scans, always the same, for stages that are validated; none: the last weights count
     """
 
@@ -46,6 +47,7 @@ class Hooks:
     checkpoint: Callable[[dict[str, Any]], None]
     checkpoint_seconds: float
     note: Callable[[str], None]
+    look: Callable[[int], None] = lambda step: None
     held_out: Sequence[Batch] = ()
 
 
@@ -189,9 +191,9 @@ def run_stage(
                 "window": window.state(fabric),
                 "tail": tail.state(fabric),
             }
-            kept = gathered(state)
+            hooks.checkpoint(gathered(state))
             with average.in_place():  # what is looked at in between is what will be kept
-                hooks.checkpoint(kept)
+                hooks.look(step + 1)
             saved = time.monotonic()
     best.copy_to_average()
     average.copy_to_module()

@@ -163,7 +163,6 @@ class _Training:
         def checkpoint(state: dict[str, Any]) -> None:
             self.done["seconds"][name] = before + time.monotonic() - started
             self.save(number, state)
-            self.pictures(name, state["step"])
 
         batches, stage = self.batches(number), self.stage(table, number)
         hooks = Hooks(
@@ -172,6 +171,7 @@ class _Training:
             checkpoint,
             self.recipe.checkpoint_seconds,
             self.note,
+            lambda step: self.pictures(name, step),
             self.held_out_batches(number) if stage.validated and self.held_out is not self.scans else (),
         )
 
