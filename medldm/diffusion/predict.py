@@ -57,7 +57,7 @@ def tiled(make: Callable[[Box], PredictX0], size: Sequence[int], edge: Sequence[
     """One estimate for a field of any `size`, of tiles that overlap by twice the `halo` and are blended in it.
 
     make : the estimator of a tile, given its place in the field, so that its condition can be cut
-    edge, halo : of each tile, in latent cells; weights fall linearly over it, but for its outer half, which is context alone
+    edge, halo : of each tile, in latent cells; the halo's outer half is context alone, over the inner weights fall
     Blended within every step, so that the tiles agree in what they make.
     """
     places = [(part.outer, _weight(part.outer, size, halo)) for part in tiles(size, edge, halo)]

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medldm.diffusion.generator import coarsened, padded_shape
 from medldm.diffusion.noise import noise_of, sample_generator
 from medldm.diffusion.predict import bind
 from medldm.errors import ModelError
 from medldm.model import Model
-from medldm.nets.patches import pad_to_multiple
-from medldm.space import ModelSpace
+from medldm.nets.conditioner import Conditions
+from medldm.space import ModelSpace, centred
 from medldm.volume import Volume
 
 SIGMAS = (0.3, 1.0, 3.0)  # between detail, which nobody remembers, and the mean image, which everybody shares
@@ -24,18 +25,22 @@ DRAWS = 2
 def denoising_losses(model: Model, scans: Iterable[Volume]) -> dict[str, NDArray[np.float64]]:
     """Mean squared error of the denoised latents of each scan (N,), at each of a few noise levels, by their names.
 
-    Without any condition, as in synthesis; the noise is the same for every scan, and its `DRAWS` are averaged.
+    Of the cascade's first level, where anatomy is decided, without any condition; the noise is the same for every scan, and its `DRAWS` are averaged.
     Raises ModelError for a model that was not trained for synthesis or a scan that it does not take; InputError.
     """
-    if model.pack.synthesis is None:
+    pack, networks = model.pack, model.networks
+    if pack.synthesis is None:
         raise ModelError(f"model {model.name}", "no training for synthesis", "a model that synthesizes")
-    predict, networks = bind(model.networks.denoiser, None), model.networks
+    generator, tables = networks.generator(0), pack.synthesis.conditions
+    size = padded_shape(pack, pack.synthesis.shape[: pack.dims])
+    said = Conditions.of(tables, {}, size).map(lambda part: part.to(model.device))
+    predict = bind(generator.denoiser, generator.condition(said, None))
     found: dict[str, list[float]] = {f"noise {sigma:g}": [] for sigma in SIGMAS}
     for scan in scans:
-        space = ModelSpace.of(model.pack, scan)
+        space = ModelSpace.of(pack, scan)
         turned = space.turned(scan)
-        x = space.fitted(turned).image(turned)[None, None].to(model.device)
-        z, _ = networks.autoencoder.encode(pad_to_multiple(x, model.pack.multiple)[0])
+        x = centred(space.fitted(turned).image(turned), size)[None, None].to(model.device)
+        z = generator.own(networks.autoencoder.encode(coarsened(x, generator.table.coarsen))[0])
         for sigma, losses in zip(SIGMAS, found.values(), strict=True):
             noise = noise_of(sample_generator(0, 0))
             errors = [(predict(z + sigma * noise(z), sigma) - z).square().mean().item() for _ in range(DRAWS)]
