@@ -84,7 +84,7 @@ class PCAAutoencoder(Autoencoder):
         """Set the linear part to the block PCA of `patches` (N, prod(factor)); returns the variance kept (0..1)."""
         patches = patches.double()
         mean = patches.mean(0)
-        values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+        values, vectors = torch.linalg.eigh(torch.atleast_2d(torch.cov(patches.T)))
         values, vectors = values.flip(0).clamp_min(1e-12), vectors.flip(1)
         top, kept = vectors[:, : self.channels], values[: self.channels]
         self.mean.copy_(mean)
