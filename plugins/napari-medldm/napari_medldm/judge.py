@@ -25,11 +25,11 @@ from qtpy.QtWidgets import (
 import medldm
 from napari_medldm.adding import add_layer
 from napari_medldm.compare import Comparison, residual_style, uncertainty_style
+from napari_medldm.keys import MODES
 from napari_medldm.layers import derived_layer, volume_of
 from napari_medldm.request import Request
 from napari_medldm.saving import write_dicom
 
-KEYS = {"side by side": "F5", "wipe": "F6", "blink": "F7", "residual": "F8", "uncertainty": "F9"}
 SAVED = ("result", "residual", "uncertainty")
 LAYER_MS = 100  # between two layers, so that the window is painted
 
@@ -54,10 +54,9 @@ class JudgeBox(QGroupBox):
         self.buttons: dict[str, QPushButton] = {}
         layout = QVBoxLayout(self)
         grid = QGridLayout()
-        for index, (mode, key) in enumerate(KEYS.items()):
+        for index, (mode, key) in enumerate(MODES.items()):
             button = QPushButton(f"{mode} ({key})")
             button.clicked.connect(partial(self.toggle, mode))
-            viewer.bind_key(key, partial(self._on_key, mode), overwrite=True)
             self.buttons[mode] = button
             grid.addWidget(button, index // 2, index % 2)
         layout.addLayout(grid)
@@ -154,9 +153,6 @@ class JudgeBox(QGroupBox):
     def toggle(self, mode: str, *_: Any) -> None:
         """Into a mode of comparison, or out of it."""
         self._with_last(lambda comparison: comparison.toggle(mode))
-
-    def _on_key(self, mode: str, viewer: Any) -> None:
-        self.toggle(mode)
 
     def _with_last(self, action: Any) -> None:
         comparison = self.last()

@@ -16,6 +16,7 @@ from napari_medldm.cost import Cost
 from napari_medldm.form import RestoreForm
 from napari_medldm.jobs import Job, Workshop
 from napari_medldm.judge import JudgeBox
+from napari_medldm.keys import MODES, THREE_PLANES, Keys
 from napari_medldm.layers import Entry, entry_of, hold, layer_data, scan_of
 from napari_medldm.live import Live
 from napari_medldm.mark import keep_marked
@@ -40,6 +41,10 @@ class RestorePanel(QWidget):
         self.form, self.judge = RestoreForm(), JudgeBox(viewer)
         self.view = ViewBox(viewer, self.source)
         self._build()
+        self.keys = Keys(viewer, self)
+        self.keys.bind(THREE_PLANES, self.view.orthogonal.toggle)
+        for mode, key in MODES.items():
+            self.keys.bind(key, partial(self.judge.toggle, mode))
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed, viewer.layers.events.reordered):
             event.connect(self._list_scans)
         self.form.changed.connect(self._look)
@@ -260,6 +265,7 @@ class RestorePanel(QWidget):
         """Stop what runs before the window goes."""
         if self.job is not None:
             self.job.cancel()
+        self.keys.unbind()
         self.workshop.close()
         self.view.close_views()
         self.judge.close_comparisons()

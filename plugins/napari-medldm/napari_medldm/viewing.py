@@ -13,12 +13,12 @@ from qtpy.QtWidgets import QComboBox, QGridLayout, QGroupBox, QLabel, QPushButto
 
 from medldm import LazyScan, MedldmError
 from napari_medldm.compare import show_plane
+from napari_medldm.keys import THREE_PLANES
 from napari_medldm.layers import OBLIQUE_DEG, derived_layer, entry_of, family, hold, look_of, oblique_note
 from napari_medldm.orientation import PLANES
 from napari_medldm.straighten import straightened
 from napari_medldm.windows import limits, windows_for
 
-ORTHOGONAL_KEY = "F4"
 BY_HAND = "window: by hand"
 
 
@@ -30,7 +30,7 @@ class ViewBox(QGroupBox):
         self.viewer, self.source, self.views, self._dock = viewer, source, None, None
         self.plane, self.window_ = QComboBox(), QComboBox()
         self.plane.addItems(PLANES)
-        self.orthogonal = QPushButton(f"three planes ({ORTHOGONAL_KEY})")
+        self.orthogonal = QPushButton(f"three planes ({THREE_PLANES})")
         self.orthogonal.setCheckable(True)
         self.straighten, self.note = QPushButton("add a copy along the patient's axes"), QLabel()
         self.load = QPushButton("read it whole")
@@ -55,7 +55,6 @@ class ViewBox(QGroupBox):
         self.orthogonal.toggled.connect(self._orthogonal)
         self.straighten.clicked.connect(self._straighten)
         self.load.clicked.connect(self._load)
-        viewer.bind_key(ORTHOGONAL_KEY, lambda viewer: self.orthogonal.toggle(), overwrite=True)
         self.follow()
 
     def follow(self) -> None:

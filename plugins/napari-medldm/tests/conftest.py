@@ -88,6 +88,20 @@ def panel(viewer):
 
 
 @pytest.fixture
+def canvas(viewer):
+    """The widget that a person clicks on, drags in, and types at."""
+    return viewer.window._qt_viewer.canvas.native
+
+
+@pytest.fixture
+def press(qtbot, canvas):
+    """Press a key by its name, at the canvas or at another widget."""
+    from qtpy.QtCore import Qt
+
+    return lambda key, widget=None: qtbot.keyClick(widget or canvas, getattr(Qt.Key, f"Key_{key}"))
+
+
+@pytest.fixture
 def until(qtbot):
     """Run the event loop until a condition holds."""
     return lambda condition, seconds=180: qtbot.waitUntil(condition, timeout=seconds * 1000)
