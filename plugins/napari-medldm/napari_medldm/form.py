@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from medldm import LazyScan, Volume
+from napari_medldm.layers import Entry
 from napari_medldm.models import ModelBox
 from napari_medldm.request import Request, refined, tasks
 
@@ -63,6 +64,7 @@ class RestoreForm(QWidget):
     def __init__(self, *, many: bool = False) -> None:
         super().__init__()
         self.many, self._without = many, {"Scan", "Where"} if many else set()
+        self._entry: Entry | None = None
         self.scan, self.task, self.place, self.scale = (QComboBox() for _ in range(4))
         self.model = ModelBox()
         self.task.addItems([task for task in tasks() if not many or task in ("denoise", "super-resolve")])
@@ -101,6 +103,8 @@ class RestoreForm(QWidget):
         for box in (self.dial, self.samples, self.steps, self.count):
             box.valueChanged.connect(self._on_change)
         self.estimated.toggled.connect(self._on_change)
+        self.estimated.toggled.connect(self._keep_noise)
+        self.noise_std.valueChanged.connect(self._keep_noise)
         self._on_change()
 
     def _on_change(self, *_: Any) -> None:
@@ -113,16 +117,26 @@ class RestoreForm(QWidget):
         self.noise_std.setEnabled(not self.estimated.isChecked())
         self.changed.emit()
 
-    def list_scans(self, names: list[str]) -> None:
-        """Offer these scans; the chosen one stays, if it is among them."""
-        now = self.scan.currentText()
+    def list_scans(self, names: list[str], active: str) -> None:
+        """Offer these scans, of which one is the active."""
         self.scan.blockSignals(True)
         self.scan.clear()
         self.scan.addItems(names)
-        if now in names:
-            self.scan.setCurrentText(now)
+        self.scan.setCurrentText(active)
         self.scan.blockSignals(False)
         self._on_change()
+
+    def keep_noise(self, entry: Entry | None) -> None:
+        """Show what is set for the noise of a scan, and keep there what the user sets."""
+        self._entry = None
+        value, estimated = (0.0, True) if entry is None else entry.noise_std
+        self.noise_std.setValue(value)
+        self.estimated.setChecked(estimated)
+        self._entry = entry
+
+    def _keep_noise(self) -> None:
+        if self._entry is not None:
+            self._entry.noise_std = self.noise_std.value(), self.estimated.isChecked()
 
     def obstacle(self, volume: Volume | LazyScan | None) -> str:
         """Why nothing can be started now, in one sentence; "" if it can."""

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 import medldm
+from napari_medldm.active import ActiveScan
 from napari_medldm.adding import add_layer
 from napari_medldm.compare import Comparison, residual_style, uncertainty_style
 from napari_medldm.keys import MODES
@@ -31,6 +32,7 @@ from napari_medldm.request import Request
 from napari_medldm.saving import write_dicom
 
 SAVED = ("result", "residual", "uncertainty")
+LEAST_RESIDUAL = 1e-3  # of the range: less is a rounding, not a residual
 LAYER_MS = 100  # between two layers, so that the window is painted
 
 
@@ -45,11 +47,11 @@ class Done(NamedTuple):
 
 
 class JudgeBox(QGroupBox):
-    """Compare the last result with its scan, and save it."""
+    """Compare the last result of the active scan with it, and save it."""
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, active: ActiveScan) -> None:
         super().__init__("Judge and save")
-        self.viewer = viewer
+        self.viewer, self.active = active.viewer, active
         self.done: list[Done] = []
         self.buttons: dict[str, QPushButton] = {}
         layout = QVBoxLayout(self)
@@ -98,8 +100,9 @@ class JudgeBox(QGroupBox):
 
         def look() -> tuple[tuple[Any, str, dict[str, Any]], ...]:
             """In a thread: medians of a large scan take their time."""
+            least = LEAST_RESIDUAL * result.report["intensity"]["scale"]
             return (
-                (result.residual, "residual", residual_style(result.residual)),
+                (result.residual, "residual", residual_style(result.residual, least)),
                 (result.uncertainty, "uncertainty", uncertainty_style(result.uncertainty)),
             )
 
@@ -118,26 +121,30 @@ class JudgeBox(QGroupBox):
 
         thread_worker(look, connect={"returned": add_next})()
 
-    def last(self) -> Comparison | None:
-        """The last restoration whose layers are still there."""
+    def last(self) -> Done | None:
+        """The last restoration of the active scan, or the one that made it, whose layers are still there."""
         self.done = [each for each in self.done if each.comparison.alive()]
-        return self.done[-1].comparison if self.done else None
+        about = [each for each in self.done if self.active.layer in each.comparison.layers()[:2]]
+        return about[-1] if about else None
 
-    def last_run(self) -> tuple[Any, Any, Request] | None:
-        """(layer of the scan, mask, request) of the last restoration."""
-        if self.last() is None:
-            return None
-        done = self.done[-1]
-        return done.comparison.source, done.mask, done.request
+    def follow(self) -> None:
+        """Show the active scan as it was shown last."""
+        self.close_comparisons()
+        self.message.setText("")
+        last = self.last()
+        if last is not None:
+            last.comparison.show(last.comparison.mode)
 
     def remove_last(self) -> bool:
         """Take the layers of the last restoration away; False where there is none."""
-        comparison = self.last()
-        if comparison is None:
+        last = self.last()
+        if last is None:
             return False
+        comparison = last.comparison
         comparison.show("single")
         comparison.close()
-        self.done.pop()
+        self.done = [each for each in self.done if each is not last]
+        self.active.choose(comparison.source)
         for layer in comparison.layers()[1:]:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
@@ -155,12 +162,12 @@ class JudgeBox(QGroupBox):
         self._with_last(lambda comparison: comparison.toggle(mode))
 
     def _with_last(self, action: Any) -> None:
-        comparison = self.last()
-        if comparison is None:
+        last = self.last()
+        if last is None:
             self.message.setText("Restore a scan first.")
             return
         self.message.setText("")
-        action(comparison)
+        action(last.comparison)
 
     def _threshold(self, value: int) -> None:
         def apply(comparison: Comparison) -> None:
@@ -186,17 +193,17 @@ class JudgeBox(QGroupBox):
 
     def save(self, kind: str, path: Path) -> bool:
         """Write what is chosen of the last result as `kind` says; whether it could be done stands in the message."""
-        comparison = self.last()
-        if comparison is None:
+        last = self.last()
+        if last is None:
             self.message.setText("Restore a scan first.")
             return False
-        volume, result = self.done[-1].volume, self.done[-1].result
+        volume, result = last.volume, last.result
         try:
             if kind == "report":
                 medldm.write_report(path, volume, result)
                 path.with_suffix(".json").write_text(json.dumps(result.report, indent=2) + "\n", encoding="utf-8")
             else:
-                chosen = volume_of(getattr(comparison, self.what.currentText()))
+                chosen = volume_of(getattr(last.comparison, self.what.currentText()))
                 path = write_dicom(chosen, path) if kind == "dicom" else medldm.write(chosen, path, "nifti")
         except medldm.MedldmError as failure:
             self.message.setText(str(failure))

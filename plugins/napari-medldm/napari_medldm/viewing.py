@@ -12,6 +12,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QGridLayout, QGroupBox, QLabel, QPushButton
 
 from medldm import LazyScan, MedldmError
+from napari_medldm.active import ActiveScan
 from napari_medldm.compare import show_plane
 from napari_medldm.keys import THREE_PLANES
 from napari_medldm.layers import OBLIQUE_DEG, derived_layer, entry_of, family, hold, look_of, oblique_note
@@ -19,15 +20,17 @@ from napari_medldm.orientation import PLANES
 from napari_medldm.straighten import straightened
 from napari_medldm.windows import limits, windows_for
 
+LAID_OUT_MS = 500  # until when docks have their sizes
 BY_HAND = "window: by hand"
 
 
 class ViewBox(QGroupBox):
-    """Acts on the scan that `source()` gives, and on all that was made of it."""
+    """Acts on the active scan, and on all that was made of it."""
 
-    def __init__(self, viewer: Any, source: Callable[[], Any | None]) -> None:
+    def __init__(self, active: ActiveScan) -> None:
         super().__init__("View")
-        self.viewer, self.source, self.views, self._dock = viewer, source, None, None
+        viewer = active.viewer
+        self.viewer, self.active, self.views, self._dock = viewer, active, None, None
         self.plane, self.window_ = QComboBox(), QComboBox()
         self.plane.addItems(PLANES)
         self.orthogonal = QPushButton(f"three planes ({THREE_PLANES})")
@@ -50,7 +53,8 @@ class ViewBox(QGroupBox):
         layout.addWidget(self.note, 2, 0, 1, 2)
         layout.addWidget(self.straighten, 3, 0, 1, 2)
         layout.addWidget(self.load, 4, 0, 1, 2)
-        self.plane.currentTextChanged.connect(lambda plane: show_plane(viewer, plane))
+        self.plane.currentTextChanged.connect(self._plane)
+        viewer.dims.events.order.connect(self._show_order)
         self.window_.currentTextChanged.connect(self._window)
         self.orthogonal.toggled.connect(self._orthogonal)
         self.straighten.clicked.connect(self._straighten)
@@ -59,7 +63,7 @@ class ViewBox(QGroupBox):
 
     def follow(self) -> None:
         """Show what is true of the chosen scan."""
-        source = self.source()
+        source = self.active.layer
         entry = None if source is None else entry_of(source)
         large = entry is not None and isinstance(entry.volume, LazyScan)
         notes = [source.data.why_not()] if large else []
@@ -68,6 +72,7 @@ class ViewBox(QGroupBox):
         self.note.setVisible(bool(notes))
         self.load.setVisible(large)
         self.straighten.setVisible(entry is not None and not large and entry.display.tilt_deg > OBLIQUE_DEG)
+        self._show_order()
         self.window_.blockSignals(True)
         self.window_.clear()
         if entry is not None:
@@ -76,8 +81,20 @@ class ViewBox(QGroupBox):
                 self.window_.setCurrentText(entry.window)
         self.window_.blockSignals(False)
 
+    def _plane(self, plane: str) -> None:
+        show_plane(self.viewer, plane)
+        if self.active.layer is not None:
+            self.viewer.reset_view(layers=self.active.family())
+
+    def _show_order(self, event: Any = None) -> None:
+        """Say which plane is shown, however it came."""
+        plane = next((name for name, order in PLANES.items() if order[0] == self.viewer.dims.order[0]), "")
+        self.plane.blockSignals(True)
+        self.plane.setCurrentText(plane)
+        self.plane.blockSignals(False)
+
     def _window(self, name: str) -> None:
-        source = self.source()
+        source = self.active.layer
         if source is None or name in ("", BY_HAND):
             return
         chosen = limits(entry_of(source).volume, name)
@@ -90,20 +107,45 @@ class ViewBox(QGroupBox):
     def _orthogonal(self, on: bool) -> None:
         if self.views is not None and self.views.parent() is None:  # the dock was closed by its own button
             self.close_views()
-        if not on:
-            if self.views is not None:
-                self.views.unlink()
-                self._dock.hide()
-                QTimer.singleShot(0, self.viewer.reset_view)
+        if not on and self.views is None:
             return
-        if self.views is None:
-            from napari_medldm.orthogonal import OrthogonalViews
+        keep = self._looked_at()
+        if not on:
+            self.views.unlink()
+            self._dock.hide()
+        else:
+            if self.views is None:
+                from napari_medldm.orthogonal import OrthogonalViews
 
-            self.views = OrthogonalViews(self.viewer)
-            self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="bottom")
-        self._dock.show()
-        self.views.link()
-        QTimer.singleShot(0, self.views.fit)  # their sizes are known now
+                self.views = OrthogonalViews(self.active)
+                self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="bottom")
+            self._dock.show()
+            self.views.link()
+        resized = self.viewer.canvas.events.size
+        resized.connect(keep)
+        QTimer.singleShot(0, keep)
+        QTimer.singleShot(LAID_OUT_MS, lambda: resized.disconnect(keep))
+
+    def _looked_at(self) -> Callable[[], None]:
+        """What puts the camera back to where it looks now, the zoom in proportion to the canvas."""
+        camera, layers = self.viewer.scene.camera, self.active.family() or None
+        center, zoom = camera.center, camera.zoom
+        self.viewer.reset_view(layers=layers)
+        shift, factor = np.subtract(center, camera.center), zoom / camera.zoom
+        camera.center, camera.zoom = center, zoom
+
+        def again(event: Any = None) -> None:
+            self.viewer.reset_view(layers=layers)
+            camera.center, camera.zoom = tuple(np.add(camera.center, shift)), camera.zoom * factor
+            if self.views is not None:
+                self.views.fit()
+
+        return again
+
+    def end(self) -> None:
+        """Follow the viewer no more."""
+        self.viewer.dims.events.order.disconnect(self._show_order)
+        self.close_views()
 
     def close_views(self) -> None:
         """Take the three views away for good."""
@@ -119,7 +161,7 @@ class ViewBox(QGroupBox):
 
     def _load(self) -> None:
         """Read the chosen scan whole, in the background."""
-        source = self.source()
+        source = self.active.layer
         entry = None if source is None else entry_of(source)
         if entry is None or not isinstance(entry.volume, LazyScan):
             return
@@ -142,7 +184,7 @@ class ViewBox(QGroupBox):
 
     def _straighten(self) -> None:
         """Resample in the background; the copy is a layer of its own."""
-        source = self.source()
+        source = self.active.layer
         entry = entry_of(source)
 
         def show(volume: Any) -> None:

@@ -58,12 +58,6 @@ def _model(name: str, models: dict[str, Any], progress: Any) -> Any:
     return models[name]
 
 
-def _restore(volume: Any, mask: Any, request: Request, model: Any, progress: Any, preview: Any) -> Any:
-    for warning in model.fits(volume, request.scale):
-        progress(f"warning: {warning}", 0, 1)
-    return run(volume, request, model, progress, preview, mask)
-
-
 def main() -> None:
     """Serve requests until the parent closes the pipe."""
     if hasattr(os, "nice"):
@@ -102,7 +96,7 @@ def main() -> None:
             for one in made:
                 send(out, ("made", one))
             return None
-        return _restore(volume, mask, request, model, progress, lambda shown: send(out, ("preview", shown)))
+        return run(volume, request, model, progress, lambda shown: send(out, ("preview", shown)), mask)
 
     while True:
         ready.acquire()

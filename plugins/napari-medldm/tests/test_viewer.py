@@ -68,6 +68,7 @@ def test_from_a_dicom_folder_to_a_derived_series(viewer, panel, until, data_dir,
     assert not uids & {ds.SOPInstanceUID for ds in again.source.datasets}
     saved = medldm.read(tmp_path / "result.nii.gz")
     np.testing.assert_allclose(saved.geometry.affine, volume.geometry.affine, rtol=1e-6, atol=1e-6)
+    panel.active.choose(source)
     assert not panel.judge.save("dicom", tmp_path / "derived")  # never over what is there
     assert "existing" in panel.judge.message.text()
 
