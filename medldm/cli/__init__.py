@@ -13,10 +13,11 @@ from medldm.cli.inspect import inspect
 from medldm.cli.restoring import denoise, inpaint, restore, superres
 from medldm.cli.synthesize import synthesize
 from medldm.cli.train import train
+from medldm.cli.view import view
 
 __all__ = ["app", "main"]
 
-for _command in (denoise, superres, inpaint, restore, synthesize, train, inspect, check, models, doctor, demo):
+for _command in (denoise, superres, inpaint, restore, synthesize, train, inspect, check, models, doctor, demo, view):
     app.command()(_command)
 app.command("import")(import_)
 

@@ -75,7 +75,7 @@ class ActiveScan(QObject):
         entry = None if layer is None else entry_of(layer)
         if entry is None or entry.role in CHOSEN:
             return layer if entry is not None else None
-        return self.viewer.layers[entry.of] if entry.of in self.viewer.layers else None
+        return next((each for each in self.viewer.layers if each.name == entry.of), None)
 
     def _listed(self, event: Any = None) -> None:
         for layer in self.scans():

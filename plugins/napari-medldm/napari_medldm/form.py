@@ -53,6 +53,9 @@ _ROWS = {  # beside task and model
 }
 
 
+_ADVANCED = {"Result", "Samples", "Steps", "Seed"}
+
+
 class RestoreForm(QWidget):
     """What the user wants; `changed` is emitted when any of it does.
 
@@ -90,11 +93,17 @@ class RestoreForm(QWidget):
         noise.addWidget(self.estimated)
         for widget in (QLabel("fidelity"), self.dial, QLabel("perceptual")):
             dial.addWidget(widget)
+        for box in (self.scan, self.task, self.model, self.place, self.scale):  # long names are cut, not the strip
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.advanced = QPushButton("Advanced")
+        self.advanced.setCheckable(True)
+        self.advanced.setFlat(True)
         self._layout = QFormLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
-        rows: dict[str, Any] = {"Task": self.task, "Scan": self.scan, "Model": self.model, "Refine by": self.scale}
-        rows |= {"Noise": noise, "Result": dial, "Samples": self.samples, "Steps": self.steps}
-        rows |= {"Seed": self.seed, "How many": self.count, "Where": self.place, "Region": self.draw}
+        self._layout.setVerticalSpacing(4)
+        rows: dict[str, Any] = {"Scan": self.scan, "Task": self.task, "Model": self.model, "Refine by": self.scale}
+        rows |= {"Noise": noise, "How many": self.count, "Where": self.place, "Region": self.draw, "": self.advanced}
+        rows |= {"Result": dial, "Samples": self.samples, "Steps": self.steps, "Seed": self.seed}
         for text, widget in rows.items():
             self._layout.addRow(text, widget)
         self._rows = rows
@@ -102,6 +111,7 @@ class RestoreForm(QWidget):
             box.currentTextChanged.connect(self._on_change)
         for box in (self.dial, self.samples, self.steps, self.count):
             box.valueChanged.connect(self._on_change)
+        self.advanced.toggled.connect(self._on_change)
         self.estimated.toggled.connect(self._on_change)
         self.estimated.toggled.connect(self._keep_noise)
         self.noise_std.valueChanged.connect(self._keep_noise)
@@ -112,6 +122,10 @@ class RestoreForm(QWidget):
         shown = {"Task", "Model"} | _ROWS[task]
         if task == "denoise" and self.place.currentText() == "drawn region":
             shown.add("Region")
+        if shown & _ADVANCED:
+            shown.add("")
+        if not self.advanced.isChecked():
+            shown -= _ADVANCED
         for text, widget in self._rows.items():
             self._layout.setRowVisible(widget, text in shown - self._without)
         self.noise_std.setEnabled(not self.estimated.isChecked())

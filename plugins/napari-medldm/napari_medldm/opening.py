@@ -9,7 +9,7 @@ from typing import Any
 
 from napari.qt.threading import thread_worker
 from qtpy.QtCore import QEvent, QObject, Qt, Signal
-from qtpy.QtWidgets import QLineEdit, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QWidget
 
 import medldm
 from medldm import MedldmError
@@ -17,6 +17,7 @@ from napari_medldm._reader import Opened, layer_of, look_into
 from napari_medldm.adding import add_layer
 
 _DRAGS = (QEvent.Type.DragEnter, QEvent.Type.DragMove)
+_FOLDER, _FILES = QFileDialog.FileMode.Directory, QFileDialog.FileMode.ExistingFiles
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -128,6 +129,28 @@ class Opening(QObject):
         except Exception:  # whatever napari cannot read it with
             return
         self.said.emit(f"{where.name}: shown by napari, as a picture only")
+
+
+class OpenBox(QWidget):
+    """Buttons for whoever does not drag."""
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__()
+        self.opening, self.dialog = opening, None
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.folder, self.file = QPushButton("Open a folder …"), QPushButton("Open a file …")
+        for button, mode in ((self.folder, _FOLDER), (self.file, _FILES)):
+            button.clicked.connect(partial(self.ask, mode))
+            layout.addWidget(button)
+
+    def ask(self, mode: QFileDialog.FileMode, *_: Any) -> None:
+        """The window goes on meanwhile."""
+        self.dialog = dialog = QFileDialog(self, "Open a scan")
+        dialog.setFileMode(mode)
+        dialog.filesSelected.connect(self.opening.open)
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.open()
 
 
 def _look(where: Path) -> Opened | None:

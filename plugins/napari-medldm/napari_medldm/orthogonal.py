@@ -189,7 +189,7 @@ class OrthogonalViews(QWidget):
         for plane, model in self.models.items():
             if self._copies[plane] and model.dims.ndim == 3:
                 self._draw(model, plane, point)
-                if self.viewer.dims.ndim == 3:  # the crosshair has moved the ends of the sliders, and with them the point
+                if self.viewer.dims.ndim == 3:  # the crosshair has moved the ends of the sliders, and so the point
                     model.dims.range = self.viewer.dims.range
                     model.dims.point = tuple(point)
         self._moving = False

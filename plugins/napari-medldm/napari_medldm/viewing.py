@@ -9,7 +9,7 @@ import numpy as np
 from napari.qt.threading import thread_worker
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QComboBox, QGridLayout, QGroupBox, QLabel, QPushButton
+from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPushButton, QWidget
 
 from medldm import LazyScan, MedldmError
 from napari_medldm.active import ActiveScan
@@ -24,35 +24,38 @@ LAID_OUT_MS = 500  # until when docks have their sizes
 BY_HAND = "window: by hand"
 
 
-class ViewBox(QGroupBox):
+class ViewBox(QWidget):
     """Acts on the active scan, and on all that was made of it."""
 
     def __init__(self, active: ActiveScan) -> None:
-        super().__init__("View")
+        super().__init__()
         viewer = active.viewer
         self.viewer, self.active, self.views, self._dock = viewer, active, None, None
         self.plane, self.window_ = QComboBox(), QComboBox()
         self.plane.addItems(PLANES)
-        self.orthogonal = QPushButton(f"three planes ({THREE_PLANES})")
+        self.orthogonal = QPushButton("3 planes")
         self.orthogonal.setCheckable(True)
         self.straighten, self.note = QPushButton("add a copy along the patient's axes"), QLabel()
         self.load = QPushButton("read it whole")
         self.note.setWordWrap(True)
         tips = {
             self.window_: "Kept for each scan, and the same for what was made of it.",
-            self.orthogonal: "Axial, coronal and sagittal beside the canvas; a click moves the crosshair.",
+            self.orthogonal: f"Axial, coronal and sagittal below the canvas ({THREE_PLANES}); click to move them.",
             self.load: "All planes and 3D can be shown then; it takes as much memory as it has voxels, times four.",
             self.straighten: "Adds a resampled copy, to be looked at alone: it is neither restored nor saved.",
         }
+        for box in (self.plane, self.window_):
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         for widget, text in tips.items():
             widget.setToolTip(text)
         layout = QGridLayout(self)
-        layout.addWidget(self.plane, 0, 0)
-        layout.addWidget(self.window_, 0, 1)
-        layout.addWidget(self.orthogonal, 1, 0)
-        layout.addWidget(self.note, 2, 0, 1, 2)
-        layout.addWidget(self.straighten, 3, 0, 1, 2)
-        layout.addWidget(self.load, 4, 0, 1, 2)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        for column, (widget, stretch) in enumerate(((self.plane, 2), (self.window_, 3), (self.orthogonal, 1))):
+            layout.addWidget(widget, 0, column)
+            layout.setColumnStretch(column, stretch)
+        for row, widget in enumerate((self.note, self.straighten, self.load), start=1):
+            layout.addWidget(widget, row, 0, 1, 3)
         self.plane.currentTextChanged.connect(self._plane)
         viewer.dims.events.order.connect(self._show_order)
         self.window_.currentTextChanged.connect(self._window)

@@ -19,6 +19,8 @@ import medldm
 from medldm import Cancelled, MedldmError
 from napari_medldm.request import Order, Request, new_scans, run, run_each
 
+PREPARE = "prepare"  # the first step with a model that is loaded
+
 
 def send(stream: BinaryIO, message: Any) -> None:
     """One message: how many pieces, the size of each, the pieces.
@@ -61,7 +63,7 @@ def _model(name: str, models: dict[str, Any], progress: Any) -> Any:
 def main() -> None:
     """Serve requests until the parent closes the pipe."""
     if hasattr(os, "nice"):
-        os.nice(10)  # the window comes first
+        os.nice(5)  # the window comes first; with more a busy machine would let it starve
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the messages
     stop, waiting, ready = threading.Event(), [], threading.Semaphore(0)
@@ -91,6 +93,7 @@ def main() -> None:
     def do(work: Request | Order, volume: Any, mask: Any) -> Any:
         request = work.request if isinstance(work, Order) else work
         model = _model(request.model, models, progress)
+        progress(PREPARE, 0, 0)
         if isinstance(work, Order) or request.task == "synthesize":
             made = run_each(work, model, progress) if isinstance(work, Order) else new_scans(request, model, progress)
             for one in made:

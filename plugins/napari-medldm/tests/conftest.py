@@ -65,6 +65,14 @@ def gap_pack(tmp_path_factory):
     return str(folder / "masks-3d")
 
 
+@pytest.fixture(autouse=True)
+def settings_of_tests(tmp_path_factory):
+    """What the window learns of the machine stays with the test."""
+    from qtpy.QtCore import QSettings
+
+    QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path_factory.mktemp("settings")))
+
+
 @pytest.fixture
 def viewer(display, make_napari_viewer):
     return make_napari_viewer(show=True)
@@ -87,7 +95,7 @@ def workshop():
 @pytest.fixture
 def panel(viewer, workshop, monkeypatch):
     """The panel beside the canvas; what it started ends with the test."""
-    monkeypatch.setattr("napari_medldm.panel.Workshop", lambda: workshop)
+    monkeypatch.setattr("napari_medldm.running.Workshop", lambda: workshop)
     from napari_medldm.panel import RestorePanel
     from qtpy.QtCore import QCoreApplication, QEvent
 
@@ -95,8 +103,8 @@ def panel(viewer, workshop, monkeypatch):
     viewer.window.add_dock_widget(widget, name="medldm", area="right")
     yield widget
     widget.end()
-    if widget.job is not None:
-        widget.job.wait(60)
+    if widget.run.job is not None:
+        widget.run.job.wait(60)
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
 
@@ -157,9 +165,36 @@ def drop(viewer, until):
 
 
 @pytest.fixture
+def save(panel, qtbot, until):
+    """Save as a person does: the button, a name typed into the dialog, its button; what is said then."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtWidgets import QDialogButtonBox, QLineEdit
+
+    def save_as(kind, path=None):
+        box, said = panel.saving, []
+        box.said.connect(said.append)
+        qtbot.mouseClick(box.buttons[kind], Qt.MouseButton.LeftButton)
+        line = box.dialog.findChild(QLineEdit)
+        until(line.isVisible, 20)
+        qtbot.wait(300)  # nobody types before the files are listed
+        offered = line.text()
+        if path is not None:
+            line.selectAll()
+            qtbot.keyClicks(line, str(path))
+        (button,) = box.dialog.findChild(QDialogButtonBox).buttons()[:1]
+        qtbot.wait(100)
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+        until(lambda: len(said) > 1 and not box.busy())
+        box.said.disconnect(said.append)
+        return said[-1] if path is not None else offered
+
+    return save_as
+
+
+@pytest.fixture
 def until(qtbot):
     """Run the event loop until a condition holds."""
-    return lambda condition, seconds=180: qtbot.waitUntil(condition, timeout=seconds * 1000)
+    return lambda condition, seconds=600: qtbot.waitUntil(condition, timeout=seconds * 1000)
 
 
 @pytest.fixture

@@ -100,10 +100,10 @@ def test_modes_belong_to_the_scan_and_come_back_with_it(viewer, panel, patients,
     assert [layer.name for layer in viewer.layers if layer.visible] == ["second"]
     press("F8")
     assert [layer.name for layer in viewer.layers if layer.visible] == ["second"]
-    assert "Restore a scan first" in panel.judge.message.text()
+    assert "Restore a scan first" in panel.message.text()
     click_layer("first")
     assert [layer.name for layer in viewer.layers if layer.visible] == ["first · residual"]
-    assert panel.judge.message.text() == ""
+    assert panel.message.text() == ""
 
 
 def test_a_result_of_the_other_scan_stays_out_of_sight(viewer, panel, patients, click_layer, until):
