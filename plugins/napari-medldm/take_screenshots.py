@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from imageio.v3 import imread, imwrite
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDropEvent
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QComboBox, QWidget
 
@@ -48,19 +48,23 @@ class Person:
         QTest.mouseClick(button, LEFT, pos=QPoint(10, button.height() // 2))
 
     def choose(self, box: QComboBox, text: str) -> None:
-        """Type at a list until it has come to an entry."""
+        """Go through a list with the keys until it has come to an entry."""
         box.setFocus()
-        QTest.keyClicks(box, text)
-        self.wait(lambda: box.currentText() == text)
+        QTest.keyClick(box, Qt.Key.Key_Home)
+        while box.currentText() != text:
+            before = box.currentIndex()
+            QTest.keyClick(box, Qt.Key.Key_Down)
+            assert box.currentIndex() != before, text
 
     def drop(self, path: Path, opening: Any) -> None:
         data, target = QMimeData(), self.viewer.window._qt_viewer
         data.setUrls([QUrl.fromLocalFile(str(path))])
-        where = QPointF(target.rect().center())
+        where = target.rect().center()
         ended: list[bool] = []
         opening.ended.connect(lambda: ended.append(True))
-        copy, no_keys = Qt.DropAction.CopyAction, Qt.KeyboardModifier.NoModifier
-        QApplication.sendEvent(target, QDropEvent(where, copy, data, LEFT, no_keys))
+        how = Qt.DropAction.CopyAction, data, LEFT, Qt.KeyboardModifier.NoModifier
+        QApplication.sendEvent(target, QDragEnterEvent(where, *how))
+        QApplication.sendEvent(target, QDropEvent(QPointF(where), *how))
         self.wait(lambda: ended)
 
     def paint(self, radius: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from napari.qt.threading import thread_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPushButton, QWidget
 
 from medldm import LazyScan, MedldmError
@@ -20,6 +20,7 @@ from napari_medldm.orientation import PLANES
 from napari_medldm.straighten import straightened
 from napari_medldm.windows import limits, windows_for
 
+VIEWS_SHARE = 0.4  # of the height of the window
 LAID_OUT_MS = 500  # until when docks have their sizes
 BY_HAND = "window: by hand"
 
@@ -123,6 +124,9 @@ class ViewBox(QWidget):
                 self.views = OrthogonalViews(self.active)
                 self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="bottom")
             self._dock.show()
+            window = self.viewer.window._qt_window  # the strip keeps its height, the canvas most of its own
+            window.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea)
+            window.resizeDocks([self._dock], [int(VIEWS_SHARE * window.height())], Qt.Orientation.Vertical)
             self.views.link()
         resized = self.viewer.canvas.events.size
         resized.connect(keep)
