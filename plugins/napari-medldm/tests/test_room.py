@@ -79,6 +79,14 @@ def restored_in(pack, until):
     return press
 
 
+def test_three_planes_leave_canvas_and_strip_their_room(viewer, strip, press, until):
+    viewer.open_sample("napari-medldm", "mr")
+    press("F4")
+    height = viewer.window._qt_window.height()
+    until(lambda: 0.4 * height < viewer.canvas.size[0] < 0.7 * height and not cut(strip), 20)
+    assert min(canvas.height() for canvas in strip.view.views.canvases) > 200
+
+
 def test_one_click_brings_the_layers_back(viewer, strip, qtbot):
     canvas = viewer.window._qt_viewer
     qtbot.mouseClick(strip.docks, Qt.MouseButton.LeftButton)
