@@ -41,7 +41,7 @@ class Banner(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self._before: tuple[str, ...] = ()
-        self.text_, self.confirm = QLabel(), QCheckBox("I have read this: restore all the same")
+        self.text_, self.confirm = QLabel(), QCheckBox("Restore all the same")
         self.text_.setWordWrap(True)
         self.text_.setTextFormat(Qt.TextFormat.PlainText)
         self.setObjectName("medldm-banner")
