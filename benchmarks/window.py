@@ -57,7 +57,7 @@ def main() -> None:
     wait(1)
     heart.stop()
     pauses = np.array(heart.pauses)
-    panel.workshop.close()
+    panel.end()
     viewer.close()
     blocked = float(pauses.max())
     rows = [

@@ -123,23 +123,8 @@ class Model:
 
         Raises ModelError where it cannot be used at all: a scan of several slices for a 2D model.
         """
-        pack, warnings = self.pack, []
-        ModelSpace.of(pack, volume)
-        if pack.dims == 3 and min(volume.array.shape) == 1:
-            warnings.append("a single image; the model was trained on volumes, and needs the slices beside it")
-        if volume.ai_processed:
-            warnings.append("made or changed by a model already; the model was trained on scans as they were measured")
-        if volume.modality and volume.modality not in pack.modality:
-            warnings.append(f"modality {volume.modality}; the model was trained on {', '.join(pack.modality)}")
-        if pack.intensity.kind == "window" and volume.unit != "HU":
-            warnings.append(f"values in {volume.unit}; the model's window is in HU")
-        low, high = pack.spacing_range
-        assumed = any(step.get("spacing_assumed") for step in volume.history)
-        spacing = [s / f for s, f in zip(volume.geometry.spacing, factor, strict=True)][: pack.dims]
-        if not assumed and not all(low <= s <= high for s in spacing):
-            text = " x ".join(f"{s:.3g}" for s in spacing)
-            warnings.append(f"voxels of {text} mm; the model was trained on {low:g} to {high:g} mm")
-        return warnings
+        ModelSpace.of(self.pack, volume)
+        return self.pack.doubts(volume, factor)
 
     def save(self, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
         """Write the pack into `folder`; networks are stored in half precision, buffers and an imported autoencoder in

@@ -10,13 +10,17 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
 from medldm import registry
 from medldm.conditions import ConditionTable
 from medldm.errors import MedldmError, ModelError
+
+if TYPE_CHECKING:
+    from medldm.io.lazy import LazyScan
+    from medldm.volume import Volume
 
 FORMAT = 3  # of pack.json; format 1 was called recipe.json, format 2 shared one denoiser with synthesis
 WEIGHTS, PACK, TRAINING, CARD = "weights.safetensors", "pack.json", "training.json", "card.md"
@@ -255,6 +259,25 @@ class AutoencoderPack(Table):
     def latent_factor(self) -> tuple[int, ...]:
         """Downsampling of the latents along each axis (dims numbers)."""
         return self.autoencoder.factors(self.dims)
+
+    def doubts(self, scan: Volume | LazyScan, factor: tuple[float, float, float] = (1, 1, 1)) -> list[str]:
+        """Reasons for doubt about using the model on `scan`, refined by `factor` (none: an empty list)."""
+        warnings = []
+        if self.dims == 3 and min(scan.geometry.shape) == 1:
+            warnings.append("a single image; the model was trained on volumes, and needs the slices beside it")
+        if scan.ai_processed:
+            warnings.append("made or changed by a model already; the model was trained on scans as they were measured")
+        if scan.modality and scan.modality not in self.modality:
+            warnings.append(f"modality {scan.modality}; the model was trained on {', '.join(self.modality)}")
+        if self.intensity.kind == "window" and scan.unit != "HU":
+            warnings.append(f"values in {scan.unit}; the model's window is in HU")
+        low, high = self.spacing_range
+        assumed = any(step.get("spacing_assumed") for step in scan.history)
+        spacing = [s / f for s, f in zip(scan.geometry.spacing, factor, strict=True)][: self.dims]
+        if not assumed and not all(low <= s <= high for s in spacing):
+            text = " x ".join(f"{s:.3g}" for s in spacing)
+            warnings.append(f"voxels of {text} mm; the model was trained on {low:g} to {high:g} mm")
+        return warnings
 
 
 class ModelPack(AutoencoderPack):

@@ -11,7 +11,7 @@ from PIL import Image
 from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.report.page import Section, Table, provenance, render, write_report
-from medldm.report.pictures import DIVERGING, Window, detail, montage, planes
+from medldm.report.pictures import DIVERGING, Window, detail, montage, place_of_change, planes
 from medldm.volume import Volume
 
 SHAPE = (20, 24, 16)
@@ -145,3 +145,27 @@ def test_the_same_scan_gives_the_same_report():
     scan = head()
     first, second = (render([Section.of_restoration("x", scan, restoration(scan))]) for _ in range(2))
     assert first == second
+
+
+def test_colours_and_planes_are_those_of_what_was_restored():
+    """One slice of many: its residual is not one solid red, and the planes go through it."""
+    scan = Volume(np.ones((20, 24, 400), np.float32), Geometry.from_spacing((20, 24, 400), (1, 1, 1)))
+    noise = np.random.default_rng(0).standard_normal((20, 24))
+    array = np.zeros_like(scan.array)
+    array[:, :, 7] = 50 * noise
+    signed, positive = Window.signed(scan.with_array(array)), Window.positive(scan.with_array(np.abs(array)))
+    assert signed.high == -signed.low == pytest.approx(positive.high) == pytest.approx(50 * 2.8, rel=0.2)
+    colours = signed.colour(array[:, :, 7])
+    solid = (colours == colours.max(axis=(0, 1))).all(-1).mean()
+    assert solid < 0.05
+    assert place_of_change(scan.with_array(array)) == pytest.approx((0.5, 0.5, 7.5 / 400))
+    result = SimpleNamespace(**{**vars(restoration(scan)), "residual": scan.with_array(array), "uncertainty": None})
+    section = Section.of_restoration("Denoised", scan, result)
+    shown = next(each for each in section.pictures if each.caption.startswith("Residual"))
+    assert (picture(shown.png) != picture(montage(scan.with_array(0 * array), signed))).any()
+
+
+def test_a_map_of_nothing_has_colours_and_a_place():
+    nothing = head().with_array(np.zeros(SHAPE, np.float32))
+    assert Window.signed(nothing).high > 0 and Window.positive(nothing).high > 0
+    assert place_of_change(nothing) == (0.5, 0.5, 0.5)

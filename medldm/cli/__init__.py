@@ -15,11 +15,12 @@ from medldm.cli.inspect import inspect
 from medldm.cli.restoring import denoise, inpaint, restore, superres
 from medldm.cli.synthesize import synthesize
 from medldm.cli.train import train
+from medldm.cli.view import view
 
 __all__ = ["app", "main"]
 
 _restoring, _making = (denoise, superres, inpaint, restore), (synthesize, evaluate, train, distill)
-for _command in (*_restoring, *_making, inspect, check, models, doctor, demo):
+for _command in (*_restoring, *_making, view, inspect, check, models, doctor, demo):
     app.command()(_command)
 app.command("import")(import_)
 

@@ -13,7 +13,7 @@ from string import Template
 from typing import Any, Protocol
 
 from medldm.io.atomic import write_whole
-from medldm.report.pictures import CENTRE, Window, detail, montage
+from medldm.report.pictures import Window, detail, montage, place_of_change
 from medldm.report.plots import Plot
 from medldm.volume import Volume
 
@@ -102,14 +102,17 @@ class Section:
         truth: Volume | None = None,
         others: Sequence[tuple[str, Volume]] = (),
         tables: Sequence[Table] = (),
-        at: tuple[float, float, float] = CENTRE,
+        at: tuple[float, float, float] | None = None,
     ) -> Section:
         """Input, other methods, result, truth, residual and uncertainty of one restoration.
 
         truth : what the result should have been, where it is known
         others : results of other methods, by name
-        at : where the planes cut, as shares of the field of view along left, posterior, superior
+        at : where the planes cut, as shares of the field of view along left, posterior, superior; by default through
+            the middle of what was restored
         """
+        if at is None:
+            at = place_of_change(result.residual if result.uncertainty is None else result.uncertainty)
         window = Window.of(result.volume if truth is None else truth)
         named = [("Input", scan), *others, ("medldm", result.volume)]
         if truth is not None:

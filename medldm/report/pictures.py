@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from medldm.errors import InputError
 from medldm.volume import Volume
@@ -38,14 +39,14 @@ class Window:
 
     @classmethod
     def signed(cls, volume: Volume) -> Window:
-        """Symmetric around 0, up to the 99.5th percentile of the magnitude."""
-        top = max(float(np.percentile(np.abs(volume.array), 99.5)), 1e-6)
+        """Symmetric around 0, up to the 99.5th percentile of the magnitude where there is any."""
+        top = _top(np.abs(volume.array))
         return cls(-top, top, DIVERGING)
 
     @classmethod
     def positive(cls, volume: Volume) -> Window:
-        """From 0 to the 99.5th percentile."""
-        return cls(0.0, max(float(np.percentile(volume.array, 99.5)), 1e-6), SEQUENTIAL)
+        """From 0 to the 99.5th percentile of what is above."""
+        return cls(0.0, _top(volume.array), SEQUENTIAL)
 
     def colour(self, plane: Plane) -> NDArray[np.uint8]:
         """(rows, columns) values to (rows, columns, 3) colours."""
@@ -55,6 +56,22 @@ class Window:
         return (
             np.stack([np.interp(place, steps, anchors[:, c]) for c in range(3)], -1).round().astype(np.uint8)
         )
+
+
+def _top(array: Plane) -> float:
+    """Of what changed alone: a restored slice in a large scan would be one colour otherwise."""
+    changed = array[array > 0]
+    return max(float(np.percentile(changed, 99.5)), 1e-6) if changed.size else 1e-6
+
+
+def place_of_change(volume: Volume) -> tuple[float, float, float]:
+    """The middle of what is not 0 in a map, as shares of its field of view along left, posterior, superior."""
+    array = volume.reorient("LPS").array
+    found = ndimage.find_objects((array != 0).astype(np.uint8))
+    if not found:
+        return CENTRE
+    i, j, k = ((part.start + part.stop) / 2 / n for part, n in zip(found[0], array.shape, strict=True))
+    return i, j, k
 
 
 def planes(volume: Volume, at: tuple[float, float, float] = CENTRE) -> list[Cut]:

@@ -1,4 +1,4 @@
-"""Screenshots of every mode, as they stand in docs/napari.md.
+"""Pictures of the window as they stand in docs/napari.md, taken by the events that a person sends: drops, clicks, keys.
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python plugins/napari-medldm/take_screenshots.py docs/images
 """
@@ -9,138 +9,189 @@ import contextlib
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from imageio.v3 import imwrite
+from imageio.v3 import imread, imwrite
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QComboBox, QWidget
 
 import medldm
 from medldm import Geometry, Volume
 
 PATIENCE = 600.0  # seconds: each picture waits for what it shows
+LEFT = Qt.MouseButton.LeftButton
+
+
+class Person:
+    """Hands and eyes at the window of `viewer`; pictures of the screen go to `out`."""
+
+    def __init__(self, viewer: Any, out: Path) -> None:
+        self.viewer, self.out = viewer, out
+        self.canvas = viewer.window._qt_viewer.canvas.native
+
+    def wait(self, until: Callable[[], object]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not until():
+            if time.monotonic() > end:
+                raise TimeoutError("the window did not come so far")
+            QTest.qWait(10)
+
+    def press(self, key: str) -> None:
+        QTest.keyClick(self.canvas, getattr(Qt.Key, f"Key_{key}"))
+
+    def click(self, button: QWidget) -> None:
+        QTest.mouseClick(button, LEFT, pos=QPoint(10, button.height() // 2))
+
+    def choose(self, box: QComboBox, text: str) -> None:
+        """Go through a list with the keys until it has come to an entry."""
+        box.setFocus()
+        QTest.keyClick(box, Qt.Key.Key_Home)
+        while box.currentText() != text:
+            before = box.currentIndex()
+            QTest.keyClick(box, Qt.Key.Key_Down)
+            assert box.currentIndex() != before, text
+
+    def drop(self, path: Path, opening: Any) -> None:
+        data, target = QMimeData(), self.viewer.window._qt_viewer
+        data.setUrls([QUrl.fromLocalFile(str(path))])
+        where = target.rect().center()
+        ended: list[bool] = []
+        opening.ended.connect(lambda: ended.append(True))
+        how = Qt.DropAction.CopyAction, data, LEFT, Qt.KeyboardModifier.NoModifier
+        QApplication.sendEvent(target, QDragEnterEvent(where, *how))
+        QApplication.sendEvent(target, QDropEvent(QPointF(where), *how))
+        self.wait(lambda: ended)
+
+    def paint(self, radius: int) -> None:
+        """Move the brush to and fro around the middle of the canvas."""
+        middle = self.canvas.rect().center()
+        QTest.mousePress(self.canvas, LEFT, pos=middle)
+        for x, y in ((-1, -1), (1, -1), (1, 0), (-1, 0), (-1, 1), (1, 1)):
+            QTest.mouseMove(self.canvas, middle + QPoint(radius * x, radius * y))
+            QTest.qWait(30)
+        QTest.mouseRelease(self.canvas, LEFT, pos=middle)
+
+    def look(self, name: str) -> None:
+        """What stands on the screen: a window that paints itself into a picture leaves old digits beneath the new."""
+        QTest.qWait(800)
+        window = self.viewer.window._qt_window
+        shot = QApplication.primaryScreen().grabWindow(window.winId())
+        with tempfile.TemporaryDirectory() as folder:
+            shot.save(str(Path(folder) / "shot.png"))
+            imwrite(self.out / f"napari-{name}.webp", imread(Path(folder) / "shot.png")[..., :3], quality=70)
+        print(f"napari-{name}.webp", flush=True)
 
 
 def main(out: Path) -> None:
     import napari
-    from napari_medldm.compare import show_plane
-    from napari_medldm.folder import FolderPanel
-    from napari_medldm.layers import layer_data
-    from napari_medldm.panel import RestorePanel
-    from qtpy.QtWidgets import QApplication
+    from napari_medldm import room
 
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    viewer = napari.Viewer(show=True)
-    viewer.window.resize(1280, 800)
-    panel = RestorePanel(viewer)
-    viewer.window.add_dock_widget(panel, name="medldm", area="right")
-    application = QApplication.instance()
-
-    def wait(seconds: float, until: object = None) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not (callable(until) and until()):
-            application.processEvents()
-            time.sleep(0.005)
-
-    def take(name: str) -> None:
-        wait(0.6)
-        image = viewer.screenshot(canvas_only=False, flash=False)[..., :3]
-        imwrite(out / f"napari-{name}.webp", image, quality=70)
-        print(f"napari-{name}.webp")
-
-    def show(volume: Volume, name: str) -> None:
-        data, attributes, _ = layer_data(volume, name)
-        viewer.add_image(data, **attributes)
-        show_plane(viewer, "axial")
-
-    wait(1)
-    head, scan = _scan()
-    show(scan, "head, 6 % noise")
-    panel.form.model.setCurrentText("brain-t1-2mm")
-    take("open")
-    panel.form.dial.setValue(100)
-    panel.form.steps.setValue(12)
-    panel.start.click()
-    wait(PATIENCE, lambda: panel.progress.maximum() == 12 and panel.progress.value() >= 6)
-    take("running")
-    panel.stop.click()
-    wait(PATIENCE, lambda: panel.job is None)
-    panel.form.dial.setValue(0)
-    panel.start.click()
-    wait(PATIENCE, lambda: panel.judge.last() is not None)
-    for mode in ("side by side", "wipe", "residual", "uncertainty"):
-        panel.judge.toggle(mode)
-        take(mode.replace(" ", "-"))
-        panel.judge.toggle(mode)
-    panel.view.orthogonal.click()
-    models = panel.view.views.models.values()
-    wait(PATIENCE, lambda: all(len(model.layers) > len(viewer.layers) for model in models))  # and a crosshair
-    viewer.dims.point = (-20, 10, 20)
-    take("orthogonal")
-    panel.view.orthogonal.click()
-    viewer.layers.clear()
-    wait(0.5)
-    turn = np.radians(15)
-    affine = head.geometry.affine.copy()
-    affine[:2, :3] = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ affine[:2, :3]
-    show(Volume(scan.array, Geometry(affine, scan.geometry.shape), "arbitrary", "MR"), "oblique head")
-    panel.view.straighten.click()
-    wait(PATIENCE, lambda: len(viewer.layers) == 2)
-    viewer.reset_view()
-    take("oblique")
-    panel.form.place.setCurrentText("drawn region")
-    panel.start.click()
-    take("error")
-
-    viewer.layers.clear()
-    show(head, "head")
-    panel.form.task.setCurrentText("inpaint")
-    panel.form.draw.click()
-    source, region = viewer.layers
-    place = np.ogrid[tuple(slice(n) for n in region.data.shape)]
-    centre = source.world_to_data((20, 20, 30))
-    region.data[sum((a - c) ** 2 for a, c in zip(place, centre, strict=True)) <= 6**2] = 1
-    region.refresh()
-    viewer.dims.point = (20, 20, 30)
-    take("region")
-    region.visible = False
-    panel.start.click()
-    wait(PATIENCE, lambda: panel.judge.last() is not None)
-    panel.judge.toggle("side by side")
-    take("inpaint")
-    panel.judge.toggle("side by side")
-    panel.workshop.close()
-
-    viewer.layers.clear()
-    viewer.window.remove_dock_widget("all")
-    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):  # so that the panel shows short paths
-        _folder(Path(), scan)
-        batch = FolderPanel(viewer)
-        viewer.window.add_dock_widget(batch, name="medldm", area="right")
-        batch.scans.setText("scans")
-        batch.out.setText("restored")
-        batch.form.model.setCurrentText("brain-t1-2mm")
-        batch.start.click()
-        wait(PATIENCE, lambda: batch.job is None)
-        batch.show_row(next(index for index, row in enumerate(batch.rows) if row.output))
-        wait(PATIENCE, lambda: len(viewer.layers) == 2)
-        show_plane(viewer, "axial")
-        take("folder")
-        batch.workshop.close()
-    viewer.close()
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):  # so that short paths are shown
+        folder = Path(name)
+        head, noisy = _scans(folder)
+        viewer = napari.Viewer(show=True)
+        viewer.window.resize(*room.SIZE)
+        person, strip = Person(viewer, out), room.enter(viewer)
+        QTest.qWait(1000)
+        person.look("empty")
+        _restore(person, strip, folder)
+        _refuse(person, strip, folder)
+        _fill(person, strip, folder)
+        strip.end()
+        viewer.layers.clear()
+        viewer.window.remove_dock_widget("all")
+        _restore_folder(person, folder, noisy)
+        viewer.close()
 
 
-def _folder(root: Path, scan: Volume) -> None:
+def _restore(person: Person, strip: Any, folder: Path) -> None:
+    person.drop(folder / "head.nii.gz", strip.opening)
+    person.look("open")
+    person.click(strip.form.advanced)
+    strip.form.dial.setFocus()
+    QTest.keyClick(strip.form.dial, Qt.Key.Key_End)
+    person.click(strip.start)
+    person.wait(lambda: strip.progress.maximum() == 20 and strip.progress.value() >= 10)
+    person.look("running")
+    person.click(strip.stop)
+    person.wait(lambda: strip.job is None)
+    QTest.keyClick(strip.form.dial, Qt.Key.Key_Home)
+    person.click(strip.form.advanced)
+    person.click(strip.start)
+    person.wait(strip.judge.last)
+    for mode, key in {"side-by-side": "F5", "wipe": "F6", "residual": "F8", "uncertainty": "F9"}.items():
+        person.press(key)
+        person.look(mode)
+        person.press(key)
+    person.press("F4")
+    models = strip.view.views.models.values()
+    person.wait(lambda: all(len(model.layers) > 4 for model in models))  # and a crosshair
+    person.look("orthogonal")
+    person.press("F4")
+
+
+def _refuse(person: Person, strip: Any, folder: Path) -> None:
+    person.drop(folder / "oblique.nii.gz", strip.opening)
+    person.click(strip.view.straighten)
+    person.wait(lambda: any(layer.name.endswith("display only") for layer in person.viewer.layers))
+    person.look("oblique")
+    person.choose(strip.form.place, "drawn region")
+    person.click(strip.start)
+    person.look("error")
+    person.choose(strip.form.place, "whole scan")
+    person.drop(folder / "ct.nii.gz", strip.opening)
+    person.look("doubts")
+
+
+def _fill(person: Person, strip: Any, folder: Path) -> None:
+    person.drop(folder / "clean.nii.gz", strip.opening)
+    person.choose(strip.form.task, "inpaint")
+    person.click(strip.form.draw)
+    person.paint(14)
+    person.look("region")
+    person.click(strip.start)
+    person.wait(strip.judge.last)
+    person.press("F5")
+    person.look("inpaint")
+    person.press("F5")
+
+
+def _restore_folder(person: Person, folder: Path, scan: Volume) -> None:
+    from napari_medldm.folder import FolderPanel
+
+    _three_scans(folder, scan)
+    batch = FolderPanel(person.viewer)
+    person.viewer.window.add_dock_widget(batch, name="medldm", area="right")
+    QTest.keyClicks(batch.scans, "scans")
+    QTest.keyClicks(batch.out, "restored")
+    person.click(batch.start)
+    person.wait(lambda: batch.rows and batch.job is None)
+    row = next(index for index, each in enumerate(batch.rows) if each.output)
+    batch.table.selectRow(row)
+    person.click(batch.look_at)
+    person.wait(lambda: len(person.viewer.layers) == 2)
+    person.look("folder")
+    batch.workshop.close()
+
+
+def _three_scans(folder: Path, scan: Volume) -> None:
     """Two scans, one of them of another part of the head, and a file that is cut off."""
-    (root / "scans" / "follow-up").mkdir(parents=True)
-    medldm.write(scan, root / "scans" / "baseline.nii.gz")
-    medldm.write(scan.crop([0, 0, 10], [*scan.array.shape[:2], 70]), root / "scans" / "follow-up" / "head.nii.gz")
-    whole = (root / "scans" / "baseline.nii.gz").read_bytes()
-    (root / "scans" / "copied-in-part.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (folder / "scans" / "follow-up").mkdir(parents=True)
+    medldm.write(scan, folder / "scans" / "baseline.nii.gz")
+    medldm.write(scan.crop([0, 0, 10], [*scan.array.shape[:2], 70]), folder / "scans" / "follow-up" / "head.nii.gz")
+    whole = (folder / "scans" / "baseline.nii.gz").read_bytes()
+    (folder / "scans" / "copied-in-part.nii.gz").write_bytes(whole[: len(whole) // 2])
 
 
-def _scan() -> tuple[Volume, Volume]:
-    """The MNI template at 2 mm, which comes with nilearn, as it is and with Rician noise of 6 %."""
+def _scans(folder: Path) -> tuple[Volume, Volume]:
+    """The MNI template at 2 mm, which comes with nilearn, as files: with Rician noise of 6 %, oblique, as if of CT."""
     whole = medldm.read(_template())
     step = max(1, round(2 / whole.geometry.spacing[0]))
     affine = whole.geometry.affine @ np.diag([step, step, step, 1.0])
@@ -148,7 +199,15 @@ def _scan() -> tuple[Volume, Volume]:
     head = Volume(values, Geometry(affine, values.shape), "arbitrary", "MR", whole.history)
     rng = np.random.default_rng(0)
     noisy = np.hypot(values + 60 * rng.standard_normal(values.shape), 60 * rng.standard_normal(values.shape))
-    return head, head.with_array(noisy.astype(np.float32), {"step": "noise", "noise_std": 60.0})
+    noisy_head = head.with_array(noisy.astype(np.float32), {"step": "noise", "noise_std": 60.0})
+    turn = np.radians(15)
+    turned = affine.copy()
+    turned[:2, :3] = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ turned[:2, :3]
+    medldm.write(head, folder / "clean.nii.gz")
+    medldm.write(noisy_head, folder / "head.nii.gz")
+    medldm.write(Volume(noisy_head.array, Geometry(turned, values.shape), "arbitrary", "MR"), folder / "oblique.nii.gz")
+    medldm.write(Volume(values - 1000, Geometry(affine, values.shape), "HU", "CT"), folder / "ct.nii.gz")
+    return head, noisy_head
 
 
 def _template() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,64 @@ from napari.utils.notifications import show_error, show_info, show_warning
 import medldm
 from medldm import AmbiguousInput, LazyScan, MedldmError, Volume
 from napari_medldm.compare import residual_style, uncertainty_style
-from napari_medldm.layers import Entry, layer_data, oblique_note
-from napari_medldm.orientation import PLANES, display_of
+from napari_medldm.layers import Entry, Layer, layer_data, oblique_note
+from napari_medldm.orientation import PLANES, acquired_plane, display_of
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 LARGE_BYTES = 2**30  # of voxels in float32: a scan with more is read slice by slice, as it is looked at
 _STYLES = {"residual": residual_style, "uncertainty": uncertainty_style}
 _NOTHING: list[Any] = [(None,)]  # napari's sign for: read, and nothing to show
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What was found at a path.
+
+    scan : None where one of `found` (`medldm.read_each`) is to be chosen
+    notes : what a person has to hear of it
+    """
+
+    name: str
+    scan: Volume | LazyScan | None
+    found: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def chosen(self, found: Any) -> Opened:
+        """One of those that were found."""
+        words = "".join(f" {key}={value}" for key, value in found.select.items())
+        return Opened(self.name + words, found.volume, (), self.notes)
+
+
+def look_into(where: Path) -> Opened:
+    """Read a scan, or the series of a folder to choose from; touches no window. Raises MedldmError."""
+    name = where.name.removesuffix(".gz").removesuffix(".nii") if where.is_file() else where.name
+    found: tuple[Any, ...] = ()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            scan = _whole_or_large(where)
+        except AmbiguousInput as failure:
+            scan, found = None, tuple(medldm.read_each(where))
+            if not any(each.volume is not None for each in found):
+                raise failure from None
+    told = [w for w in heard if issubclass(w.category, UserWarning) and not issubclass(w.category, DeprecationWarning)]
+    return Opened(name, scan, found, tuple(dict.fromkeys(str(each.message) for each in told)))  # looked at twice
+
+
+def layer_of(opened: Opened) -> tuple[Layer, tuple[str, ...]]:
+    """The layer of a scan, and all that is to be said of it."""
+    assert opened.scan is not None
+    entry, style, notes = Entry(opened.scan, display_of(opened.scan.geometry)), {}, list(opened.notes)
+    if opened.scan.quantity:
+        entry.role, style = opened.scan.quantity, _STYLES[opened.scan.quantity](opened.scan)
+        notes.append(f"{opened.name}: the {opened.scan.quantity} of a result, not a scan")
+    if oblique_note(entry):
+        notes.append(f"{opened.name}: {oblique_note(entry)}")
+    return layer_data(opened.scan, opened.name, entry, **style), tuple(notes)
+
+
 def get_reader(path: str | list[str]) -> Callable[[Any], list[Any]] | None:
-    """A reader for what medldm can read, None (quickly) for everything else; pictures are left to napari."""
-    first = Path(path[0] if isinstance(path, list) else path)
-    if first.suffix.lower() in _PICTURES:
-        return None
-    return read if medldm.can_read(first) else None
+    """A reader for what medldm can read, None (quickly) for everything else."""
+    return read if medldm.can_read(path[0] if isinstance(path, list) else path) else None
 
 
 def read(path: str | list[str]) -> list[Any]:
@@ -41,27 +85,28 @@ def read(path: str | list[str]) -> list[Any]:
     else:
         where = Path(path)
     try:
-        volume, name = _volume(where)
+        opened = look_into(where)
     except MedldmError as failure:
         show_error(str(failure))
         return _NOTHING
-    if volume is None:
-        return _NOTHING
-    entry, style = Entry(volume, display_of(volume.geometry)), {}
-    if volume.quantity:
-        entry.role, style = volume.quantity, _STYLES[volume.quantity](volume)
-        show_info(f"{name}: the {volume.quantity} of a result, not a scan")
-    note = oblique_note(entry)
-    if note:
-        show_info(f"{name}: {note}")
-    layer = layer_data(volume, name, entry, **style)
-    if isinstance(volume, LazyScan):
-        _look_along_slices(layer[0].plane)
+    for text in opened.notes:
+        show_warning(text)
+    if opened.scan is None:
+        from napari_medldm.chooser import choose
+
+        chosen = choose(opened.found)
+        if chosen is None:
+            return _NOTHING
+        opened = opened.chosen(chosen)
+    layer, notes = layer_of(opened)
+    for text in notes[len(opened.notes) :]:
+        show_info(text)
+    _look_along_slices(acquired_plane(opened.scan))
     return [layer]
 
 
 def _look_along_slices(plane: str) -> None:
-    """Let a viewer that shows nothing yet show the plane that a large scan was acquired in."""
+    """Let a viewer that shows nothing yet show the plane that the scan was acquired in."""
     from napari import current_viewer
 
     viewer = current_viewer()
@@ -70,32 +115,9 @@ def _look_along_slices(plane: str) -> None:
         viewer.dims.order = PLANES[plane]
 
 
-def _whole_or_large(where: Path) -> Volume | LazyScan:
+def _whole_or_large(where: Path) -> Volume | LazyScan | None:
     """The scan, read unless it is large and its slices can be read alone. Raises MedldmError."""
     scan = medldm.open_lazily(where)
     if scan is None:
         return medldm.read(where)
     return scan if 4 * math.prod(scan.shape) > LARGE_BYTES else scan.load()
-
-
-def _volume(where: Path) -> tuple[Volume | LazyScan | None, str]:
-    """The scan and a name for its layer; None where the user chose none. Raises MedldmError."""
-    stem = where.name.removesuffix(".gz").removesuffix(".nii") if where.is_file() else where.name
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        try:
-            volume: Volume | LazyScan | None = _whole_or_large(where)
-        except AmbiguousInput as failure:
-            from napari_medldm.chooser import choose
-
-            found = list(medldm.read_each(where))
-            if not any(each.volume is not None for each in found):
-                raise failure from None
-            chosen = choose(found)
-            volume = None if chosen is None else chosen.volume
-            if chosen is not None and chosen.select:
-                stem += " " + " ".join(f"{key}={value}" for key, value in chosen.select.items())
-    told = [w for w in heard if issubclass(w.category, UserWarning) and not issubclass(w.category, DeprecationWarning)]
-    for text in dict.fromkeys(str(warning.message) for warning in told):  # a header is looked at twice
-        show_warning(text)
-    return volume, stem

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from napari.utils.colormaps import Colormap
+from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
-from medldm import LazyScan
+from medldm import LazyScan, Volume
+from napari_medldm.layers import KEY, entry_of, look_of
 from napari_medldm.orientation import PLANES
-from napari_medldm.windows import values_of
+from napari_medldm.windows import SAMPLED, values_of
 
 BLINK_MS = 600
 MODES = ("single", "side by side", "wipe", "blink", "residual", "uncertainty")
 AMBER = Colormap([[1, 0.65, 0, 0], [1, 0, 0, 1]], name="medldm uncertainty")
 _LINKED = ("contrast_limits", "colormap", "gamma")
-_WIPE = "wipe"
 
 
 class Comparison:
@@ -26,6 +28,8 @@ class Comparison:
         self.viewer, self.mode = viewer, "single"
         self.source, self.result, self.residual, self.uncertainty = source, result, residual, uncertainty
         self.share = 0.5
+        self._part: Any = None  # of the result, beside the border of the wipe
+        self._put_away: list[Any] = []  # what is drawn would stand in one of the two pictures alone
         self._timer = QTimer()
         self._timer.setInterval(BLINK_MS)
         self._timer.timeout.connect(self._swap)
@@ -48,7 +52,11 @@ class Comparison:
         if visible is None:
             visible = [self.source, self.result] if mode == "side by side" else [self.result]
         for layer in self.viewer.layers:
-            layer.visible = any(layer is each for each in visible)
+            if entry_of(layer) is not None:
+                layer.visible = any(layer is each for each in visible)
+            elif mode == "side by side" and layer.visible:
+                self._put_away.append(layer)
+                layer.visible = False
         self._order(visible)
         if mode == "side by side":
             # the grid counts from the last layer: the scan on the left, the result on the right
@@ -60,7 +68,7 @@ class Comparison:
             self.source.visible = True
             self._wipe_layer()
         if mode == "side by side":
-            self.viewer.reset_view()
+            self.viewer.reset_view(layers=self.layers())
 
     def toggle(self, mode: str) -> None:
         self.show("single" if self.mode == mode else mode)
@@ -86,9 +94,12 @@ class Comparison:
         grid = _grid(self.viewer)
         if grid.enabled:
             grid.enabled = False
-            self.viewer.reset_view()
-        for layer in [each for each in self.viewer.layers if each.name.endswith(_WIPE)]:
-            self.viewer.layers.remove(layer)
+            self.viewer.reset_view(layers=[each for each in self.layers() if each in self.viewer.layers] or None)
+        while self._put_away:
+            self._put_away.pop().visible = True
+        if self._part in self.viewer.layers:
+            self.viewer.layers.remove(self._part)
+        self._part = None
 
     def _swap(self) -> None:
         if not self.alive():
@@ -117,26 +128,25 @@ class Comparison:
             translate[axis] += cut * scale[axis]
         else:
             window[axis] = slice(None, cut)
-        name = f"{self.result.name} · {_WIPE}"
         part = data[tuple(window)]
-        existing = [layer for layer in self.viewer.layers if layer.name == name]
         self.result.visible = False
-        if existing:
-            existing[0].data, existing[0].translate = part, translate
+        if self._part in self.viewer.layers:
+            self._part.data, self._part.translate = part, translate
             return
-        self.viewer.add_image(
+        selected = self.viewer.layers.selection.active
+        self._part = self.viewer.add_image(
             part,
-            name=name,
+            name=f"{self.result.name} · wipe",
             rgb=False,
             scale=scale,
             translate=translate,
             units="mm",
             axis_labels=self.result.axis_labels,
-            contrast_limits=self.result.contrast_limits,
-            colormap=self.result.colormap,
-            gamma=self.result.gamma,
-            metadata=self.result.metadata,
+            metadata={KEY: replace(entry_of(self.result), role="part")},
+            **look_of(self.result),
         )
+        if selected is not None:
+            self.viewer.layers.selection.active = selected
 
 
 def _grid(viewer: Any) -> Any:
@@ -152,10 +162,20 @@ def show_plane(viewer: Any, plane: str) -> None:
     viewer.reset_view()
 
 
-def residual_style(volume: Any) -> dict[str, Any]:
-    """Diverging colours, the same range on both sides of zero."""
-    top = max(float(np.percentile(np.abs(values_of(volume)), 99.5)), 1e-6)
+def residual_style(volume: Volume | LazyScan, least: float = 0.0) -> dict[str, Any]:
+    """Diverging colours, the same range on both sides of zero, by what was changed alone.
+
+    least : in the scan's unit; below it nothing is worth a colour
+    """
+    changed = _changed(volume)
+    top = max(float(np.percentile(np.abs(changed), 99.5)) if changed.size else 0.0, least, 1e-6)
     return {"colormap": "RdBu_r" if _has_colormap("RdBu_r") else "coolwarm", "contrast_limits": (-top, top)}
+
+
+def _changed(volume: Volume | LazyScan) -> NDArray[np.float32]:
+    values = volume.array.ravel() if isinstance(volume, Volume) else values_of(volume)
+    changed = values[values != 0]
+    return changed[:: max(1, changed.size // SAMPLED)]
 
 
 def _has_colormap(name: str) -> bool:
@@ -168,9 +188,9 @@ def _has_colormap(name: str) -> bool:
     return True
 
 
-def uncertainty_style(volume: Any) -> dict[str, Any]:
-    """Amber to red over the result; transparent below the median."""
-    values = values_of(volume) if isinstance(volume, LazyScan) else volume.array
-    top = max(float(np.max(values)), 1e-6)
-    low = min(float(np.median(values)), 0.99 * top)
+def uncertainty_style(volume: Volume | LazyScan) -> dict[str, Any]:
+    """Amber to red over the result; transparent below the median of what was changed."""
+    changed = _changed(volume)
+    top = max(float(np.max(changed)) if changed.size else 0.0, 1e-6)
+    low = min(float(np.median(changed)) if changed.size else 0.0, 0.99 * top)
     return {"colormap": AMBER, "blending": "translucent_no_depth", "contrast_limits": (low, top)}

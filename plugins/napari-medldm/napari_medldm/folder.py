@@ -174,8 +174,8 @@ class FolderPanel(QWidget):
 
     def _ended(self) -> None:
         self.progress.clear()
-        self.job.wait(1)
-        self.job.deleteLater()
+        if self.job.wait(0.1):  # else it still reads a scan that nobody waits for
+            self.job.deleteLater()
         self.job = None
         self._look()
 

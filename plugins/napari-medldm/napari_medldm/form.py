@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from medldm import LazyScan, Volume
+from napari_medldm.layers import Entry
 from napari_medldm.models import ModelBox
 from napari_medldm.request import Request, refined, tasks
 
@@ -52,6 +53,9 @@ _ROWS = {  # beside task and model
 }
 
 
+_ADVANCED = {"Result", "Samples", "Steps", "Seed"}
+
+
 class RestoreForm(QWidget):
     """What the user wants; `changed` is emitted when any of it does.
 
@@ -63,6 +67,7 @@ class RestoreForm(QWidget):
     def __init__(self, *, many: bool = False) -> None:
         super().__init__()
         self.many, self._without = many, {"Scan", "Where"} if many else set()
+        self._entry: Entry | None = None
         self.scan, self.task, self.place, self.scale = (QComboBox() for _ in range(4))
         self.model = ModelBox()
         self.task.addItems([task for task in tasks() if not many or task in ("denoise", "super-resolve")])
@@ -88,11 +93,17 @@ class RestoreForm(QWidget):
         noise.addWidget(self.estimated)
         for widget in (QLabel("fidelity"), self.dial, QLabel("perceptual")):
             dial.addWidget(widget)
+        for box in (self.scan, self.task, self.model, self.place, self.scale):  # long names are cut, not the strip
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.advanced = QPushButton("Advanced")
+        self.advanced.setCheckable(True)
+        self.advanced.setFlat(True)
         self._layout = QFormLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
-        rows: dict[str, Any] = {"Task": self.task, "Scan": self.scan, "Model": self.model, "Refine by": self.scale}
-        rows |= {"Noise": noise, "Result": dial, "Samples": self.samples, "Steps": self.steps}
-        rows |= {"Seed": self.seed, "How many": self.count, "Where": self.place, "Region": self.draw}
+        self._layout.setVerticalSpacing(4)
+        rows: dict[str, Any] = {"Scan": self.scan, "Task": self.task, "Model": self.model, "Refine by": self.scale}
+        rows |= {"Noise": noise, "How many": self.count, "Where": self.place, "Region": self.draw, "": self.advanced}
+        rows |= {"Result": dial, "Samples": self.samples, "Steps": self.steps, "Seed": self.seed}
         for text, widget in rows.items():
             self._layout.addRow(text, widget)
         self._rows = rows
@@ -100,7 +111,10 @@ class RestoreForm(QWidget):
             box.currentTextChanged.connect(self._on_change)
         for box in (self.dial, self.samples, self.steps, self.count):
             box.valueChanged.connect(self._on_change)
+        self.advanced.toggled.connect(self._on_change)
         self.estimated.toggled.connect(self._on_change)
+        self.estimated.toggled.connect(self._keep_noise)
+        self.noise_std.valueChanged.connect(self._keep_noise)
         self._on_change()
 
     def _on_change(self, *_: Any) -> None:
@@ -108,21 +122,35 @@ class RestoreForm(QWidget):
         shown = {"Task", "Model"} | _ROWS[task]
         if task == "denoise" and self.place.currentText() == "drawn region":
             shown.add("Region")
+        if shown & _ADVANCED:
+            shown.add("")
+        if not self.advanced.isChecked():
+            shown -= _ADVANCED
         for text, widget in self._rows.items():
             self._layout.setRowVisible(widget, text in shown - self._without)
         self.noise_std.setEnabled(not self.estimated.isChecked())
         self.changed.emit()
 
-    def list_scans(self, names: list[str]) -> None:
-        """Offer these scans; the chosen one stays, if it is among them."""
-        now = self.scan.currentText()
+    def list_scans(self, names: list[str], active: str) -> None:
+        """Offer these scans, of which one is the active."""
         self.scan.blockSignals(True)
         self.scan.clear()
         self.scan.addItems(names)
-        if now in names:
-            self.scan.setCurrentText(now)
+        self.scan.setCurrentText(active)
         self.scan.blockSignals(False)
         self._on_change()
+
+    def keep_noise(self, entry: Entry | None) -> None:
+        """Show what is set for the noise of a scan, and keep there what the user sets."""
+        self._entry = None
+        value, estimated = (0.0, True) if entry is None else entry.noise_std
+        self.noise_std.setValue(value)
+        self.estimated.setChecked(estimated)
+        self._entry = entry
+
+    def _keep_noise(self) -> None:
+        if self._entry is not None:
+            self._entry.noise_std = self.noise_std.value(), self.estimated.isChecked()
 
     def obstacle(self, volume: Volume | LazyScan | None) -> str:
         """Why nothing can be started now, in one sentence; "" if it can."""

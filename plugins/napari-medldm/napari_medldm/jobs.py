@@ -15,49 +15,66 @@ from medldm import LazyScan, MedldmError, Restoration, Volume
 from napari_medldm.request import Order, Request
 from napari_medldm.worker import receive, send
 
+PATIENCE_S = 0.8  # after a request to stop, until the process is ended in the middle of its step
 PIPE_BYTES = 1 << 20  # fewer turns for a scan than with the system's 64 KiB
 
 
 class Workshop:
-    """The process that computes, started when first needed and kept, with its model, until `close`."""
+    """The process that computes, started when first needed and kept, with its model, until `close`.
+
+    Several threads may use it: whoever ends the process takes it out first, and nobody else meets it half ended.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     def process(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-m", "napari_medldm.worker"]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=PIPE_BYTES
-            )
-        return self._process
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                command = [sys.executable, "-m", "napari_medldm.worker"]
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=PIPE_BYTES
+                )
+            return self._process
 
     def close(self) -> None:
         """End the process; it holds nothing that is worth keeping."""
-        if self._process is not None:
-            with contextlib.suppress(OSError):
-                assert self._process.stdin is not None
-                self._process.stdin.close()
-            try:
-                self._process.wait(1)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            if self._process.stdout is not None:
-                self._process.stdout.close()
-            self._process = None
+        process = self._taken(None)
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            assert process.stdin is not None
+            process.stdin.close()
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
-    def replace(self) -> None:
-        """End a process that speaks no more; the next job starts another. Its pipe may end before it does."""
-        if self._process is not None:
-            self._process.kill()
-            self.close()
+    def replace(self, which: subprocess.Popen[bytes] | None) -> None:
+        """End `which`, if it is still the one that computes; the next job starts another."""
+        process = self._taken(which)
+        if process is not None:
+            process.kill()
+            process.wait()  # whoever reads its pipe meets the end of it, and closes
+
+    def _taken(self, which: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            process = self._process
+            if which is not None and which is not process:
+                return None
+            self._process = None
+            return process
 
 
 class Job(QObject):
     """One restoration of `scan`, within `mask` if that is not None; or, without a scan, new scans or a folder's.
 
-    A large scan is read whole first; `volume` is what was restored.
+    A large scan is read whole first; `volume` is what was restored. Whatever it is in the middle of, it ends within
+    two seconds of `cancel`.
 
     Signals, delivered in the thread of the window: `progressed(text, done, total)`, `previewed(Volume)`,
     `made(object)` (a new scan, or a folder's row), then one of `finished(Restoration or None)`, `failed(text)`,
@@ -83,7 +100,8 @@ class Job(QObject):
         super().__init__(parent)
         self._workshop, self._scan, self._mask, self._work = workshop, scan, mask, work
         self.volume: Volume | None = None
-        self._lock, self._stopped = threading.Lock(), False
+        self._sending, self._ending = threading.Lock(), threading.Lock()
+        self._stopped, self._over = False, False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="medldm-job", daemon=True)
 
@@ -91,11 +109,31 @@ class Job(QObject):
         self._thread.start()
 
     def cancel(self) -> None:
-        """Ask to stop; the work ends at its next step."""
-        self._stopped = True
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            if self._process is not None and self._process.stdin is not None:
-                send(self._process.stdin, ("cancel",))
+        """Ask to stop at the next step; a step that takes too long is not waited for."""
+        if not self._stopped:
+            self._stopped = True
+            threading.Thread(target=self._stop, name="medldm-cancel", daemon=True).start()
+
+    def _stop(self) -> None:
+        if self._sending.acquire(timeout=PATIENCE_S):  # of a large scan, to a process that does not listen yet
+            with contextlib.suppress(OSError, ValueError):
+                if self._process is not None and self._process.stdin is not None:
+                    send(self._process.stdin, ("cancel",))
+            self._sending.release()
+        if self.wait(PATIENCE_S):
+            return
+        if self._process is not None:
+            self._workshop.replace(self._process)
+        else:  # the scan is being read, which cannot be broken off; what comes of it is not waited for
+            self._end(self.cancelled)
+
+    def _end(self, signal: Any, *content: Any) -> None:
+        """Say how it ended, once."""
+        with self._ending:
+            over, self._over = self._over, True
+        if not over:
+            signal.emit(*content)
+            self.ended.emit()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether the thread has ended within `seconds`."""
@@ -103,7 +141,7 @@ class Job(QObject):
         return not self._thread.is_alive()
 
     def running(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._over
 
     def _order(self) -> tuple[Any, ...]:
         """What the process is told. Raises MedldmError where the scan cannot be read."""
@@ -118,50 +156,43 @@ class Job(QObject):
 
     def _run(self) -> None:
         try:
-            order = self._order()
-            if self._stopped:
-                self.cancelled.emit()
-                return
-            process = self._workshop.process()
-            assert process.stdin is not None and process.stdout is not None
-            with self._lock:
-                send(process.stdin, order)
-                self._process = process
-            del order
-            if self._stopped:
-                self.cancel()
-            while self._pass_on(receive(process.stdout)):
-                pass
+            self._end(*self._outcome())
         except MedldmError as failure:
-            self.failed.emit(str(failure))
+            self._end(self.failed, str(failure))
         except MemoryError:
-            self.failed.emit("not enough memory for the whole scan")
+            self._end(self.failed, "not enough memory for the whole scan")
         except (EOFError, OSError, ValueError):
-            self._workshop.replace()
-            if self._stopped:
-                self.cancelled.emit()
-            else:
-                self.failed.emit("the computing process ended, most likely for want of memory: restore a region")
+            if self._process is not None:
+                self._workshop.replace(self._process)
+                with contextlib.suppress(OSError):
+                    self._process.stdout.close()  # type: ignore[union-attr]
+            ended = "the computing process ended, most likely for want of memory: restore a region"
+            self._end(*((self.cancelled,) if self._stopped else (self.failed, ended)))
+        except Exception as failure:  # nothing may end without a word; its text may quote the scan
+            self._end(self.failed, f"an unexpected {type(failure).__name__} beside the computing process")
         finally:
             self._scan = self._mask = None
-            self.ended.emit()
 
-    def _pass_on(self, message: tuple[Any, ...]) -> bool:
-        """Emit a message as its signal; whether more will come."""
-        kind, *content = message
-        if kind == "progress":
-            self.progressed.emit(*content)
-        elif kind == "preview":
-            self.previewed.emit(content[0])
-        elif kind == "made":
-            self.made.emit(content[0])
-        elif kind == "failed":
-            self.failed.emit(content[0])
-        elif kind == "cancelled":
-            self.cancelled.emit()
-        else:
-            self.finished.emit(self._with_source(content[0]))
-        return kind in ("progress", "preview", "made")
+    def _outcome(self) -> tuple[Any, ...]:
+        """Have it computed; the signal to end with, and its content."""
+        order = self._order()
+        if self._stopped:
+            return (self.cancelled,)
+        process = self._workshop.process()
+        assert process.stdin is not None and process.stdout is not None
+        with self._sending:
+            self._process = process
+            send(process.stdin, order)
+        del order
+        ways = {"progress": self.progressed, "preview": self.previewed, "made": self.made}
+        while True:
+            kind, *content = receive(process.stdout)
+            if kind in ways:
+                ways[kind].emit(*content)
+            elif kind == "finished":
+                return self.finished, self._with_source(content[0])
+            else:
+                return self.failed if kind == "failed" else self.cancelled, *content
 
     def _with_source(self, result: Restoration | None) -> Restoration | None:
         if result is None:

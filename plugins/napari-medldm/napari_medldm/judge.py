@@ -1,36 +1,31 @@
-"""Judging and saving: modes of comparison with a key each, and the way to disk."""
+"""Judging: modes of comparison with a key each, and which result of which scan they are about."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from napari.qt.threading import thread_worker
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
+    QFormLayout,
     QGridLayout,
-    QGroupBox,
-    QHBoxLayout,
-    QLabel,
     QPushButton,
     QSlider,
     QVBoxLayout,
+    QWidget,
 )
 
-import medldm
+from napari_medldm.active import ActiveScan
 from napari_medldm.adding import add_layer
 from napari_medldm.compare import Comparison, residual_style, uncertainty_style
-from napari_medldm.layers import derived_layer, volume_of
+from napari_medldm.keys import MODES
+from napari_medldm.layers import derived_layer
 from napari_medldm.request import Request
-from napari_medldm.saving import write_dicom
+from napari_medldm.running import Ran
 
-KEYS = {"side by side": "F5", "wipe": "F6", "blink": "F7", "residual": "F8", "uncertainty": "F9"}
-SAVED = ("result", "residual", "uncertainty")
+LEAST_RESIDUAL = 1e-3  # of the range: less is a rounding, not a residual
 LAYER_MS = 100  # between two layers, so that the window is painted
 
 
@@ -44,63 +39,54 @@ class Done(NamedTuple):
     result: Any
 
 
-class JudgeBox(QGroupBox):
-    """Compare the last result with its scan, and save it."""
+class JudgeBox(QWidget):
+    """Compare the last result of the active scan with it; `said(text)` tells what became of that."""
 
-    def __init__(self, viewer: Any) -> None:
-        super().__init__("Judge and save")
-        self.viewer = viewer
+    said = Signal(str)
+
+    def __init__(self, active: ActiveScan) -> None:
+        super().__init__()
+        self.viewer, self.active = active.viewer, active
         self.done: list[Done] = []
         self.buttons: dict[str, QPushButton] = {}
-        layout = QVBoxLayout(self)
-        grid = QGridLayout()
-        for index, (mode, key) in enumerate(KEYS.items()):
+        layout, grid = QVBoxLayout(self), QGridLayout()
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        for index, (mode, key) in enumerate(MODES.items()):
             button = QPushButton(f"{mode} ({key})")
+            button.setCheckable(True)
             button.clicked.connect(partial(self.toggle, mode))
-            viewer.bind_key(key, partial(self._on_key, mode), overwrite=True)
             self.buttons[mode] = button
             grid.addWidget(button, index // 2, index % 2)
         layout.addLayout(grid)
         self.wipe, self.threshold = (QSlider(Qt.Orientation.Horizontal) for _ in range(2))
-        for text, slider in (("wipe", self.wipe), ("hide certain", self.threshold)):
+        rows = QFormLayout()
+        for text, slider in (("border", self.wipe), ("hide certain", self.threshold)):
             slider.setRange(0, 100)
             slider.setValue(50)
-            row = QHBoxLayout()
-            row.addWidget(QLabel(text))
-            row.addWidget(slider)
-            layout.addLayout(row)
+            rows.addRow(text, slider)
+        layout.addLayout(rows)
+        self._rows = rows
         self.wipe.valueChanged.connect(lambda value: self._with_last(lambda c: c.wipe(value / 100)))
         self.threshold.valueChanged.connect(self._threshold)
-        saves = QGridLayout()
-        self.what = QComboBox()
-        self.what.addItems(SAVED)
-        self.what.setToolTip("What is saved: the restored scan, what was taken away, or how unsure the result is.")
-        saves.addWidget(self.what, 0, 0)
-        actions = {"Save as NIfTI …": "nifti", "Save as DICOM …": "dicom", "Report …": "report"}
-        for index, (text, kind) in enumerate(actions.items(), start=1):
-            button = QPushButton(text)
-            button.clicked.connect(partial(self._ask, kind))
-            saves.addWidget(button, index // 2, index % 2)
-        layout.addLayout(saves)
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        layout.addWidget(self.message)
+        self._show_mode()
 
     # --- results ---
 
-    def add(self, source: Any, layer: Any, run: tuple[Any, Any, Request, Any], then: Callable[[], None]) -> None:
-        """Residual and uncertainty beside the result's `layer`; settings and provenance stay with them.
+    def add(self, ran: Ran, then: Callable[[], None]) -> None:
+        """Residual and uncertainty beside the result; settings and provenance stay with them.
 
-        run : (scan, mask, request, restoration); `then` is called when all layers are there
+        then : called when all layers are there
         """
-        volume, mask, request, result = run
+        source, layer, volume, mask, request, result = ran
         report = result.report | {"request": request.to_dict()}
         layers = [source, layer]
 
         def look() -> tuple[tuple[Any, str, dict[str, Any]], ...]:
             """In a thread: medians of a large scan take their time."""
+            least = LEAST_RESIDUAL * result.report["intensity"]["scale"]
             return (
-                (result.residual, "residual", residual_style(result.residual)),
+                (result.residual, "residual", residual_style(result.residual, least)),
                 (result.uncertainty, "uncertainty", uncertainty_style(result.uncertainty)),
             )
 
@@ -115,34 +101,40 @@ class JudgeBox(QGroupBox):
                 return
             self.close_comparisons()
             self.done.append(Done(Comparison(self.viewer, *layers), volume, mask, request, result))
+            self._show_mode()
             then()
 
         thread_worker(look, connect={"returned": add_next})()
 
-    def last(self) -> Comparison | None:
-        """The last restoration whose layers are still there."""
+    def last(self) -> Done | None:
+        """The last restoration of the active scan, or the one that made it, whose layers are still there."""
         self.done = [each for each in self.done if each.comparison.alive()]
-        return self.done[-1].comparison if self.done else None
+        about = [each for each in self.done if self.active.layer in each.comparison.layers()[:2]]
+        return about[-1] if about else None
 
-    def last_run(self) -> tuple[Any, Any, Request] | None:
-        """(layer of the scan, mask, request) of the last restoration."""
-        if self.last() is None:
-            return None
-        done = self.done[-1]
-        return done.comparison.source, done.mask, done.request
+    def follow(self) -> None:
+        """Show the active scan as it was shown last."""
+        self.close_comparisons()
+        last = self.last()
+        if last is not None:
+            last.comparison.show(last.comparison.mode)
+        self._show_mode()
 
     def remove_last(self) -> bool:
         """Take the layers of the last restoration away; False where there is none."""
-        comparison = self.last()
-        if comparison is None:
+        last = self.last()
+        if last is None:
             return False
+        comparison = last.comparison
         comparison.show("single")
         comparison.close()
-        self.done.pop()
+        self.done = [each for each in self.done if each is not last]
+        self.active.choose(comparison.source)
         for layer in comparison.layers()[1:]:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
         comparison.source.visible = True
+        self._show_mode()
         return True
 
     def close_comparisons(self) -> None:
@@ -154,17 +146,23 @@ class JudgeBox(QGroupBox):
     def toggle(self, mode: str, *_: Any) -> None:
         """Into a mode of comparison, or out of it."""
         self._with_last(lambda comparison: comparison.toggle(mode))
+        self._show_mode()
 
-    def _on_key(self, mode: str, viewer: Any) -> None:
-        self.toggle(mode)
+    def _show_mode(self) -> None:
+        """Let the button of the mode that is on be seen, and the slider that belongs to it."""
+        last = self.last()
+        now = "" if last is None else last.comparison.mode
+        for mode, button in self.buttons.items():
+            button.setChecked(mode == now)
+        self._rows.setRowVisible(self.wipe, now == "wipe")
+        self._rows.setRowVisible(self.threshold, now == "uncertainty")
 
     def _with_last(self, action: Any) -> None:
-        comparison = self.last()
-        if comparison is None:
-            self.message.setText("Restore a scan first.")
+        last = self.last()
+        if last is None:
+            self.said.emit("Restore a scan first.")
             return
-        self.message.setText("")
-        action(comparison)
+        action(last.comparison)
 
     def _threshold(self, value: int) -> None:
         def apply(comparison: Comparison) -> None:
@@ -172,38 +170,3 @@ class JudgeBox(QGroupBox):
             comparison.threshold(top * value / 100)
 
         self._with_last(apply)
-
-    # --- saving ---
-
-    def _ask(self, kind: str, *_: Any) -> None:
-        what = self.what.currentText()
-        series = ("A new folder for the DICOM series", "")
-        titles = {
-            "nifti": (f"Save the {what} as NIfTI", "NIfTI (*.nii.gz *.nii)"),
-            "dicom": series if what == "result" else (f"Save the {what} as a parametric map", "DICOM (*.dcm)"),
-            "report": ("Save a report", "HTML (*.html)"),
-        }
-        title, pattern = titles[kind]
-        path, _kind = QFileDialog.getSaveFileName(self, title, "", pattern)
-        if path:
-            self.save(kind, Path(path))
-
-    def save(self, kind: str, path: Path) -> bool:
-        """Write what is chosen of the last result as `kind` says; whether it could be done stands in the message."""
-        comparison = self.last()
-        if comparison is None:
-            self.message.setText("Restore a scan first.")
-            return False
-        volume, result = self.done[-1].volume, self.done[-1].result
-        try:
-            if kind == "report":
-                medldm.write_report(path, volume, result)
-                path.with_suffix(".json").write_text(json.dumps(result.report, indent=2) + "\n", encoding="utf-8")
-            else:
-                chosen = volume_of(getattr(comparison, self.what.currentText()))
-                path = write_dicom(chosen, path) if kind == "dicom" else medldm.write(chosen, path, "nifti")
-        except medldm.MedldmError as failure:
-            self.message.setText(str(failure))
-            return False
-        self.message.setText(f"Saved {path.name}.")
-        return True

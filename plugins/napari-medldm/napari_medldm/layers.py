@@ -15,8 +15,22 @@ from napari_medldm.windows import limits
 
 KEY = "medldm"
 OBLIQUE_DEG = 1.0
-SHOWN_ALIKE = ("scan", "result", "preview", "display")
-_UNSAVED = {"preview": "a preview of what is being computed", "display": "a copy that was resampled to be looked at"}
+SHOWN_ALIKE = ("scan", "result", "preview", "part", "display")
+_UNSAVED = {
+    "preview": "a preview of what is being computed",
+    "part": "a part of a result, to be looked at",
+    "display": "a copy that was resampled to be looked at",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where a scan was looked at last: order of the axes and point of the sliders, centre and zoom of the camera."""
+
+    order: tuple[int, ...]
+    point: tuple[float, ...]
+    center: tuple[float, ...]
+    zoom: float
 
 
 @dataclass
@@ -24,10 +38,12 @@ class Entry:
     """What a layer shows.
 
     volume : a large scan is a `LazyScan` until it is read whole
-    role : "scan", "result", "residual", "uncertainty", "synthetic", or, never saved, "preview" and "display"
+    role : "scan", "result", "residual", "uncertainty", "synthetic", or, never saved, "preview", "part", "display"
     of : name of the layer that it was made of
     report : the restoration's, for what a model made
     window : name of the window last chosen for it, "" for none
+    seen : None until another scan was looked at
+    noise_std : of it, in its unit, and whether it is to be estimated
     """
 
     volume: Volume | LazyScan
@@ -36,6 +52,8 @@ class Entry:
     of: str = ""
     report: dict[str, Any] = field(default_factory=dict)
     window: str = ""
+    seen: Seen | None = None
+    noise_std: tuple[float, bool] = (0.0, True)
 
     @property
     def made(self) -> bool:
@@ -49,12 +67,15 @@ def entry_of(layer: Any) -> Entry | None:
     return found if isinstance(found, Entry) else None
 
 
-def family(viewer: Any, layer: Any) -> list[Any]:
-    """The scan that a layer was made of and all that shows its intensities: they are windowed alike."""
+def family(viewer: Any, layer: Any, roles: tuple[str, ...] | None = SHOWN_ALIKE) -> list[Any]:
+    """The scan that a layer was made of and what was made of that, too.
+
+    roles : by default those that show intensities, which are windowed alike; None: all
+    """
     entry = entry_of(layer)
     root = layer.name if entry is None else entry.of or layer.name
     found = [(each, entry_of(each)) for each in viewer.layers]
-    return [each for each, e in found if e and e.role in SHOWN_ALIKE and root in (each.name, e.of)]
+    return [each for each, e in found if e and (roles is None or e.role in roles) and root in (each.name, e.of)]
 
 
 def scan_of(layer: Any) -> Volume | LazyScan:

@@ -11,6 +11,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from medldm import Volume
+from napari_medldm.active import ActiveScan
 from napari_medldm.adding import add_layer
 from napari_medldm.layers import KEY, derived_layer, look_of
 
@@ -18,11 +19,14 @@ PREVIEW_MS = 250  # at most so often
 
 
 class Live(QTimer):
-    """The layer of a restoration of the layer `source`; `layer` is None until something is shown."""
+    """The layer of a restoration of the layer `source`; `layer` is None until something is shown.
 
-    def __init__(self, viewer: Any, source: Any, parent: QWidget) -> None:
+    It is visible as long as its scan is the active one.
+    """
+
+    def __init__(self, active: ActiveScan, source: Any, parent: QWidget) -> None:
         super().__init__(parent)
-        self.viewer, self.source, self.layer = viewer, source, None
+        self.viewer, self.active, self.source, self.layer = active.viewer, active, source, None
         self._next: Volume | None = None
         self.setInterval(PREVIEW_MS)
         self.timeout.connect(self._show_next)
@@ -46,7 +50,7 @@ class Live(QTimer):
         self._show(volume, "result", report)
         for name, value in look_of(self.source).items():
             setattr(self.layer, name, value)
-        self.layer.visible = True
+        self.layer.visible = self.active.shows(self.source)
         self.deleteLater()
         return self.layer
 
@@ -67,6 +71,7 @@ class Live(QTimer):
     def _show(self, volume: Volume, role: str, report: dict[str, Any]) -> None:
         data, attributes, _ = derived_layer(volume, role, self.source, report, **look_of(self.source))
         if self.layer is None:
+            attributes["visible"] = self.active.shows(self.source)
             self.layer = add_layer(self.viewer, self.parent(), data, attributes)
             return
         self.layer.metadata = {KEY: attributes["metadata"][KEY]}

@@ -7,7 +7,8 @@ from typing import Any
 from qtpy.QtWidgets import QComboBox
 
 import medldm
-from medldm import LazyScan, Volume
+from medldm import LazyScan, MedldmError, Volume
+from medldm.pack import read_tables
 from napari_medldm.request import TASKS
 
 
@@ -45,6 +46,13 @@ class ModelBox(QComboBox):
             first = index if first is None and not reason else first
         if first is not None and not self.fits():
             self.setCurrentIndex(first)
+
+    def doubts(self, volume: Volume | LazyScan | None, factor: tuple[int, int, int]) -> list[str]:
+        """What is to be said against the chosen model, for a scan that it can take."""
+        try:
+            return [] if volume is None else read_tables(self.currentText()).doubts(volume, factor)
+        except MedldmError:
+            return []  # it is said when it is to be loaded
 
     def fits(self) -> bool:
         """Whether the chosen model can be used."""

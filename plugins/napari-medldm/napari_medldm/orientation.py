@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medldm import Geometry
+from medldm import Geometry, LazyScan, Volume
 
 RAS_TO_IPL = np.array([[0, 0, -1], [0, -1, 0], [-1, 0, 0]], dtype=np.float64)
 AXIS_LABELS = ("I", "P", "L")
@@ -54,3 +54,11 @@ def display_of(geometry: Geometry) -> Display:
     centre = RAS_TO_IPL @ geometry.affine[:3, 3] + world @ half
     tilt = float(np.degrees(np.arccos(np.clip(np.abs(cosines).min(), 0, 1))))
     return Display(order, scale, centre - scale * half, tilt)
+
+
+def acquired_plane(volume: Volume | LazyScan) -> str:
+    """The plane nearest to the slices as they were acquired: the thickest axis; of equal ones, the file's last."""
+    spacing = volume.geometry.spacing
+    sliced = isinstance(volume, LazyScan) or volume.source is not None or volume.geometry.shape[2] == 1
+    across = 2 if sliced or spacing[2] > 0.95 * max(spacing) else int(np.argmax(spacing))
+    return list(PLANES)[display_of(volume.geometry).axes.index(across)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from napari.qt import QtViewer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
+from napari_medldm.active import ActiveScan
 from napari_medldm.adding import TURN_MS, without_collecting
 from napari_medldm.compare import PLANES, show_plane
 from napari_medldm.contexts import guard_canvases
@@ -24,15 +26,15 @@ _FOLLOWED += ("scale", "translate", "data")
 
 
 class OrthogonalViews(QWidget):
-    """Three more views of the images in `viewer`. A click moves the crosshair, in the main canvas too.
+    """Three more views of the active scan. A click moves the crosshair, in the main canvas too.
 
     They follow the viewer between `link` and `unlink`; one set serves for as long as the window is open, as
     drivers keep some of the memory of a canvas that is gone.
     """
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, active: ActiveScan) -> None:
         super().__init__()
-        self.viewer = viewer
+        self.viewer, self.active = active.viewer, active
         self.models = {plane: ViewerModel(title=plane) for plane in PLANES}
         self._copies: dict[str, list[tuple[Layer, Layer]]] = {plane: [] for plane in PLANES}
         self._connections: list[tuple[Any, Callable[..., None]]] = []
@@ -60,8 +62,8 @@ class OrthogonalViews(QWidget):
         return tuple(self.viewer.dims.point)
 
     def fit(self) -> None:
-        """Let every canvas show the whole slice."""
-        for model in (self.viewer, *(self.models.values() if self.canvases else ())):
+        """Let the three canvases show the whole slice."""
+        for model in self.models.values() if self.canvases else ():
             model.reset_view()
 
     def link(self) -> None:
@@ -73,6 +75,7 @@ class OrthogonalViews(QWidget):
         events = self.viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             self._listen(event, self._update_layers)
+        self.active.changed.connect(self._update_layers)
         self.viewer.mouse_drag_callbacks.append(self._clicked)
         self._update_layers()
 
@@ -82,6 +85,8 @@ class OrthogonalViews(QWidget):
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         self._connections.clear()
+        with contextlib.suppress(TypeError, RuntimeError):  # it was not connected
+            self.active.changed.disconnect(self._update_layers)
         if self._clicked in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
         for plane, model in self.models.items():
@@ -109,29 +114,39 @@ class OrthogonalViews(QWidget):
 
     # --- layers ---
 
+    def _wanted(self) -> list[Image]:
+        """Images of the active scan; all, where there is none."""
+        images = [each for each in self.viewer.layers if isinstance(each, Image)]
+        return [each for each in images if self.active.layer is None or self.active.shows(each)]
+
     def _update_layers(self, event: Any = None) -> None:
         """Drop the copies of what is gone; those of what is new come in turns of the event loop, one by one."""
-        for plane, model in self.models.items():
-            kept = []
-            for layer, copy in self._copies[plane]:
-                if layer in self.viewer.layers:
-                    kept.append((layer, copy))
-                else:
-                    self._forget(layer)
-                    model.layers.remove(copy)
-            self._copies[plane] = kept
-            self._sort(plane)
+        wanted = self._wanted()
+        with self._held():
+            for plane, model in self.models.items():
+                kept = []
+                for layer, copy in self._copies[plane]:
+                    if any(layer is each for each in wanted):
+                        kept.append((layer, copy))
+                    else:
+                        self._forget(layer)
+                        model.layers.remove(copy)
+                self._copies[plane] = kept
+                if not kept:
+                    model.layers.clear()  # the crosshair is as long as the scan was
+                self._sort(plane)
         self._adding.start()
         self._moved(self.viewer)
 
     def _add_next(self) -> None:
-        for layer in [each for each in self.viewer.layers if isinstance(each, Image)]:
+        for layer in self._wanted():
             for plane, model in self.models.items():
                 if all(layer is not each for each, _ in self._copies[plane]):
-                    self._copies[plane].append((layer, self._copy(layer, model)))
-                    self._sort(plane)
-                    if len(self._copies[plane]) == 1:
-                        show_plane(model, plane)
+                    with self._held():
+                        self._copies[plane].append((layer, self._copy(layer, model)))
+                        self._sort(plane)
+                        if len(self._copies[plane]) == 1:
+                            show_plane(model, plane)
                     self._moved(self.viewer)
                     return
         self._adding.stop()
@@ -154,6 +169,15 @@ class OrthogonalViews(QWidget):
 
     # --- the crosshair ---
 
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep the crosshair where it is: a viewer whose first layer comes goes to the middle of it."""
+        moving, self._moving = self._moving, True
+        try:
+            yield
+        finally:
+            self._moving = moving
+
     def _moved(self, origin: Any, event: Any = None) -> None:
         if self._moving or not self.viewer.layers:
             return
@@ -165,6 +189,9 @@ class OrthogonalViews(QWidget):
         for plane, model in self.models.items():
             if self._copies[plane] and model.dims.ndim == 3:
                 self._draw(model, plane, point)
+                if self.viewer.dims.ndim == 3:  # the crosshair has moved the ends of the sliders, and so the point
+                    model.dims.range = self.viewer.dims.range
+                    model.dims.point = tuple(point)
         self._moving = False
 
     def _draw(self, model: ViewerModel, plane: str, point: Any) -> None:

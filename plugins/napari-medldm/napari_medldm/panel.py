@@ -1,4 +1,4 @@
-"""The panel: a form, the run it starts, and what came out of it, to be judged and saved."""
+"""The strip beside the canvas: open, restore, judge, save, from top to bottom, about the active scan."""
 
 from __future__ import annotations
 
@@ -6,103 +6,167 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 import medldm
 from medldm import LazyScan, Volume
-from napari_medldm.adding import add_layer
+from napari_medldm.active import ActiveScan
 from napari_medldm.contexts import guard_canvases
-from napari_medldm.cost import Cost
 from napari_medldm.form import RestoreForm
-from napari_medldm.jobs import Job, Workshop
+from napari_medldm.jobs import Job
 from napari_medldm.judge import JudgeBox
-from napari_medldm.layers import Entry, entry_of, hold, layer_data, scan_of
-from napari_medldm.live import Live
+from napari_medldm.keys import MODES, THREE_PLANES, Keys
+from napari_medldm.layers import entry_of, scan_of
 from napari_medldm.mark import keep_marked
-from napari_medldm.orientation import display_of
+from napari_medldm.messages import Banner, Messages
+from napari_medldm.opening import OpenBox, Opening
 from napari_medldm.progress import Progress
-from napari_medldm.request import CONTEXT, Request, region_of_slice
+from napari_medldm.request import CONTEXT, region_of_slice
+from napari_medldm.running import Ran, Runner
+from napari_medldm.saving import SaveBox
 from napari_medldm.viewing import ViewBox
 
 if TYPE_CHECKING:
     import napari.viewer
 
+WIDTH = 320  # pixels: at 1280 of the window the canvas keeps three quarters
+
 
 class RestorePanel(QWidget):
-    """Restore a scan and judge the result. The scan's own layer is never changed."""
+    """Restore the active scan and judge the result. The scan's own layer is never changed."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
-        self.viewer, self.job, self.workshop = viewer, None, Workshop()
-        self.cost, self.live = Cost(), None
+        self.viewer = viewer
         keep_marked(viewer)
         guard_canvases()
-        self.form, self.judge = RestoreForm(), JudgeBox(viewer)
-        self.view = ViewBox(viewer, self.source)
+        self.active = ActiveScan(viewer, self)
+        self.run, self.opening = Runner(self.active, self), Opening(viewer, self)
+        self.form, self.judge, self.view = RestoreForm(), JudgeBox(self.active), ViewBox(self.active)
+        self.saving = SaveBox(self.judge.last)
+        self.progress, self.advice, self.message, self.banner = Progress(), Messages(), Messages(), Banner()
         self._build()
-        for event in (viewer.layers.events.inserted, viewer.layers.events.removed, viewer.layers.events.reordered):
-            event.connect(self._list_scans)
-        self.form.changed.connect(self._look)
-        self.form.draw.clicked.connect(self.draw)
-        self._list_scans()
+        self._connect()
+        self.opening.take_drops(viewer.window._qt_window)
+        self._follow()
 
     def _build(self) -> None:
-        self.start, self.stop, self.again = QPushButton("Restore"), QPushButton("Cancel"), QPushButton("Run again")
+        self.start, self.stop, self.again = QPushButton("Restore"), QPushButton("Cancel"), QPushButton("Again")
         self.undo = QPushButton("Undo")
         self.stop.setEnabled(False)
         self.undo.setToolTip("Remove the layers of the last restoration.")
         self.again.setToolTip("Repeat the last restoration with its own settings, region and seed.")
-        self.progress, self.advice, self.message = Progress(), QLabel(), QLabel()
-        for label in (self.advice, self.message):
-            label.setWordWrap(True)
+        self.docks = QPushButton("Layers")
+        self.docks.setCheckable(True)
+        self.docks.setChecked(True)
+        self.docks.setToolTip("Napari's own list of layers and their controls, at the left.")
         buttons = QHBoxLayout()
         for button in (self.start, self.stop, self.undo, self.again):
             buttons.addWidget(button)
         inner = QWidget()
         layout = QVBoxLayout(inner)
-        layout.addWidget(self.form)
-        layout.addWidget(self.advice)
-        layout.addLayout(buttons)
-        layout.addWidget(self.progress)
-        layout.addWidget(self.message)
-        layout.addWidget(self.view)
-        layout.addWidget(self.judge)
+        layout.setContentsMargins(6, 2, 6, 2)
+        layout.setSpacing(4)
+        restoring = QWidget()
+        inside = QVBoxLayout(restoring)
+        inside.setContentsMargins(0, 0, 0, 0)
+        inside.setSpacing(4)
+        for widget in (self.form, self.banner, self.advice):
+            inside.addWidget(widget)
+        inside.addLayout(buttons)
+        inside.addWidget(self.progress)
+        parts = {"Open": [OpenBox(self.opening), self.view], "Restore": [restoring], "Judge": [self.judge]}
+        parts["Save"] = [self.saving]
+        for number, (title, widgets) in enumerate(parts.items(), start=1):
+            heading = QHBoxLayout()
+            heading.addWidget(QLabel(f"<b>{number} {title}</b>"), 1)
+            if number == 1:
+                heading.addWidget(self.docks)
+            layout.addLayout(heading)
+            for widget in widgets:
+                layout.addWidget(widget)
         layout.addStretch(1)
         area = QScrollArea()
         area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(inner)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
-        self.setMinimumWidth(380)
+        outer.addWidget(area, 1)
+        outer.addWidget(self.message)  # never scrolled away
+        self.setFixedWidth(WIDTH)
+
+    def _connect(self) -> None:
+        for teller in (self.run, self.opening, self.judge, self.saving):
+            teller.said.connect(self.message.say)
+        self.run.unsaid.connect(self.message.unsay)
+        self.run.stepped.connect(self.progress.show_step)
+        self.run.changed.connect(self._run_changed)
+        self.run.restored.connect(self._restored)
+        self.docks.toggled.connect(self._show_docks)
+        self.keys = Keys(self.viewer, self)
+        self.keys.bind(THREE_PLANES, self.view.orthogonal.toggle)
+        for mode, key in MODES.items():
+            self.keys.bind(key, partial(self.judge.toggle, mode))
+        self.active.listed.connect(self._list_scans)
+        self.active.changed.connect(self._follow)
+        self.form.scan.currentTextChanged.connect(self._choose)
+        self.form.changed.connect(self._look)
+        self.form.draw.clicked.connect(self.draw)
+        self.banner.changed.connect(self._look)
         self.start.clicked.connect(lambda: self.restore())
-        self.stop.clicked.connect(self.cancel)
+        self.stop.clicked.connect(self.run.cancel)
         self.undo.clicked.connect(self.undo_last)
         self.again.clicked.connect(self.run_again)
 
+    def _show_docks(self, on: bool) -> None:
+        canvas = self.viewer.window._qt_viewer
+        for dock in (canvas.dockLayerControls, canvas.dockLayerList):
+            dock.setVisible(on)
+
+    @property
+    def job(self) -> Job | None:
+        """What is being computed, None where nothing is."""
+        return self.run.job
+
     # --- before anything runs ---
 
-    def _list_scans(self, event: Any = None) -> None:
-        roles = ("scan", "result", "synthetic")
-        self.form.list_scans([layer.name for layer in self.viewer.layers if (e := entry_of(layer)) and e.role in roles])
-
     def source(self) -> Any | None:
-        """The layer that is chosen, None where there is none."""
-        name = self.form.scan.currentText()
-        return self.viewer.layers[name] if name and name in self.viewer.layers else None
+        """The layer of the active scan, None where there is none."""
+        return self.active.layer
 
     def _scan(self) -> Volume | LazyScan | None:
         source = self.source()
         return None if source is None else entry_of(source).volume
 
+    def _list_scans(self) -> None:
+        source = self.source()
+        names = [layer.name for layer in self.active.scans()]
+        self.form.list_scans(names, "" if source is None else source.name)
+
+    def _choose(self, name: str) -> None:
+        if name in self.viewer.layers:
+            self.active.choose(self.viewer.layers[name])
+
+    def _follow(self) -> None:
+        """Another scan is the active one: nothing that was said or set for the one before holds for it."""
+        self.message.clear()
+        self.form.keep_noise(None if self.source() is None else entry_of(self.source()))
+        self.judge.follow()
+        self._list_scans()
+
     def _look(self) -> None:
         """Say what would happen, before anything does."""
         scan = self._scan()
-        obstacle = self.form.obstacle(scan)
-        idle = self.job is None or not self.job.running()
-        self.start.setEnabled(bool(idle and not obstacle))
-        most = "at most " if self.form.draw.isVisibleTo(self.form) else ""  # what is drawn may be small
-        self.advice.setText(obstacle or most + self.cost.describe(self._voxels(scan), self.form.request(scan)))
+        voxels = self._voxels(scan)
+        obstacle = self.form.obstacle(scan) or self.run.cost.obstacle(voxels)
+        request, last = self.form.request(scan), self.judge.last()
+        doubts = [] if obstacle or request.task == "synthesize" else self.form.model.doubts(scan, request.scale)
+        self.banner.show_doubts(doubts, () if last is None else last.result.report.get("warnings", ()))
+        self.start.setEnabled(bool(not self.run.running() and not obstacle and self.banner.confirmed()))
+        most = self.form.draw.isVisibleTo(self.form)  # what is drawn may be small
+        self.advice.setText(obstacle or self.run.cost.describe(voxels, request, most))
         self.view.follow()
 
     def _voxels(self, scan: Volume | LazyScan | None) -> int:
@@ -135,132 +199,79 @@ class RestorePanel(QWidget):
         source = self.source()
         if source is not None:
             start_painting(self.viewer, source)
-            self.message.setText("Paint the region, in as many slices as it has; keys 1 to 4 change the tool.")
+            self.message.say("Paint the region, in as many slices as it has; keys 1 to 4 change the tool.")
 
     # --- running ---
 
     def restore(self, mask: Any = None) -> None:
         """Start, within `mask` (I, J, K) or, for None, where the form says; what comes out has its own layers."""
-        if self.job is not None and self.job.running():
+        if self.run.running():
             return
-        request = self.form.request(self._scan())
-        if request.task == "synthesize":
-            self._start(None, None, request)
-            self.job.made.connect(partial(self._made, request))
-            self.job.finished.connect(lambda _: self.message.setText(f"Done: {request.count} new."))
-            self.job.start()
-            return
-        source = self.source()
-        if source is None:
-            return
-        try:
-            scan = scan_of(source)
-            mask = self._mask(source, scan) if mask is None else mask
-        except medldm.MedldmError as failure:
-            self.message.setText(str(failure))
-            return
-        self.live = Live(self.viewer, source, self)
-        self._start(scan, mask, request)
-        self.job.previewed.connect(self.live.preview)
-        self.job.finished.connect(partial(self._finished, source, mask, request))
-        self.job.start()
+        self.message.clear()
+        source, request, voxels = self.source(), self.form.request(self._scan()), self._voxels(self._scan())
+        obstacle = self.run.cost.obstacle(voxels)  # what is free may have changed
+        if obstacle:
+            self.message.say(obstacle)
+        elif request.task == "synthesize":
+            self.run.synthesize(request)
+        elif source is not None:
+            try:
+                scan = scan_of(source)
+                mask = self._mask(source, scan) if mask is None else mask
+            except medldm.MedldmError as failure:
+                self.message.say(str(failure))
+                return
+            known = not self.form.draw.isVisibleTo(self.form)
+            self.run.restore(source, scan, mask, request, voxels if known else None)
 
-    def _start(self, scan: Volume | LazyScan | None, mask: Any, request: Request) -> None:
-        self.message.setText("")
-        self.job = Job(self.workshop, scan, mask, request, self)
-        self.job.progressed.connect(self._progressed)
-        self.job.failed.connect(self.message.setText)
-        self.job.cancelled.connect(lambda: self.message.setText("Cancelled; nothing was changed."))
-        self.job.ended.connect(self._ended)
-        self.start.setEnabled(False)
-        self.stop.setEnabled(True)
-        self.progress.show_step("", 0, 0)
-        self.cost.begin(self._voxels(scan), request)
-
-    def cancel(self) -> None:
-        """Stop at the next step."""
-        if self.job is not None:
-            self.job.cancel()
-            self.message.setText("Stopping at the next step …")
-
-    def _progressed(self, text: str, done: int, total: int) -> None:
-        if text.startswith("warning: "):
-            self.message.setText(text)
-            return
-        self.progress.show_step(text, done, total if text != "load" else 0)
-
-    def _ended(self) -> None:
-        if self.live is not None:
-            self.live.discard()
-            self.live = None
-        self.progress.clear()
-        self.stop.setEnabled(False)
-        self.job.wait(1)
-        self.job.deleteLater()
-        self.job = None
+    def _run_changed(self) -> None:
+        self.stop.setEnabled(self.run.running())
+        if not self.run.running():
+            self.progress.clear()
         self._look()
 
-    def _made(self, request: Request, volume: Volume) -> None:
-        number = volume.history[-1].get("index", 0) + 1
-        entry = Entry(volume, display_of(volume.geometry), "synthetic", report={"request": request.to_dict()})
-        name = f"synthetic {number} of {request.model}, seed {request.seed}"
-        data, attributes, _ = layer_data(volume, name, entry)
-        add_layer(self.viewer, self, data, attributes)
-
-    def _finished(self, source: Any, mask: Any, request: Request, result: medldm.Restoration) -> None:
-        self.cost.end()
-        volume = self.job.volume
-        live, self.live = self.live, None
-        if source not in self.viewer.layers:
-            live.discard()
-            self.message.setText("The scan was closed meanwhile; the result is dropped.")
-            return
-        hold(source, volume)
-        report = result.report
-        if request.task == "denoise" and request.noise_std is None:
-            self.form.noise_std.setValue(report["noise_std"])
-        layer = live.finish(result.volume, report | {"request": request.to_dict()})
-        self.judge.add(source, layer, (volume, mask, request, result), partial(self._say_done, report))
+    def _restored(self, ran: Ran) -> None:
+        if ran.request.task == "denoise" and ran.request.noise_std is None:
+            entry_of(ran.source).noise_std = ran.result.report["noise_std"], True
+            self.form.keep_noise(entry_of(self.source()))
+        self.judge.add(ran, partial(self._say_done, ran))
         self._list_scans()
 
-    def _say_done(self, report: dict[str, Any]) -> None:
-        said = []
-        if "noise_std" in report:
-            said.append(f"noise {report['noise_std']:.4g}" + (" (estimated)" if report["noise_std_estimated"] else ""))
-        structure = report.get("checks", {}).get("residual_has_structure")
-        filled = report.get("checks", {}).get("voxels_filled")
-        if filled is not None:
-            said.append(f"{filled} voxels filled with what the model holds likely, not with what was there")
-        if structure is not None:
-            said.append("the residual holds structure: look at it" if structure else "the residual looks like noise")
-        warned = "".join(f"\nwarning: {text}" for text in report.get("warnings", ()))
-        self.message.setText(f"Done{': ' * bool(said)}{'; '.join(said)}.{warned}")
+    def _say_done(self, ran: Ran) -> None:
+        about = "" if self.active.shows(ran.source) else f" of {ran.source.name}"
+        said = "; ".join(ran.said())
+        self.message.say(f"Done{about}{': ' * bool(said)}{said}.")
+        self._look()
 
     # --- afterwards ---
 
     def undo_last(self) -> None:
         """Take the layers of the last restoration away."""
         if not self.judge.remove_last():
-            self.message.setText("Nothing to undo.")
+            self.message.say("Nothing to undo.")
 
     def run_again(self) -> None:
         """Set the form as it was for the last result, and start."""
-        last = self.judge.last_run()
+        last = self.judge.last()
         if last is None:
-            self.message.setText("Nothing to run again.")
+            self.message.say("Nothing to run again.")
             return
-        source, mask, request = last
-        self.form.scan.setCurrentText(source.name)
-        self.form.set_request(request)
-        if mask is None:
+        self.active.choose(last.comparison.source)
+        self.form.set_request(last.request)
+        if last.mask is None:
             self.form.place.setCurrentText("whole scan")
-        self.restore(mask)
+        self.restore(last.mask)
+
+    def end(self) -> None:
+        """Stop what runs, and follow the viewer no more; safe to call again."""
+        self.opening.end()
+        self.keys.unbind()
+        self.active.close()
+        self.run.end()
+        self.view.end()
+        self.judge.close_comparisons()
 
     def closeEvent(self, event: Any) -> None:
-        """Stop what runs before the window goes."""
-        if self.job is not None:
-            self.job.cancel()
-        self.workshop.close()
-        self.view.close_views()
-        self.judge.close_comparisons()
+        """The window goes, or the dock."""
+        self.end()
         super().closeEvent(event)

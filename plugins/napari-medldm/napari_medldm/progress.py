@@ -11,12 +11,15 @@ class Progress(QProgressBar):
     `QProgressBar.setValue` paints at once, and with it, under OpenGL, the canvas and the whole window.
     """
 
-    def show_step(self, text: str, done: int, total: int) -> None:
-        """`done` of `total` steps of what `text` names; busy, with no end in sight, for a total of 0."""
+    def show_step(self, text: str, done: int, total: int, left: str = "") -> None:
+        """`done` of `total` steps of what `text` names; busy, with no end in sight, for a total of 0.
+
+        left : how long it still takes
+        """
         self.setUpdatesEnabled(False)
         self.setRange(0, total)
         self.setValue(done)
-        self.setFormat(f"{text} %v of %m")
+        self.setFormat(f"{text} %v of %m{left}")
         self.setUpdatesEnabled(True)
 
     def clear(self) -> None:

@@ -8,59 +8,66 @@ from typing import Any
 import numpy as np
 from napari.qt.threading import thread_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QComboBox, QGridLayout, QGroupBox, QLabel, QPushButton
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPushButton, QWidget
 
 from medldm import LazyScan, MedldmError
+from napari_medldm.active import ActiveScan
 from napari_medldm.compare import show_plane
+from napari_medldm.keys import THREE_PLANES
 from napari_medldm.layers import OBLIQUE_DEG, derived_layer, entry_of, family, hold, look_of, oblique_note
 from napari_medldm.orientation import PLANES
 from napari_medldm.straighten import straightened
 from napari_medldm.windows import limits, windows_for
 
-ORTHOGONAL_KEY = "F4"
+VIEWS_SHARE = 0.4  # of the height of the window
+LAID_OUT_MS = 500  # until when docks have their sizes
 BY_HAND = "window: by hand"
 
 
-class ViewBox(QGroupBox):
-    """Acts on the scan that `source()` gives, and on all that was made of it."""
+class ViewBox(QWidget):
+    """Acts on the active scan, and on all that was made of it."""
 
-    def __init__(self, viewer: Any, source: Callable[[], Any | None]) -> None:
-        super().__init__("View")
-        self.viewer, self.source, self.views, self._dock = viewer, source, None, None
+    def __init__(self, active: ActiveScan) -> None:
+        super().__init__()
+        viewer = active.viewer
+        self.viewer, self.active, self.views, self._dock = viewer, active, None, None
         self.plane, self.window_ = QComboBox(), QComboBox()
         self.plane.addItems(PLANES)
-        self.orthogonal = QPushButton(f"three planes ({ORTHOGONAL_KEY})")
+        self.orthogonal = QPushButton("3 planes")
         self.orthogonal.setCheckable(True)
         self.straighten, self.note = QPushButton("add a copy along the patient's axes"), QLabel()
         self.load = QPushButton("read it whole")
         self.note.setWordWrap(True)
         tips = {
             self.window_: "Kept for each scan, and the same for what was made of it.",
-            self.orthogonal: "Axial, coronal and sagittal beside the canvas; a click moves the crosshair.",
+            self.orthogonal: f"Axial, coronal and sagittal below the canvas ({THREE_PLANES}); click to move them.",
             self.load: "All planes and 3D can be shown then; it takes as much memory as it has voxels, times four.",
             self.straighten: "Adds a resampled copy, to be looked at alone: it is neither restored nor saved.",
         }
+        for box in (self.plane, self.window_):
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         for widget, text in tips.items():
             widget.setToolTip(text)
         layout = QGridLayout(self)
-        layout.addWidget(self.plane, 0, 0)
-        layout.addWidget(self.window_, 0, 1)
-        layout.addWidget(self.orthogonal, 1, 0)
-        layout.addWidget(self.note, 2, 0, 1, 2)
-        layout.addWidget(self.straighten, 3, 0, 1, 2)
-        layout.addWidget(self.load, 4, 0, 1, 2)
-        self.plane.currentTextChanged.connect(lambda plane: show_plane(viewer, plane))
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        for column, (widget, stretch) in enumerate(((self.plane, 2), (self.window_, 3), (self.orthogonal, 1))):
+            layout.addWidget(widget, 0, column)
+            layout.setColumnStretch(column, stretch)
+        for row, widget in enumerate((self.note, self.straighten, self.load), start=1):
+            layout.addWidget(widget, row, 0, 1, 3)
+        self.plane.currentTextChanged.connect(self._plane)
+        viewer.dims.events.order.connect(self._show_order)
         self.window_.currentTextChanged.connect(self._window)
         self.orthogonal.toggled.connect(self._orthogonal)
         self.straighten.clicked.connect(self._straighten)
         self.load.clicked.connect(self._load)
-        viewer.bind_key(ORTHOGONAL_KEY, lambda viewer: self.orthogonal.toggle(), overwrite=True)
         self.follow()
 
     def follow(self) -> None:
         """Show what is true of the chosen scan."""
-        source = self.source()
+        source = self.active.layer
         entry = None if source is None else entry_of(source)
         large = entry is not None and isinstance(entry.volume, LazyScan)
         notes = [source.data.why_not()] if large else []
@@ -69,6 +76,7 @@ class ViewBox(QGroupBox):
         self.note.setVisible(bool(notes))
         self.load.setVisible(large)
         self.straighten.setVisible(entry is not None and not large and entry.display.tilt_deg > OBLIQUE_DEG)
+        self._show_order()
         self.window_.blockSignals(True)
         self.window_.clear()
         if entry is not None:
@@ -77,8 +85,20 @@ class ViewBox(QGroupBox):
                 self.window_.setCurrentText(entry.window)
         self.window_.blockSignals(False)
 
+    def _plane(self, plane: str) -> None:
+        show_plane(self.viewer, plane)
+        if self.active.layer is not None:
+            self.viewer.reset_view(layers=self.active.family())
+
+    def _show_order(self, event: Any = None) -> None:
+        """Say which plane is shown, however it came."""
+        plane = next((name for name, order in PLANES.items() if order[0] == self.viewer.dims.order[0]), "")
+        self.plane.blockSignals(True)
+        self.plane.setCurrentText(plane)
+        self.plane.blockSignals(False)
+
     def _window(self, name: str) -> None:
-        source = self.source()
+        source = self.active.layer
         if source is None or name in ("", BY_HAND):
             return
         chosen = limits(entry_of(source).volume, name)
@@ -91,20 +111,48 @@ class ViewBox(QGroupBox):
     def _orthogonal(self, on: bool) -> None:
         if self.views is not None and self.views.parent() is None:  # the dock was closed by its own button
             self.close_views()
-        if not on:
-            if self.views is not None:
-                self.views.unlink()
-                self._dock.hide()
-                QTimer.singleShot(0, self.viewer.reset_view)
+        if not on and self.views is None:
             return
-        if self.views is None:
-            from napari_medldm.orthogonal import OrthogonalViews
+        keep = self._looked_at()
+        if not on:
+            self.views.unlink()
+            self._dock.hide()
+        else:
+            if self.views is None:
+                from napari_medldm.orthogonal import OrthogonalViews
 
-            self.views = OrthogonalViews(self.viewer)
-            self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="bottom")
-        self._dock.show()
-        self.views.link()
-        QTimer.singleShot(0, self.views.fit)  # their sizes are known now
+                self.views = OrthogonalViews(self.active)
+                self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="bottom")
+            self._dock.show()
+            window = self.viewer.window._qt_window  # the strip keeps its height, the canvas most of its own
+            window.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea)
+            window.resizeDocks([self._dock], [int(VIEWS_SHARE * window.height())], Qt.Orientation.Vertical)
+            self.views.link()
+        resized = self.viewer.canvas.events.size
+        resized.connect(keep)
+        QTimer.singleShot(0, keep)
+        QTimer.singleShot(LAID_OUT_MS, lambda: resized.disconnect(keep))
+
+    def _looked_at(self) -> Callable[[], None]:
+        """What puts the camera back to where it looks now, the zoom in proportion to the canvas."""
+        camera, layers = self.viewer.scene.camera, self.active.family() or None
+        center, zoom = camera.center, camera.zoom
+        self.viewer.reset_view(layers=layers)
+        shift, factor = np.subtract(center, camera.center), zoom / camera.zoom
+        camera.center, camera.zoom = center, zoom
+
+        def again(event: Any = None) -> None:
+            self.viewer.reset_view(layers=layers)
+            camera.center, camera.zoom = tuple(np.add(camera.center, shift)), camera.zoom * factor
+            if self.views is not None:
+                self.views.fit()
+
+        return again
+
+    def end(self) -> None:
+        """Follow the viewer no more."""
+        self.viewer.dims.events.order.disconnect(self._show_order)
+        self.close_views()
 
     def close_views(self) -> None:
         """Take the three views away for good."""
@@ -120,7 +168,7 @@ class ViewBox(QGroupBox):
 
     def _load(self) -> None:
         """Read the chosen scan whole, in the background."""
-        source = self.source()
+        source = self.active.layer
         entry = None if source is None else entry_of(source)
         if entry is None or not isinstance(entry.volume, LazyScan):
             return
@@ -143,7 +191,7 @@ class ViewBox(QGroupBox):
 
     def _straighten(self) -> None:
         """Resample in the background; the copy is a layer of its own."""
-        source = self.source()
+        source = self.active.layer
         entry = entry_of(source)
 
         def show(volume: Any) -> None:

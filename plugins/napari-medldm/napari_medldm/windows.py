@@ -25,7 +25,7 @@ PERCENTILES = {
     "percentiles 5 to 90": (5.0, 90.0),
     "whole range": (0.0, 100.0),
 }
-_SAMPLED = 2_000_000
+SAMPLED = 2_000_000
 _LOOKED_AT, _OF_A_SLICE = 5, 100_000  # slices of a scan that is read slice by slice, values of each
 _known: WeakKeyDictionary[LazyScan, NDArray[np.float32]] = WeakKeyDictionary()
 
@@ -33,7 +33,7 @@ _known: WeakKeyDictionary[LazyScan, NDArray[np.float32]] = WeakKeyDictionary()
 def values_of(volume: Volume | LazyScan) -> NDArray[np.float32]:
     """Some values of a scan, at even distances; of one that is read slice by slice, those of a few slices."""
     if isinstance(volume, Volume):
-        return volume.array.ravel()[:: max(1, volume.array.size // _SAMPLED)]
+        return volume.array.ravel()[:: max(1, volume.array.size // SAMPLED)]
     if volume not in _known:
         _known[volume] = _values_of_slices(volume)
     return _known[volume]

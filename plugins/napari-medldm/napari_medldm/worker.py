@@ -19,6 +19,8 @@ import medldm
 from medldm import Cancelled, MedldmError
 from napari_medldm.request import Order, Request, new_scans, run, run_each
 
+PREPARE = "prepare"  # the first step with a model that is loaded
+
 
 def send(stream: BinaryIO, message: Any) -> None:
     """One message: how many pieces, the size of each, the pieces.
@@ -58,16 +60,10 @@ def _model(name: str, models: dict[str, Any], progress: Any) -> Any:
     return models[name]
 
 
-def _restore(volume: Any, mask: Any, request: Request, model: Any, progress: Any, preview: Any) -> Any:
-    for warning in model.fits(volume, request.scale):
-        progress(f"warning: {warning}", 0, 1)
-    return run(volume, request, model, progress, preview, mask)
-
-
 def main() -> None:
     """Serve requests until the parent closes the pipe."""
     if hasattr(os, "nice"):
-        os.nice(10)  # the window comes first
+        os.nice(5)  # the window comes first; with more a busy machine would let it starve
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the messages
     stop, waiting, ready = threading.Event(), [], threading.Semaphore(0)
@@ -97,12 +93,13 @@ def main() -> None:
     def do(work: Request | Order, volume: Any, mask: Any) -> Any:
         request = work.request if isinstance(work, Order) else work
         model = _model(request.model, models, progress)
+        progress(PREPARE, 0, 0)
         if isinstance(work, Order) or request.task == "synthesize":
             made = run_each(work, model, progress) if isinstance(work, Order) else new_scans(request, model, progress)
             for one in made:
                 send(out, ("made", one))
             return None
-        return _restore(volume, mask, request, model, progress, lambda shown: send(out, ("preview", shown)))
+        return run(volume, request, model, progress, lambda shown: send(out, ("preview", shown)), mask)
 
     while True:
         ready.acquire()

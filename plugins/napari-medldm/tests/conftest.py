@@ -65,41 +65,157 @@ def gap_pack(tmp_path_factory):
     return str(folder / "masks-3d")
 
 
+@pytest.fixture(autouse=True)
+def settings_of_tests(tmp_path_factory):
+    """What the window learns of the machine stays with the test."""
+    from qtpy.QtCore import QSettings
+
+    QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path_factory.mktemp("settings")))
+
+
 @pytest.fixture
 def viewer(display, make_napari_viewer):
     return make_napari_viewer(show=True)
 
 
+@pytest.fixture(scope="session")
+def workshop():
+    """One process for all panels: to import PyTorch for each of them would take minutes."""
+    from napari_medldm.jobs import Workshop
+
+    class Kept(Workshop):
+        def close(self):
+            """Not yet."""
+
+    shop = Kept()
+    yield shop
+    Workshop.close(shop)
+
+
 @pytest.fixture
-def panel(viewer):
+def panel(viewer, workshop, monkeypatch):
     """The panel beside the canvas; what it started ends with the test."""
+    monkeypatch.setattr("napari_medldm.running.Workshop", lambda: workshop)
     from napari_medldm.panel import RestorePanel
     from qtpy.QtCore import QCoreApplication, QEvent
 
     widget = RestorePanel(viewer)
     viewer.window.add_dock_widget(widget, name="medldm", area="right")
     yield widget
-    if widget.job is not None:
-        widget.job.cancel()
-    widget.workshop.close()
-    widget.view.close_views()
-    widget.judge.close_comparisons()
+    widget.end()
+    if widget.run.job is not None:
+        widget.run.job.wait(60)
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+@pytest.fixture
+def canvas(viewer):
+    """The widget that a person clicks on, drags in, and types at."""
+    return viewer.window._qt_viewer.canvas.native
+
+
+@pytest.fixture
+def press(qtbot, canvas):
+    """Press a key by its name, at the canvas or at another widget."""
+    from qtpy.QtCore import Qt
+
+    return lambda key, widget=None: qtbot.keyClick(widget or canvas, getattr(Qt.Key, f"Key_{key}"))
+
+
+@pytest.fixture
+def click_layer(viewer, qtbot):
+    """Click a layer's row in napari's list."""
+    from qtpy.QtCore import Qt
+
+    def click(name):
+        rows = viewer.window._qt_viewer.layers
+        model = rows.model()
+        places = [model.index(row, 0) for row in range(model.rowCount())]
+        (place,) = [each for each in places if model.data(each) == name]
+        rows.scrollTo(place)
+        at = rows.visualRect(place)
+        qtbot.mouseClick(rows.viewport(), Qt.MouseButton.LeftButton, pos=at.center())
+
+    return click
+
+
+@pytest.fixture
+def drop(viewer, until):
+    """Drag files over the window and drop them, on the canvas or on another widget; wait until they are read."""
+    from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
+    from qtpy.QtWidgets import QApplication
+
+    def let_go(*paths, on=None, opening=None):
+        target, data = on or viewer.window._qt_viewer, QMimeData()
+        data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+        middle, copy = target.rect().center(), Qt.DropAction.CopyAction
+        rest = data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        entering = QDragEnterEvent(middle, copy, *rest)
+        QApplication.sendEvent(target, entering)
+        assert entering.isAccepted()
+        ended = []
+        if opening is not None:
+            opening.ended.connect(lambda: ended.append(True))
+        QApplication.sendEvent(target, QDropEvent(QPointF(middle), copy, *rest))
+        if opening is not None:
+            until(lambda: bool(ended))
+
+    return let_go
+
+
+@pytest.fixture
+def save(panel, qtbot, until):
+    """Save as a person does: the button, a name typed into the dialog, its button; what is said then."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtWidgets import QDialogButtonBox, QLineEdit
+
+    def save_as(kind, path=None):
+        box, said = panel.saving, []
+        box.said.connect(said.append)
+        qtbot.mouseClick(box.buttons[kind], Qt.MouseButton.LeftButton)
+        line = box.dialog.findChild(QLineEdit)
+        until(line.isVisible, 20)
+        qtbot.wait(300)  # nobody types before the files are listed
+        offered = line.text()
+        if path is not None:
+            line.selectAll()
+            qtbot.keyClicks(line, str(path))
+        (button,) = box.dialog.findChild(QDialogButtonBox).buttons()[:1]
+        qtbot.wait(100)
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+        until(lambda: len(said) > 1 and not box.busy())
+        box.said.disconnect(said.append)
+        return said[-1] if path is not None else offered
+
+    return save_as
 
 
 @pytest.fixture
 def until(qtbot):
     """Run the event loop until a condition holds."""
-    return lambda condition, seconds=180: qtbot.waitUntil(condition, timeout=seconds * 1000)
+    return lambda condition, seconds=600: qtbot.waitUntil(condition, timeout=seconds * 1000)
 
 
 @pytest.fixture
-def restored(panel, until):
+def begin(panel):
+    """Press the button, after what there is to be confirmed was."""
+
+    def press():
+        if not panel.banner.confirmed():
+            panel.banner.confirm.click()
+        panel.start.click()
+
+    return press
+
+
+@pytest.fixture
+def restored(panel, begin, until):
     """Press the button and wait for the layers."""
 
     def press():
         count = len(panel.judge.done)
-        panel.start.click()
+        begin()
         until(lambda: len(panel.judge.done) > count or bool(panel.job is None and panel.message.text()))
         assert "Done" in panel.message.text(), panel.message.text()
         return panel.judge.done[-1]

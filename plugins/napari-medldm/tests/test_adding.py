@@ -20,7 +20,7 @@ viewer = napari.Viewer(show=False)
 viewer.open_sample("napari-medldm", "mr")
 panel = RestorePanel(viewer)
 print(panel.advice.text())
-panel.workshop.close()
+panel.run.workshop.close()
 viewer.close()
 """
 

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_messages_arrive_as_they_were_sent_or_not_at_all():
         receive(cut)
 
 
-def finished(job, seconds=120):
+def finished(job, seconds=600):
     """Run the event loop until the job has ended; what it said."""
     heard = []
     job.progressed.connect(lambda *content: heard.append(("progress", *content)))
@@ -131,3 +132,81 @@ def test_twenty_starts_and_cancels_leave_no_thread_and_no_memory(noisy_scan, pac
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert threading.active_count() == threads
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 20
+
+
+@pytest.fixture
+def stubborn(tmp_path, monkeypatch, workshop):
+    """A module of problems whose computing never comes to its next step."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'napari_medldm.worker' in ' '.join(sys.orig_argv):\n"
+        "    import time\n"
+        "    import napari_medldm.request\n"
+        "    napari_medldm.request.run = lambda volume, request, model, progress, *_: (\n"
+        "        progress('tile', 0, 9), time.sleep(600)\n"
+        "    )\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    shop = Workshop()
+    yield shop
+    shop.close()
+
+
+def test_cancelling_does_not_wait_for_a_step_that_takes_long(noisy_scan, pack, stubborn, workshop):
+    job = Job(stubborn, noisy_scan, None, Request("denoise", pack, noise_std=20.0))
+    asked = None
+    for heard in finished(job):
+        if asked is None and ("progress", "tile", 0, 9) in heard:
+            process = stubborn._process
+            job.cancel()
+            asked = time.monotonic()
+    assert heard[-1] == ("cancelled",) and time.monotonic() - asked < 30  # not the 600 of the step
+    assert process.poll() is not None and not job.running()
+
+
+def test_a_scan_that_is_still_being_read_is_not_waited_for(noisy_scan, pack, workshop):
+    from medldm import LazyScan
+
+    reading, released = threading.Event(), threading.Event()
+
+    def load():
+        reading.set()
+        assert released.wait(60)
+        return noisy_scan
+
+    facts = noisy_scan.geometry, noisy_scan.unit, noisy_scan.modality, noisy_scan.history
+    job = Job(workshop, LazyScan(*facts, plane=None, load=load), None, Request("denoise", pack, noise_std=20.0))
+    heard, ended = [], []
+    job.cancelled.connect(lambda: heard.append("cancelled"))
+    job.failed.connect(heard.append)
+    job.finished.connect(lambda _: heard.append("finished"))
+    job.ended.connect(lambda: ended.append(True))
+    job.start()
+    assert reading.wait(60)
+    job.cancel()
+    end = time.monotonic() + 60
+    while not ended and time.monotonic() < end:
+        QCoreApplication.processEvents()
+    assert heard == ["cancelled"] and ended == [True] and not job.running()
+    released.set()
+    assert job.wait(60)
+    QCoreApplication.processEvents()
+    assert heard == ["cancelled"] and ended == [True]
+
+
+def test_a_process_may_be_ended_by_several_at_once(workshop):
+    """The window closes while the thread of a job finds the process gone."""
+    for _ in range(3):
+        shop = Workshop()
+        process = shop.process()
+        process.kill()
+        ways = (shop.close, partial(shop.replace, process), shop.close)
+        threads = [threading.Thread(target=end) for end in ways]
+        failed = []
+        hook, threading.excepthook = threading.excepthook, failed.append
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        threading.excepthook = hook
+        assert not failed and process.poll() is not None and shop._process is None

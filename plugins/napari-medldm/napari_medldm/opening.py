@@ -1,0 +1,163 @@
+"""Opening what is dropped on the window, or named: read in a thread, chosen where there are several, then shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from napari.qt.threading import thread_worker
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QWidget
+
+import medldm
+from medldm import MedldmError
+from napari_medldm._reader import Opened, layer_of, look_into
+from napari_medldm.adding import add_layer
+
+_DRAGS = (QEvent.Type.DragEnter, QEvent.Type.DragMove)
+_FOLDER, _FILES = QFileDialog.FileMode.Directory, QFileDialog.FileMode.ExistingFiles
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Opening(QObject):
+    """Opens scans in a viewer, and takes what is dropped anywhere on its window.
+
+    Napari would ask which of its readers is to be used for each new kind of file; here it is medldm, and napari for
+    what medldm cannot read. `said(text)` tells what became of it, `ended()` that nothing is left to be opened.
+    """
+
+    said = Signal(str)
+    ended = Signal()
+
+    def __init__(self, viewer: Any, panel: QWidget) -> None:
+        super().__init__(panel)
+        self.viewer, self.panel = viewer, panel
+        self._waiting: list[Path] = []
+        self._reading = False
+        self._widgets: list[QWidget] = []
+
+    def take_drops(self, window: QWidget) -> None:
+        """Of the whole of a window; its canvas takes drops itself, and is asked second."""
+        takers = [each for each in window.findChildren(QWidget) if each.acceptDrops()]
+        self._widgets = [window, *(each for each in takers if not isinstance(each, QLineEdit))]
+        for widget in self._widgets:
+            widget.setAcceptDrops(True)
+            widget.installEventFilter(self)
+
+    def end(self) -> None:
+        """Take no more."""
+        for widget in self._widgets:
+            widget.removeEventFilter(self)
+        self._widgets.clear()
+        self._waiting.clear()
+
+    def open(self, paths: Iterable[Path]) -> None:
+        """One after the other; files of one folder are one series."""
+        paths = [Path(path) for path in paths]
+        parents = {path.parent for path in paths}
+        whole = len(paths) > 1 and len(parents) == 1 and all(path.is_file() for path in paths)
+        if whole and all(_is_dicom(path) for path in paths):
+            paths = list(parents)
+        self._waiting += paths
+        self._next()
+
+    def eventFilter(self, widget: QObject, event: QEvent) -> bool:
+        """Files are taken, unless the user asks napari for its list of readers (Alt)."""
+        if event.type() not in (*_DRAGS, QEvent.Type.Drop) or not event.mimeData().hasUrls():
+            return False
+        if event.modifiers() & Qt.KeyboardModifier.AltModifier:
+            return False
+        event.acceptProposedAction()
+        if event.type() == QEvent.Type.Drop:
+            self.open(Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile())
+        return True
+
+    # --- one path ---
+
+    def _next(self) -> None:
+        if self._reading:
+            return
+        if not self._waiting:
+            self.ended.emit()
+            return
+        where, self._reading = self._waiting.pop(0), True
+        self.said.emit(f"Reading {where.name} …")
+        connect = {
+            "returned": partial(self._show, where),
+            "errored": partial(self._fail, where),
+            "finished": self._finished,
+        }
+        thread_worker(_look, connect=connect)(where)
+
+    def _finished(self) -> None:
+        self._reading = False
+        self._next()
+
+    def _show(self, where: Path, opened: Opened | None) -> None:
+        if opened is None:
+            self._leave_to_napari(where, f"{where.name}: not a scan that medldm knows")
+            return
+        if opened.scan is None:
+            from napari_medldm.chooser import choose
+
+            chosen = choose(opened.found)
+            if chosen is None:
+                return
+            opened = opened.chosen(chosen)
+        (data, attributes, _), notes = layer_of(opened)
+        layer = add_layer(self.viewer, self.panel, data, attributes)
+        self.viewer.layers.selection.active = layer
+        for text in notes:
+            self.said.emit(text)
+
+    def _fail(self, where: Path, failure: Exception) -> None:
+        known = isinstance(failure, MedldmError)
+        text = str(failure) if known else f"{where.name}: cannot be read ({type(failure).__name__})"
+        if known and where.suffix.lower() in PICTURES:
+            self._leave_to_napari(where, text)
+            return
+        self.said.emit(text)
+
+    def _leave_to_napari(self, where: Path, text: str) -> None:
+        self.said.emit(text)
+        if not where.is_file():
+            return
+        try:
+            self.viewer.open(str(where), plugin="napari")
+        except Exception:  # whatever napari cannot read it with
+            return
+        self.said.emit(f"{where.name}: shown by napari, as a picture only")
+
+
+class OpenBox(QWidget):
+    """Buttons for whoever does not drag."""
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__()
+        self.opening, self.dialog = opening, None
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.folder, self.file = QPushButton("Open a folder …"), QPushButton("Open a file …")
+        for button, mode in ((self.folder, _FOLDER), (self.file, _FILES)):
+            button.clicked.connect(partial(self.ask, mode))
+            layout.addWidget(button)
+
+    def ask(self, mode: QFileDialog.FileMode, *_: Any) -> None:
+        """The window goes on meanwhile."""
+        self.dialog = dialog = QFileDialog(self, "Open a scan")
+        dialog.setFileMode(mode)
+        dialog.filesSelected.connect(self.opening.open)
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.open()
+
+
+def _look(where: Path) -> Opened | None:
+    return look_into(where) if where.is_dir() or medldm.can_read(where) else None
+
+
+def _is_dicom(path: Path) -> bool:
+    from medldm.io.dicom.reader import can_read
+
+    return can_read(path)
