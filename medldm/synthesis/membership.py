@@ -25,7 +25,8 @@ DRAWS = 2
 def denoising_losses(model: Model, scans: Iterable[Volume]) -> dict[str, NDArray[np.float64]]:
     """Mean squared error of the denoised latents of each scan (N,), at each of a few noise levels, by their names.
 
-    Of the cascade's first level, where anatomy is decided, without any condition; the noise is the same for every scan, and its `DRAWS` are averaged.
+    Of the cascade's first level, where anatomy is decided, without any condition; the noise is the same for every
+    scan, and its `DRAWS` are averaged.
     Raises ModelError for a model that was not trained for synthesis or a scan that it does not take; InputError.
     """
     pack, networks = model.pack, model.networks
