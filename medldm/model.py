@@ -119,16 +119,16 @@ class Model:
             warnings.append("a single image; the model was trained on volumes, and needs the slices beside it")
         if volume.ai_processed:
             warnings.append("made or changed by a model already; the model was trained on scans as they were measured")
-        if volume.modality and volume.modality not in pack.modality:
-            warnings.append(f"modality {volume.modality}; the model was trained on {', '.join(pack.modality)}")
+        if volume.modality and volume.modality not in pack.trained_modality:
+            warnings.append(f"modality {volume.modality}; the model was trained on {', '.join(pack.trained_modality)}")
         if pack.intensity.kind == "window" and volume.unit != "HU":
             warnings.append(f"values in {volume.unit}; the model's window is in HU")
-        low, high = pack.spacing_range
+        low, high = pack.trained_range
         assumed = any(step.get("spacing_assumed") for step in volume.history)
         spacing = [s / f for s, f in zip(volume.geometry.spacing, factor, strict=True)][: pack.dims]
         if not assumed and not all(low <= s <= high for s in spacing):
             text = " x ".join(f"{s:.3g}" for s in spacing)
-            warnings.append(f"voxels of {text} mm; the model was trained on {low:g} to {high:g} mm")
+            warnings.append(f"voxels of {text} mm; the model was trained on {low:.3g} to {high:.3g} mm")
         return warnings
 
     def save(self, folder: str | Path, training: dict[str, Any] | None = None) -> Path:

@@ -73,4 +73,4 @@ def _scans(
             AI_PROCESSED: RESEARCH_USE,
         }
         scan, grid = np.clip(image, low, high).astype(np.float32), centred_geometry(pack, table.shape)
-        yield Volume(scan, grid, table.unit, pack.modality[0], (history,))
+        yield Volume(scan, grid, table.unit, pack.trained_modality[0], (history,))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
@@ -16,13 +18,25 @@ from medldm.errors import EmptyInput, InputError, RunError
 from medldm.io import read
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.io.manifest import Row, load_manifest, rows_of_folder, split_rows
-from medldm.pack import AutoencoderPack
-from medldm.recipe import Recipe, Source
+from medldm.pack import AutoencoderPack, SeenTable
+from medldm.recipe import DenoiserStage, Recipe, Source
 from medldm.space import ModelSpace
 from medldm.volume import Volume, refused_map
 
 TREATMENT = {"dims", "axcodes", "intensity", "modality", "spacing_range"}  # what of a pack decides on its scans
+SAME_SPACING = 0.01  # sizes that differ by less are the same grid
 READING = 1  # to be raised when readers or scaling give other voxels from the same file
+
+
+class Facts(NamedTuple):
+    """What a scan says of itself.
+
+    modality : "" where it does not say
+    spacing : voxel size along the model's axes as it is trained on (mm), None where it does not say
+    """
+
+    modality: str = ""
+    spacing: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,12 +45,15 @@ class Scan:
 
     image : (*S) float32; organ: the copy with all else set to 0, or None
     name : where it stands in the data, without a word about the patient
+    patient : hash that tells patients apart
     """
 
     image: Tensor
     organ: Tensor | None
     source: Source
     name: str
+    patient: str = ""
+    facts: Facts = Facts()
 
 
 def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
@@ -65,21 +82,33 @@ def _load(row: Row, pack: AutoencoderPack, source: Source, name: str) -> Scan:
         raise refused_map(row.path.name, volume.quantity)
     if pack.dims == 2 and volume.array.shape[2] != 1:
         raise InputError(row.path.name, f"{volume.array.shape[2]} slices", "a single image for a 2D model")
-    _check_is_as_told(volume, pack, row.path.name)
+    _check_is_as_told(volume, pack, row.path.name, finer=source.resample)
     space, organ = ModelSpace.of(pack, volume), None
-    turned = space.turned(volume)
+    turned, mask = space.turned(volume), None
     if row.mask is not None:
         mask = read(row.mask)
         mask = ModelSpace.of(pack, mask).turned(mask)
         if not mask.geometry.isclose(turned.geometry):
             raise InputError(row.mask.name, "another grid than its scan's", "the same affine and shape")
+    told = not _assumed(volume)
+    if source.resample and told:
+        grid = (*pack.spacing[: pack.dims], *turned.geometry.spacing[pack.dims :])
+        if not np.allclose(turned.geometry.spacing, grid, rtol=SAME_SPACING, atol=0):
+            turned, mask = turned.resample(grid), mask and mask.resample(grid, nearest=True)
+    if mask is not None:
         alone = turned.with_array(turned.array * (mask.array > 0))
         organ = space.fitted(alone).image(alone)
-    return Scan(space.fitted(turned).image(turned), organ, source, name)
+    facts = Facts(volume.modality, turned.geometry.spacing if told else None)
+    return Scan(space.fitted(turned).image(turned), organ, source, name, row.patient_hash, facts)
 
 
-def _check_is_as_told(volume: Volume, pack: AutoencoderPack, where: str) -> None:
-    """Raises InputError for a scan of another modality or voxel size than the recipe says.
+def _assumed(volume: Volume) -> bool:
+    """Whether a scan does not say its voxel size."""
+    return any(step.get("spacing_assumed") for step in volume.history)
+
+
+def _check_is_as_told(volume: Volume, pack: AutoencoderPack, where: str, *, finer: bool) -> None:
+    """Raises InputError for a scan of another modality or voxel size than the recipe says; `finer` ones may pass.
 
     The model would vouch for what it never saw. What a scan does not say (the modality of a NIfTI file, the size of a
     picture's pixels) is not asked of it.
@@ -88,12 +117,31 @@ def _check_is_as_told(volume: Volume, pack: AutoencoderPack, where: str) -> None
         got, expected = f"modality {volume.modality}", f"the recipe's {', '.join(pack.modality)}"
         raise InputError(where, got, expected, "leave it out, or add it to pack.modality")
     low, high = pack.spacing_range
-    spacing = volume.geometry.spacing[: pack.dims]
-    assumed = any(step.get("spacing_assumed") for step in volume.history)
-    if not assumed and not all(low <= s <= high for s in np.round(spacing, 3)):
+    spacing = np.round(volume.geometry.spacing[: pack.dims], 3)
+    if not _assumed(volume) and not all((finer or low <= s) and s <= high for s in spacing):
         got = f"voxels of {' x '.join(f'{s:.4g}' for s in spacing)} mm"
         expected = f"the recipe's {low:g} to {high:g} mm"
-        raise InputError(where, got, expected, "leave it out, resample it, or widen pack.spacing_range")
+        way = "widen pack.spacing_range" if spacing.max() > high else "write resample = true in its source"
+        raise InputError(where, got, expected, f"leave it out, or {way}")
+
+
+def seen_of(scans: Sequence[Scan], pack: AutoencoderPack) -> SeenTable:
+    """What scans say of themselves, all together; block averages of them (`Source.coarsen`) are seen, too."""
+    modalities, sizes, whole = Counter[str](), list[float](), list[tuple[float, ...]]()
+    for scan in scans:
+        modalities.update([scan.facts.modality] if scan.facts.modality else [])
+        if scan.facts.spacing is not None:
+            along = scan.facts.spacing[: pack.dims]
+            sizes += [min(along) * min(scan.source.coarsen), max(along) * max(scan.source.coarsen)]
+            whole += [scan.facts.spacing] * scan.source.synthesis
+    patients = {(scan.source.folder, scan.patient) for scan in scans}
+    table: dict[str, object] = {"scans": len(scans), "patients": len(patients)}
+    table["modality"] = [modality for modality, _ in modalities.most_common()]
+    if sizes:
+        table["spacing_range"] = (min(sizes), max(sizes))
+    if whole:
+        table["spacing"] = np.median(whole, axis=0).round(4).tolist()
+    return SeenTable.model_validate(table)
 
 
 def load_scans(
@@ -110,26 +158,53 @@ def load_scans(
     for source in recipe.sources:
         for number, row in enumerate(_rows(recipe, source, data, part), start=1):
             name = f"scan {number} of {source.folder} (patient {row.patient_hash})"
-            if cache is None:
-                scans.append(_load(row, recipe.pack, source, name))
-            else:
-                entries.append(_entry(row, recipe, source, name, cache))
+            try:
+                if cache is None:
+                    scans.append(_load(row, recipe.pack, source, name))
+                else:
+                    entries.append(_entry(row, recipe, source, name, cache))
+            except InputError as failure:
+                if source.index is None:
+                    raise _pointing_to_check(failure) from None
+                raise
     if not (scans or entries) and part == "train":
         raise EmptyInput(data.name, "no training scans", "scans of the split 'train'", "check the recipe's sources")
-    if cache is None:
-        return scans
-    cache.contents.save()
-    return CachedScans(cache, entries)
+    if cache is not None:
+        cache.contents.save()
+    return scans if cache is None else CachedScans(cache, entries)
+
+
+def _pointing_to_check(failure: InputError) -> InputError:
+    """What is wrong with a scan of a folder that was never gone over."""
+    do = f"{failure.do}; " if failure.do else ""
+    do += "`medldm check` lists what cannot be used and writes a table (index) without it"
+    return type(failure)(failure.where, failure.got, failure.expected, do)
+
+
+def check_whole_images(recipe: Recipe, scans: Sequence[Scan]) -> None:
+    """Raises InputError for a scan to learn synthesis from that is smaller than what is to be synthesized."""
+    table = recipe.pack.synthesis
+    stages = [stage for stage in recipe.stages if isinstance(stage, DenoiserStage) and stage.steps]
+    if table is None or not any(stage.synthesis or not stage.problems for stage in stages):
+        return
+    wanted = table.shape[: recipe.pack.dims]
+    for scan in scans:
+        if scan.source.synthesis and any(n < w for n, w in zip(scan.image.shape, wanted, strict=True)):
+            got, expected = (" x ".join(map(str, size)) + " voxels" for size in (scan.image.shape, wanted))
+            do = "make pack.synthesis.shape smaller, or write synthesis = false in its source"
+            raise InputError(scan.name, got, f"at least pack.synthesis.shape, {expected}", do)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a scan lies in a cache: the keys of its arrays."""
+    """Where a scan lies in a cache: the keys of its arrays; and what is kept of it here."""
 
     image: str
     organ: str | None
     source: Source
     name: str
+    patient: str = ""
+    facts: Facts = Facts()
 
 
 class CachedScans(Sequence[Scan]):
@@ -154,14 +229,18 @@ class CachedScans(Sequence[Scan]):
             return CachedScans(self.cache, self.entries[index])
         entry = self.entries[index]
         organ = None if entry.organ is None else self._map(entry.organ)
-        return Scan(self._map(entry.image), organ, entry.source, entry.name)
+        return Scan(self._map(entry.image), organ, entry.source, entry.name, entry.patient, entry.facts)
 
     def _map(self, key: str) -> Tensor:
         array = self.cache.open(key)
         if array is None:
-            do = "start again: it will be written anew"
-            raise RunError(str(self.cache.folder), "an entry that has gone, or is damaged", "a cache left alone", do)
+            raise _gone(self.cache)
         return torch.from_numpy(array)
+
+
+def _gone(cache: ArrayCache) -> RunError:
+    do = "start again: it will be written anew"
+    return RunError(str(cache.folder), "an entry that has gone, or is damaged", "a cache left alone", do)
 
 
 def _entry(row: Row, recipe: Recipe, source: Source, name: str, cache: ArrayCache) -> Entry:
@@ -171,17 +250,24 @@ def _entry(row: Row, recipe: Recipe, source: Source, name: str, cache: ArrayCach
         "content": content,
         "reading": [READING, version("medldm"), row.series, row.select],
         "pack": recipe.pack.model_dump(mode="json", include=TREATMENT),
+        "resample": recipe.pack.spacing if source.resample else None,
     }
-    image = cache_key({**made, "part": "image"})
+    image, told = (cache_key({**made, "part": part}) for part in ("image", "facts"))
     organ = cache_key({**made, "part": "organ"}) if row.mask is not None else None
-    if not all(cache.holds(key) for key in (image, organ) if key is not None):
+    if not all(cache.holds(key) for key in (image, told, organ) if key is not None):
         scan = _load(row, recipe.pack, source, name)
         if _content(row, cache) != content:
             raise InputError(row.path.name, "a scan that was changed while it was read", "a data set left alone")
         cache.put(image, scan.image.numpy())
+        cache.put(told, np.frombuffer(json.dumps(scan.facts).encode(), np.uint8))
         if organ is not None and scan.organ is not None:
             cache.put(organ, scan.organ.numpy())
-    return Entry(image, organ, source, name)
+    kept = cache.open(told)
+    if kept is None:
+        raise _gone(cache)
+    modality, spacing = json.loads(kept.tobytes())
+    facts = Facts(modality, spacing and (spacing[0], spacing[1], spacing[2]))
+    return Entry(image, organ, source, name, row.patient_hash, facts)
 
 
 def _content(row: Row, cache: ArrayCache) -> list[str]:
