@@ -177,6 +177,7 @@ class Inpaint(Problem):
     radius: PositiveRange = (3.0, 24.0)
 
     operator_type: ClassVar[type[Operator]] = Mask
+    keeps_measured: ClassVar[bool] = True
 
     def operator(self, options: Mapping[str, Any], axes: Axes) -> Mask:
         """options : `mask`, an array on the scan's voxels, True where they are to be filled."""

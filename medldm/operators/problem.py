@@ -73,6 +73,7 @@ class Problem(BaseModel):
 
     operator_type: ClassVar[type[Operator]] = Identity
     estimates_noise: ClassVar[bool] = True  # or else a scan whose noise is not given is taken as free of it
+    keeps_measured: ClassVar[bool] = False  # to the bit: a wrong noise level spoils nothing of it
 
     def operator(self, options: Mapping[str, Any], axes: Axes) -> Operator:
         """What a scan was measured by, from what the user says: by default the arguments of `operator_type`.
