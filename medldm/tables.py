@@ -82,15 +82,11 @@ def first_wrong(failure: ValidationError, table: Mapping[str, Any]) -> Wrong:
         deeper = _in_table(error["loc"], table)
         if first["type"] != "extra_forbidden" and deeper[: len(key)] == key and len(deeper) > len(key):
             first, key = error, deeper
-    if first["type"].startswith("union_tag"):
+    if first["type"].startswith("union_tag"):  # the key that chooses among tables is missing, or chooses none
         said = first["ctx"]
         name = str(said["discriminator"]).strip("'_()")
-        return Wrong(
-            (*key, name),
-            str(said.get("tag", "nothing"))[:60],
-            f"{said['expected_tags']}" if "expected_tags" in said else name,
-            first["type"],
-        )
+        tag, known = (str(said.get(what, "nothing"))[:60] for what in ("tag", "expected_tags"))
+        return Wrong((*key, name), tag, known if "expected_tags" in said else "one", first["type"])
     value = first.get("input")
     got = "a table" if isinstance(value, Mapping | BaseModel) else str(value)[:60] or "nothing"
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
@@ -100,23 +96,19 @@ def first_wrong(failure: ValidationError, table: Mapping[str, Any]) -> Wrong:
 def _in_table(place: Sequence[str | int], table: object) -> tuple[str | int, ...]:
     """A place as its writer knows it: without the names of alternatives, which pydantic puts in between."""
     found: list[str | int] = []
-    here, alternative = table, True
+    here, entered = table, True  # whether `here` was reached by the last part, not by an alternative's name
     for number, part in enumerate(place):
         if isinstance(here, Mapping):
-            chosen = here.get("train") or here.get("kind")
-            if (
-                alternative
-                and part in (chosen, "pca")
-                and (part not in here or (part == chosen and number + 1 < len(place)))
-            ):
-                alternative = False
+            last, chosen = number + 1 == len(place), here.get("train") or here.get("kind")
+            is_name = part == chosen if part in here and not last else part in (chosen, "pca") and part not in here
+            if entered and is_name:  # a stage's key may be called as its kind: head
+                entered = False
                 continue
-            found.append(part)
             here = here.get(part)
         elif isinstance(here, list | tuple) and isinstance(part, int):
-            found.append(part)
             here = here[part] if part < len(here) else None
         else:
             continue
-        alternative = True
+        found.append(part)
+        entered = True
     return tuple(found)
