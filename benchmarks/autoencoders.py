@@ -43,7 +43,7 @@ QUICK_CASES = 24
 def trained_by(model: str) -> Recipe:
     """The recipe that a model, by name or folder, was trained by. Raises RecipeError, ModelError."""
     training = json.loads((folder_of(model) / TRAINING).read_text(encoding="utf-8"))
-    return parse_recipe({"pack": read_tables(model).model_dump(mode="json"), **training}, where=model)
+    return parse_recipe({"pack": read_tables(model).model_dump(mode="json", exclude={"seen"}), **training}, where=model)
 
 
 def block_pca(recipe: Recipe, autoencoder: Autoencoder) -> PCAAutoencoder:

@@ -11,25 +11,22 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from medldm.errors import InputError
+from medldm.tables import Table, wrong
 
 Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassCondition(_Table):
+class ClassCondition(Table):
     """One of several values, such as a finding."""
 
     kind: Literal["class"]
     values: Words
 
 
-class NumberCondition(_Table):
+class NumberCondition(Table):
     """A number from `low` to `high`, such as an age."""
 
     kind: Literal["number"]
@@ -39,11 +36,11 @@ class NumberCondition(_Table):
     @model_validator(mode="after")
     def _rises(self) -> Self:
         if not self.low < self.high:
-            raise ValueError("low must be below high")
+            raise wrong(("low",), self.low, f"less than high, {self.high:g}")
         return self
 
 
-class TokensCondition(_Table):
+class TokensCondition(Table):
     """Up to `length` words of a vocabulary in their order, such as the terms of a report; attended to."""
 
     kind: Literal["tokens"]
@@ -51,13 +48,13 @@ class TokensCondition(_Table):
     length: int = Field(ge=1)
 
 
-class ImageCondition(_Table):
+class ImageCondition(Table):
     """A scan on the same grid, such as another contrast, in the model's range: concatenated."""
 
     kind: Literal["image"]
 
 
-class LabelMapCondition(_Table):
+class LabelMapCondition(Table):
     """A label map on the same grid. labels : which values in the files make up each tissue; 0 is the background."""
 
     kind: Literal["label_map"]
@@ -67,7 +64,7 @@ class LabelMapCondition(_Table):
     def _each_value_once(self) -> Self:
         values = [value for group in self.labels.values() for value in group]
         if len(set(values)) < len(values):
-            raise ValueError("a value stands in two labels")
+            raise wrong(("labels",), "a value twice", "each value in one label")
         return self
 
 

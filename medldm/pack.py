@@ -12,24 +12,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, ValidationError, model_validator
 
 from medldm import registry
 from medldm.conditions import ConditionTable
 from medldm.errors import MedldmError, ModelError
+from medldm.tables import Axcodes, Modality, Positive, PositiveRange, Size, Table, first_wrong, wrong
 
 if TYPE_CHECKING:
     from medldm.io.lazy import LazyScan
     from medldm.volume import Volume
 
 FORMAT = 3  # of pack.json; format 1 was called recipe.json, format 2 shared one denoiser with synthesis
+SPACING_TOLERANCE = 0.05  # anatomy differs more in size from person to person
 WEIGHTS, PACK, TRAINING, CARD = "weights.safetensors", "pack.json", "training.json", "card.md"
-
-
-class Table(BaseModel):
-    """A table of a pack or a recipe; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class IntensityTable(Table):
@@ -40,12 +36,24 @@ class IntensityTable(Table):
     high: float
     zero_floor: bool = False
 
+    @model_validator(mode="after")
+    def _a_range(self) -> Self:
+        if self.kind == "percentile" and not 0 <= self.low <= 100:
+            raise wrong(("low",), self.low, "a percentile, 0 to 100")
+        if self.kind == "percentile" and not 0 <= self.high <= 100:
+            raise wrong(("high",), self.high, "a percentile, 0 to 100")
+        if self.low >= self.high:
+            raise wrong(("low",), self.low, f"less than high, {self.high:g}")
+        if self.kind == "window" and self.zero_floor:
+            raise wrong(("zero_floor",), self.zero_floor, "false for a window, whose low is its floor")
+        return self
+
 
 class LevelsTable(Table):
     """Arguments of `medldm.nets.quantizers.FiniteLevels`: one number of levels a latent channel."""
 
     kind: Literal["levels"] = "levels"
-    levels: tuple[Annotated[int, Field(ge=2)], ...]
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1)
 
 
 class CodebookTable(Table):
@@ -65,12 +73,12 @@ class PCATable(Table):
     """Arguments of `medldm.nets.pca_autoencoder`. factor : one number, or one an axis (thick slices)."""
 
     kind: Literal["pca"] = "pca"
-    factor: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...]
-    channels: int = Field(ge=1)
-    width: int = 96
-    encoder_depth: int = 2
-    decoder_depth: int = 4
-    noise_std: float = 0.01
+    factor: Size | tuple[Size, ...]
+    channels: Size
+    width: Size = 96
+    encoder_depth: Annotated[int, Field(ge=0)] = 2
+    decoder_depth: Annotated[int, Field(ge=0)] = 4
+    noise_std: Annotated[float, Field(ge=0)] = 0.01
     learned_std: bool = False
     white_branches: bool = True
     quantizer: QuantizerTable | None = None
@@ -83,17 +91,18 @@ class MonaiTable(Table):
     """Arguments of `medldm.nets.monai_autoencoder`."""
 
     kind: Literal["monai"]
-    channels: int = Field(ge=1)
-    widths: tuple[int, ...] = (32, 64, 64)
-    num_res_blocks: int = 2
-    norm_groups: int = Field(16, ge=1)
+    channels: Size
+    widths: tuple[Size, ...] = Field((32, 64, 64), min_length=1)
+    num_res_blocks: Size = 2
+    norm_groups: Size = 16
     middle_attention: bool = False
     quantizer: QuantizerTable | None = None
 
     @model_validator(mode="after")
     def _whole_groups(self) -> Self:
-        if any(width % self.norm_groups for width in self.widths):
-            raise ValueError("widths must be multiples of norm_groups")
+        for level, width in enumerate(self.widths):
+            if width % self.norm_groups:
+                raise wrong(("widths", level), width, f"multiples of norm_groups, {self.norm_groups}")
         return self
 
     def factors(self, dims: int) -> tuple[int, ...]:
@@ -105,8 +114,8 @@ class ImportedTable(Table):
 
     kind: Literal["imported"]
     family: str
-    factor: tuple[Annotated[int, Field(ge=1)], ...]
-    channels: int = Field(ge=1)
+    factor: tuple[Size, ...]
+    channels: Size
     config: dict[str, JsonValue]
     quantizer: None = None
 
@@ -125,11 +134,29 @@ AutoencoderTable = Annotated[
 
 
 class UNetTable(Table):
-    """Arguments of `medldm.nets.unet.LatentUNet`."""
+    """Arguments of `medldm.nets.unet.LatentUNet`.
 
-    channels: tuple[int, ...]
+    channels : widths, one a level; multiples of 16, of 32 where there is attention
+    """
+
+    channels: tuple[Size, ...] = Field(min_length=1)
     attention_levels: tuple[bool, ...]
-    num_res_blocks: int = 1
+    num_res_blocks: Size = 1
+
+    @model_validator(mode="after")
+    def _widths_that_it_takes(self) -> Self:
+        if len(self.attention_levels) != len(self.channels):
+            expected = f"one a level, {len(self.channels)} as there are channels"
+            raise wrong(("attention_levels",), list(self.attention_levels), expected)
+        last = len(self.channels) - 1
+        for level, (width, attends) in enumerate(zip(self.channels, self.attention_levels, strict=True)):
+            if attends or level == last:  # its middle attends at any rate
+                if width % 32:
+                    why = "where there is attention" if attends else "at the last level, whose middle attends"
+                    raise wrong(("channels", level), width, f"a multiple of 32 {why}")
+            elif width % 16:
+                raise wrong(("channels", level), width, "a multiple of 16")
+        return self
 
 
 class ProcessTable(Table):
@@ -138,18 +165,24 @@ class ProcessTable(Table):
     parameterisation: Literal["edm", "noise", "clean", "velocity", "flow"] = "edm"
     levels: Literal["log_normal", "log_uniform", "time_uniform"] = "log_normal"
     weighting: Literal["even", "min_snr", "sigmoid"] = "even"
-    sigma_min: Annotated[float, Field(gt=0)] = 0.008
-    sigma_max: Annotated[float, Field(gt=0)] = 40.0
-    sigma_data: Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] = 1.0
+    sigma_min: Positive = 0.008
+    sigma_max: Positive = 40.0
+    sigma_data: Positive | tuple[Positive, ...] = 1.0
     log_mean: float = 0.0
-    log_std: Annotated[float, Field(gt=0)] = 1.5
+    log_std: Positive = 1.5
+
+    @model_validator(mode="after")
+    def _levels_between(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise wrong(("sigma_min",), self.sigma_min, f"less than sigma_max, {self.sigma_max:g}")
+        return self
 
 
 class HeadTable(Table):
     """Arguments of `medldm.nets.head.MeasurementHead`. mask : it is told where nothing was measured."""
 
-    channels: tuple[int, ...]
-    depth: int = 2
+    channels: tuple[Size, ...] = Field(min_length=1)
+    depth: Size = 2
     separable: bool = False
     mask: bool = False
 
@@ -162,22 +195,28 @@ class MeasurementTable(Table):
         halving of the resolution; where a part was not measured
     """
 
-    noise_std: tuple[float, float] = (0.001, 0.3)
-    least_error: Annotated[float, Field(gt=0)] = 0.003
+    noise_std: PositiveRange = (0.001, 0.3)
+    least_error: Positive = 0.003
     blur_error: Annotated[float, Field(ge=0)] = 0.03
     missing_error: Annotated[float, Field(ge=0)] = 0.1
 
+    @model_validator(mode="after")
+    def _levels_apart(self) -> Self:
+        if self.noise_std[0] == self.noise_std[1]:
+            raise wrong(("noise_std",), list(self.noise_std), "two levels, the smaller one first")
+        return self
 
-class ProblemTable(BaseModel):
+
+class ProblemTable(Table):
     """A task that a pack was trained for; further keys are those of its `medldm.operators.problem.Problem`.
 
     head : which of the pack's heads answers it
     noise_std : of the scans trained on, least and most, as shares of the range
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
     head: str
-    noise_std: tuple[float, float]
+    noise_std: PositiveRange
 
 
 class DistilledTable(Table):
@@ -213,9 +252,9 @@ class SynthesisTable(Table):
     cascade : from coarse to fine; one level is no cascade
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[Size, Size, Size]
     unit: str = "arbitrary"
-    scale: float = 1.0
+    scale: Positive = 1.0
     offset: float = 0.0
     conditions: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], ConditionTable] = {}
     cascade: tuple[GeneratorTable, ...] = Field(min_length=1)
@@ -224,31 +263,74 @@ class SynthesisTable(Table):
     def _from_coarse_to_fine(self) -> Self:
         steps = [level.coarsen for level in self.cascade]
         if steps[-1] != 1 or any(a <= b or a % b for a, b in zip(steps, steps[1:], strict=False)):
-            raise ValueError("cascade.coarsen must fall to 1, each a multiple of the next")
+            raise wrong(("cascade",), f"coarsen {steps}", "factors that fall to 1, each a multiple of the next")
         return self
 
 
-class AutoencoderPack(Table):
-    """An autoencoder, and the scans that it is for. The pack of an autoencoder alone says nothing else."""
+class SeenTable(Table):
+    """What a model was trained on, as the scans themselves say: not what a recipe says of them.
 
-    name: str
+    scans, patients : how many
+    modality : the most frequent first; empty where no scan says it
+    spacing_range : least and most voxel size along any axis, as trained on (mm); None where no scan says it
+    spacing : median along each of the model's axes, of the scans that synthesis learns from (mm)
+    """
+
+    scans: Size
+    patients: Size
+    modality: tuple[str, ...] = ()
+    spacing_range: PositiveRange | None = None
+    spacing: tuple[Positive, Positive, Positive] | None = None
+
+
+class AutoencoderPack(Table):
+    """An autoencoder, and the scans that it is for. The pack of an autoencoder alone says nothing else.
+
+    modality, spacing, spacing_range : what a recipe says; `trained_modality` and so on what was seen
+    """
+
+    name: str = Field(min_length=1)
     description: str = ""
     dims: Literal[2, 3]
-    modality: tuple[str, ...]
-    spacing: tuple[float, float, float]
-    spacing_range: tuple[float, float]
-    axcodes: str | None = None
+    modality: tuple[Modality, ...]
+    spacing: tuple[Positive, Positive, Positive]
+    spacing_range: PositiveRange
+    axcodes: Axcodes | None = None
     intensity: IntensityTable
     autoencoder: AutoencoderTable
+    seen: SeenTable | None = None
 
     @model_validator(mode="after")
     def _one_factor_an_axis(self) -> Self:
         table = self.autoencoder
-        if len(table.factors(self.dims)) != self.dims:
-            raise ValueError(f"autoencoder.factor must be one number, or {self.dims}")
+        factors = table.factors(self.dims)
+        if len(factors) != self.dims:
+            raise wrong(("autoencoder", "factor"), list(factors), f"one number, or {self.dims}")
+        if isinstance(table, PCATable) and table.channels > math.prod(factors):
+            expected = f"at most {math.prod(factors)}, the voxels of a block"
+            raise wrong(("autoencoder", "channels"), table.channels, expected)
         if isinstance(table.quantizer, LevelsTable) and len(table.quantizer.levels) != table.channels:
-            raise ValueError("quantizer.levels must be one number a latent channel")
+            levels = list(table.quantizer.levels)
+            raise wrong(("autoencoder", "quantizer", "levels"), levels, "one number a latent channel")
         return self
+
+    @property
+    def trained_modality(self) -> tuple[str, ...]:
+        """Modalities that were seen; where no scan said its own, what the recipe says."""
+        return (self.seen.modality if self.seen is not None else ()) or self.modality
+
+    @property
+    def trained_spacing(self) -> tuple[float, float, float]:
+        """Voxel size (mm), median of what was seen; where no scan said it, what the recipe says."""
+        return (self.seen.spacing if self.seen is not None else None) or self.spacing
+
+    @property
+    def trained_range(self) -> tuple[float, float]:
+        """Least and most voxel size (mm) that were seen, a twentieth beyond; or what the recipe says."""
+        if self.seen is None or self.seen.spacing_range is None:
+            return self.spacing_range
+        low, high = self.seen.spacing_range
+        return low / (1 + SPACING_TOLERANCE), high * (1 + SPACING_TOLERANCE)
 
     @property
     def turns(self) -> bool:
@@ -267,16 +349,16 @@ class AutoencoderPack(Table):
             warnings.append("a single image; the model was trained on volumes, and needs the slices beside it")
         if scan.ai_processed:
             warnings.append("made or changed by a model already; the model was trained on scans as they were measured")
-        if scan.modality and scan.modality not in self.modality:
-            warnings.append(f"modality {scan.modality}; the model was trained on {', '.join(self.modality)}")
+        if scan.modality and scan.modality not in self.trained_modality:
+            warnings.append(f"modality {scan.modality}; the model was trained on {', '.join(self.trained_modality)}")
         if self.intensity.kind == "window" and scan.unit != "HU":
             warnings.append(f"values in {scan.unit}; the model's window is in HU")
-        low, high = self.spacing_range
+        low, high = self.trained_range
         assumed = any(step.get("spacing_assumed") for step in scan.history)
         spacing = [s / f for s, f in zip(scan.geometry.spacing, factor, strict=True)][: self.dims]
         if not assumed and not all(low <= s <= high for s in spacing):
             text = " x ".join(f"{s:.3g}" for s in spacing)
-            warnings.append(f"voxels of {text} mm; the model was trained on {low:g} to {high:g} mm")
+            warnings.append(f"voxels of {text} mm; the model was trained on {low:.3g} to {high:.3g} mm")
         return warnings
 
 
@@ -297,14 +379,25 @@ class ModelPack(AutoencoderPack):
     synthesis: SynthesisTable | None = None
 
     @model_validator(mode="after")
-    def _each_problem_has_its_head(self) -> Self:
+    def _parts_go_together(self) -> Self:
+        if not self.modality or len(set(self.modality)) < len(self.modality):
+            raise wrong(("modality",), list(self.modality), "one or several different modalities")
+        deviations, channels = self.process.sigma_data, self.autoencoder.channels
+        if isinstance(deviations, tuple) and len(deviations) != channels:
+            raise wrong(("process", "sigma_data"), list(deviations), f"one number, or {channels}: one a latent channel")
+        for name in self.heads:
+            if not name.replace("-", "_").isidentifier():
+                raise wrong(("heads", name), name, "a name of letters, digits, - and _")
         if self.problems and self.unet is None:
-            raise ValueError("problems need the table unet")
+            raise wrong(("unet",), "nothing", "a table: problems need a denoiser")
         if not self.problems and self.synthesis is None:
-            raise ValueError("a model needs problems, or the table synthesis")
+            raise wrong(("problems",), "none", "a problem, or a table synthesis")
         for name, problem in self.problems.items():
             if problem.head not in self.heads:
-                raise ValueError(f"problems.{name}.head must be one of {', '.join(self.heads) or 'the heads'}")
+                expected = f"one of {', '.join(self.heads) or 'the heads'}"
+                raise wrong(("problems", name, "head"), problem.head, expected)
+        if self.synthesis is not None and self.dims == 2 and self.synthesis.shape[2] != 1:
+            raise wrong(("synthesis", "shape"), list(self.synthesis.shape), "one slice in 2D, such as [256, 256, 1]")
         return self
 
     @property
@@ -369,8 +462,8 @@ def read_tables(name: str) -> AutoencoderPack:
     try:
         return kind.model_validate(table)
     except ValidationError as failure:
-        first = failure.errors()[0]
-        got = f"a {PACK} that is wrong in {'.'.join(map(str, first['loc'])) or 'itself'} ({first['msg']})"
+        first = first_wrong(failure, table)
+        got = f"a {PACK} that is wrong in {first.path or 'itself'} ({first.got}; expected {first.expected})"
         raise ModelError(where, got, "one of this version", "reinstall it") from None
 
 
@@ -378,13 +471,13 @@ def describe(name: str) -> Pack:
     """What a model is for; what is wrong with it goes into `problem`."""
     try:
         pack, folder = read_tables(name), folder_of(name)
-        spacing = " x ".join(f"{s:g}" for s in pack.spacing[: pack.dims])
+        spacing = " x ".join(f"{s:g}" for s in pack.trained_spacing[: pack.dims])
         size = round((folder / WEIGHTS).stat().st_size / 1e6, 1)
     except MedldmError as failure:
         return Pack(name, problem=str(failure))
     except OSError as failure:
         return Pack(name, problem=f"weights that cannot be read ({type(failure).__name__})")
-    modality = ", ".join(pack.modality)
+    modality = ", ".join(pack.trained_modality)
     if not isinstance(pack, ModelPack):
         return Pack(name, modality, spacing, size, "none: an autoencoder alone, to train a model on", pack.dims)
     synthesizes = pack.synthesis is not None

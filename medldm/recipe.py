@@ -7,14 +7,30 @@ from __future__ import annotations
 
 import difflib
 import math
+import string
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medldm.errors import RecipeError
-from medldm.pack import ModelPack, Table
+from medldm.pack import ModelPack
+from medldm.tables import Size, Table, first_wrong, wrong
+
+
+def _pattern(text: str) -> str:
+    """Of a file's name, filled from a table's columns."""
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+    except ValueError:
+        names = [""]
+    if not text or "" in names:
+        raise ValueError("a pattern with columns in braces, such as {file}")
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class Source(Table):
@@ -30,17 +46,21 @@ class Source(Table):
         "{finding}", or a word that is true of all; for images and label maps the pattern gives a file. What is not
         named, or empty, is not said.
     coarsen : block averages by one of these factors are trained on as well (2D, images finer than `spacing`)
+    resample : scans of another voxel size are brought to `pack.spacing`; else they are trained on as they are. Either
+        way what is coarser than `pack.spacing_range` is refused, as interpolation makes no detail; what is finer is
+        refused without
     """
 
     folder: str = "."
     index: str | None = None
-    file: str = "{file}"
+    file: Pattern = "{file}"
     patient: str = "patient"
-    mask: str | None = None
+    mask: Pattern | None = None
     weight: float = Field(1.0, gt=0)
     synthesis: bool = True
-    conditions: dict[str, str] = {}
-    coarsen: tuple[int, ...] = (1,)
+    conditions: dict[str, Pattern] = {}
+    coarsen: Annotated[tuple[Size, ...], Field(min_length=1)] = (1,)
+    resample: bool = False
 
 
 class AdversaryTable(Table):
@@ -90,7 +110,7 @@ class _Stage(Table):
 
     steps: int = Field(ge=0)
     batch_size: int = Field(ge=1)
-    crop: tuple[Annotated[int, Field(ge=1)], ...]
+    crop: tuple[Size, ...]
     lr: float = Field(gt=0)
     ema: float = Field(0.999, ge=0, lt=1)
     clip: float = Field(5.0, gt=0)
@@ -154,7 +174,7 @@ class GeneratorStage(_Stage):
 
     train: Literal["generator"]
     level: int = Field(0, ge=0)
-    crop: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    crop: tuple[Size, ...] = ()
     shift: float = Field(0.0, ge=0, lt=0.5)
     zoom: float = Field(0.0, ge=0, lt=0.5)
     flip: float = Field(0.0, ge=0, le=1)
@@ -173,7 +193,7 @@ class ReflowStage(_Stage):
 
     train: Literal["reflow"]
     level: int = Field(0, ge=0)
-    crop: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    crop: tuple[Size, ...] = ()
     flip: float = Field(0.0, ge=0, le=1)
     pairs: int = Field(4000, ge=1)
     teacher_steps: int = Field(20, ge=2)
@@ -208,9 +228,9 @@ class Recipe(Table):
     augment_gain, augment_zoom : crops are made brighter or darker, and larger, by so much at most
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
     pack: ModelPack
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     checkpoint_seconds: float = Field(120.0, gt=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     validation_fraction: float = Field(0.04, ge=0, lt=1)
@@ -221,43 +241,90 @@ class Recipe(Table):
 
     @model_validator(mode="after")
     def _stages_fit_the_pack(self) -> Self:
-        pack, names = self.pack, [stage.name for stage in self.stages]
-        if names[0] != "autoencoder" or len(set(names)) < len(names):
-            raise ValueError("the autoencoder's stage comes first, and each stage once")
-        for stage in self.stages:
-            whole = isinstance(stage, GeneratorStage | ReflowStage) and not stage.crop
-            if len(stage.crop) != pack.dims and not whole:
-                raise ValueError(f"the crop of stage {stage.name} must be {pack.dims} numbers")
-            unknown = sorted(set(getattr(stage, "problems", ())) - set(pack.problems))
-            if unknown:
-                raise ValueError(f"stage {stage.name} is to learn {unknown[0]}, which is no problem of the pack")
-            if isinstance(stage, HeadStage) and any(pack.problems[p].head != stage.head for p in stage.problems):
-                raise ValueError(f"stage {stage.name} is to learn a problem of another head")
+        names = [stage.name for stage in self.stages]
+        for number, stage in enumerate(self.stages):
+            if (number == 0) != isinstance(stage, AutoencoderStage):
+                raise wrong(("stage", number, "train"), stage.train, "the autoencoder first, and once")
+            if stage.name in names[:number]:
+                raise wrong(("stage", number), stage.name, f"another stage than stage.{names.index(stage.name)}")
             if isinstance(stage, GeneratorStage | ReflowStage):
-                _check_level(stage, pack)
-        known = {} if pack.synthesis is None else pack.synthesis.conditions
-        for source in self.sources:
-            foreign = sorted(set(source.conditions) - set(known))
-            if foreign:
-                raise ValueError(f"source {source.folder} has {foreign[0]}, which is no condition of the pack")
+                self._check_level(number, stage)
+                continue
+            if not isinstance(stage, AutoencoderStage):
+                self._check_problems(number, stage)
+            self._check_crop(number, stage)
+        return self
+
+    def _check_level(self, number: int, stage: GeneratorStage | ReflowStage) -> None:
+        """There is such a level, its crop is one that its networks take, and there is something to learn from."""
+        synthesis, dims = self.pack.synthesis, self.pack.dims
+        levels = () if synthesis is None else synthesis.cascade
+        if stage.level >= len(levels):
+            expected = f"a level of pack.synthesis.cascade, which has {len(levels)}"
+            raise wrong(("stage", number, "level"), stage.level, expected)
+        if not any(source.synthesis for source in self.sources):
+            raise wrong(("stage", number, "train"), stage.train, "a source that teaches synthesis")
+        if len(stage.crop) not in (0, dims):
+            raise wrong(("stage", number, "crop"), list(stage.crop), f"{dims} sizes, or none for whole images")
+        ratio = levels[stage.level - 1].coarsen // levels[stage.level].coarsen if stage.level else 1
+        halvings = 2 ** (len(levels[stage.level].unet.channels) - 1)
+        for size, factor in zip(stage.crop, self.pack.latent_factor, strict=False):
+            multiple = math.lcm(factor * halvings, ratio)
+            if size % multiple:
+                raise wrong(("stage", number, "crop"), list(stage.crop), f"multiples of {multiple}, for the networks")
+
+    def _check_crop(self, number: int, stage: _Stage) -> None:
+        """Its sizes are those that the networks of the stage take: whole latents, halved so often."""
+        pack, place = self.pack, ("stage", number, "crop")
+        if len(stage.crop) != pack.dims:
+            raise wrong(place, list(stage.crop), f"{pack.dims} sizes, as dims says")
+        alone = isinstance(stage, AutoencoderStage) or pack.unet is None
+        halvings = 1 if alone or pack.unet is None else 2 ** (len(pack.unet.channels) - 1)
+        head = 2 ** len(pack.heads[stage.head].channels) if isinstance(stage, HeadStage) else 1
+        for size, factor in zip(stage.crop, pack.latent_factor, strict=True):
+            multiple = math.lcm(factor * halvings, head)
+            if size % multiple:
+                raise wrong(place, list(stage.crop), f"multiples of {multiple}, for the networks")
+
+    def _check_problems(self, number: int, stage: DenoiserStage | HeadStage) -> None:
+        pack = self.pack
+        for name in stage.problems:
+            if name not in pack.problems:
+                expected = f"problems of the pack: {', '.join(pack.problems) or 'none'}"
+                raise wrong(("stage", number, "problems"), name, expected)
+        if isinstance(stage, HeadStage):
+            if stage.head not in pack.heads:
+                raise wrong(("stage", number, "head"), stage.head, f"one of pack.heads: {', '.join(pack.heads)}")
+            for name in stage.problems:
+                if pack.problems[name].head != stage.head:
+                    expected = f"problems of the head {stage.head}, not of another head ({pack.problems[name].head})"
+                    raise wrong(("stage", number, "problems"), name, expected)
+            return
+
+    @model_validator(mode="after")
+    def _sources_fit_the_pack(self) -> Self:
+        (low, high), spacing = self.pack.spacing_range, self.pack.spacing
+        if self.pack.seen is not None:
+            raise wrong(("pack", "seen"), "a table", "none: it is what the training finds")
+        if any(s.resample for s in self.sources) and not all(low <= s <= high for s in spacing[: self.pack.dims]):
+            expected = f"within spacing_range, {low:g} to {high:g}, to resample to"
+            raise wrong(("pack", "spacing"), list(spacing), expected)
+        known = {} if self.pack.synthesis is None else self.pack.synthesis.conditions
+        for number, source in enumerate(self.sources):
+            for name in source.conditions:
+                if name not in known:
+                    expected = f"a condition of pack.synthesis: {', '.join(known) or 'none'}"
+                    raise wrong(("source", number, "conditions", name), source.conditions[name], expected)
+            if source in self.sources[:number]:
+                place = ("source", number, "folder")
+                raise wrong(place, source.folder, f"another than source.{self.sources.index(source)} in any key")
+            if self.pack.dims == 3 and source.coarsen != (1,):
+                raise wrong(("source", number, "coarsen"), list(source.coarsen), "[1]: volumes are not coarsened")
         return self
 
     def training_table(self) -> dict[str, Any]:
         """All but the pack, as it is kept beside the weights."""
         return self.model_dump(mode="json", by_alias=True, exclude={"pack"})
-
-
-def _check_level(stage: GeneratorStage | ReflowStage, pack: ModelPack) -> None:
-    """Raises ValueError for a level that the pack has not, or a crop that its networks do not take."""
-    if pack.synthesis is None or stage.level >= len(pack.synthesis.cascade):
-        raise ValueError(f"stage {stage.name} needs that many levels of pack.synthesis.cascade")
-    levels = pack.synthesis.cascade
-    ratio = levels[stage.level - 1].coarsen // levels[stage.level].coarsen if stage.level else 1
-    halvings = 2 ** (len(levels[stage.level].unet.channels) - 1)
-    for size, factor in zip(stage.crop, pack.latent_factor, strict=False):
-        multiple = math.lcm(factor * halvings, ratio)
-        if size % multiple:
-            raise ValueError(f"the crop of stage {stage.name} must be multiples of {multiple}")
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:
@@ -277,16 +344,14 @@ def parse_recipe(table: dict[str, Any], *, where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(table)
     except ValidationError as failure:
-        errors = failure.errors()
-        first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "missing":
-            raise RecipeError(where, f"no key {key!r}", "one, as in configs/") from None
-        if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(first["loc"][-1]), sorted(_known_keys(Recipe)), n=1)
+        first = first_wrong(failure, table)
+        if first.kind == "missing":
+            raise RecipeError(where, f"no key {first.path!r}", "one, as in configs/") from None
+        if first.kind == "extra_forbidden":
+            near = difflib.get_close_matches(str(first.key[-1]), sorted(_known_keys(Recipe)), n=1)
             do = f"did you mean {near[0]!r}?" if near else "remove it"
-            raise RecipeError(where, f"unknown key {key!r}", "a key of a recipe", do) from None
-        raise RecipeError(where, f"{key}: {str(first.get('input'))[:60]}", first["msg"]) from None
+            raise RecipeError(where, f"unknown key {first.path!r}", "a key of a recipe", do) from None
+        raise RecipeError(where, f"{first.path}: {first.got}", first.expected) from None
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -115,10 +115,11 @@ def to_array(x: Tensor, dims: int) -> NDArray[np.float32]:
 
 
 def centred_geometry(pack: AutoencoderPack, shape: Sequence[int]) -> Geometry:
-    """A grid in the model's axes with its spacing, its centre at the world's origin: where no scan says one."""
+    """A grid in the model's axes, with the voxel size of its training, its centre at the world's origin: where no scan
+    says one."""
     codes, affine = pack.axcodes or ("LPS" if pack.dims == 2 else "RAS"), np.zeros((4, 4))
     size = tuple((*shape, 1)[:3])
-    for axis, (letter, step) in enumerate(zip(codes, pack.spacing, strict=True)):
+    for axis, (letter, step) in enumerate(zip(codes, pack.trained_spacing, strict=True)):
         row, sign = _DIRECTIONS[letter]
         affine[row, axis] = sign * step
     affine[:3, 3] = -affine[:3, :3] @ (np.array(size) - 1) / 2

@@ -185,7 +185,7 @@ def test_scans_say_spacing_orientation_and_range_and_can_be_cropped(tmp_path, di
     assert adopted.pack.modality == (modality,)
 
 
-@pytest.mark.parametrize("damage", ["pickle", "scans", "family", "config", "intensity"])
+@pytest.mark.parametrize("damage", ["pickle", "scans", "family", "config", "intensity", "modality"])
 def test_a_failed_import_leaves_nothing_and_says_why_in_one_line(tmp_path, pictures, damage):
     diffusers_net(tmp_path / "vae")
     weights, data, more = tmp_path / "vae", pictures, []
@@ -198,6 +198,7 @@ def test_a_failed_import_leaves_nothing_and_says_why_in_one_line(tmp_path, pictu
         more = {
             "family": ["--family", "diffuser-kl"],
             "config": ["--config", "[1"],
+            "modality": ["--modality", "X-ray"],
             "intensity": ["--intensity", "window:1"],
         }[damage]
     before = sorted(tmp_path.rglob("*"))

@@ -1,5 +1,10 @@
 """Inputs that go wrong where a scan is restored: negative values, markers, hidden noise; and what is said of them."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +18,7 @@ from medldm.restoration.intake import fill_near
 from medldm.restoration.noise_level import estimate_noise_std
 from medldm.volume import Volume
 from tests.test_restore import head_like
-from tests.tiny import tiny_model
+from tests.tiny import mask_model, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +134,47 @@ def test_a_result_that_is_its_scan_and_a_residual_with_structure_are_told_of(mod
     assert not doubts(residual_checks(plain, restored, 8.0), plain, 255, same_grid=True)
 
 
-def test_a_weak_estimate_is_told_of(model_3d):
+def of_fine_structure():
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in (40, 40, 32)), indexing="ij"))
     fine = np.random.default_rng(1).standard_normal(grid[0].shape)
-    array = (600 + 40 * (1.1 + np.sin(7 * grid[0]) * np.cos(5 * grid[1])) * fine).astype(np.float32)
+    return (600 + 40 * (1.1 + np.sin(7 * grid[0]) * np.cos(5 * grid[1])) * fine).astype(np.float32)
+
+
+def test_a_weak_estimate_is_told_of(model_3d):
+    array = of_fine_structure()
     report = medldm.denoise(array, **settings(model_3d)).report
     assert any("hard to tell" in w and "noise_std" in w for w in report["warnings"])
     assert report["noise_std"] <= estimate_noise_std(array, noise="gaussian") * 1.5 + 1
+
+
+def test_filling_a_region_does_not_ask_for_a_noise_level_that_spoils_nothing(tmp_path):
+    array = of_fine_structure()
+    mask = np.zeros(array.shape, dtype=bool)
+    mask[16:24, 16:24, 12:18] = True
+    report = medldm.inpaint(array, mask, model=mask_model(tmp_path, 3), spacing=(2, 2, 2)).report
+    assert report["noise_std_estimated"] and not any("noise_std" in w for w in report["warnings"])
+
+
+def test_a_scan_beyond_what_the_model_saw_is_told_of_wherever_a_person_looks(tmp_path, model_3d):
+    """Result, command line, its JSON, the report of one scan, and the list of a folder's."""
+    model_3d.save(tmp_path / "pack")
+    (tmp_path / "in").mkdir()
+    array = head_like((24, 22, 20))
+    medldm.write(Volume(array, Geometry.from_spacing(array.shape, (2, 2, 9))), tmp_path / "in" / "thick.nii.gz")
+    beyond = "voxels of 2 x 2 x 9 mm; the model was trained on 0.5 to 3 mm"
+    scan = tmp_path / "in" / "thick.nii.gz"
+    assert beyond in medldm.denoise(scan, model=model_3d).report["warnings"]
+
+    def call(*words):
+        program = Path(sys.executable).with_name("medldm")
+        words = ["denoise", *words, "--model", tmp_path / "pack", "--noise-std", "20"]
+        done = subprocess.run([program, *map(str, words)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    said = call("-i", scan, "-o", tmp_path / "out.nii.gz", "--report", tmp_path / "out.html").stderr
+    assert f"warning: {beyond}" in said
+    assert f'class="warning">{beyond}' in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert beyond in json.loads(call("-i", scan, "-o", tmp_path / "again.nii.gz", "--json").stdout)["warnings"]
+    listed = call("--each", "-i", tmp_path / "in", "-o", tmp_path / "each", "--json").stdout
+    assert beyond in listed

@@ -297,7 +297,7 @@ def test_each_of_two_heads_learns_its_own_task(data):
         assert all((batches.restoration(step).measurement.blur > 1).any() == coarse for step in range(20))
     wrong = with_coarse_head(table)
     wrong["stage"][-1] |= {"problems": {"denoise": 1.0}}
-    with pytest.raises(RecipeError, match="a problem of another head"):
+    with pytest.raises(RecipeError, match="stage.3.problems: denoise; expected .* not of another head"):
         parse_recipe(wrong)
 
 

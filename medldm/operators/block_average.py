@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from medldm.geometry import Geometry
 from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
 from medldm.operators.problem import Axes, Draw, Problem
+from medldm.tables import wrong
 
 
 @lru_cache(maxsize=64)
@@ -125,7 +127,7 @@ class SuperResolve(Problem):
     """
 
     factors: tuple[Annotated[int, Field(ge=2)], ...] = Field(min_length=1)
-    factor_weights: tuple[float, ...] | None = None
+    factor_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     through_plane: bool = False
     noisy_share: float = Field(0.4, ge=0, le=1)
 
@@ -134,8 +136,9 @@ class SuperResolve(Problem):
     @model_validator(mode="after")
     def _one_weight_a_factor(self) -> Self:
         weights = self.factor_weights
-        if weights is not None and (len(weights) != len(self.factors) or min(weights) < 0 or sum(weights) <= 0):
-            raise ValueError("factor_weights must be as many numbers >= 0 as there are factors")
+        if weights is not None and (len(weights) != len(self.factors) or sum(weights) <= 0):
+            expected = f"as many numbers as factors, {len(self.factors)}, one above 0"
+            raise wrong(("factor_weights",), list(weights), expected)
         return self
 
     @classmethod
@@ -143,6 +146,10 @@ class SuperResolve(Problem):
         """By any factor to 8."""
         factors, every = tuple(range(2, 9)), {"head": "", "noise_std": (0.001, 1.0)}
         return cls.model_validate({**every, "factors": factors, "through_plane": dims == 3})
+
+    @property
+    def multiple(self) -> int:
+        return math.lcm(*self.factors)
 
     def operator(self, options: Mapping[str, Any], axes: Axes) -> BlockAverage:
         """options : `scale`, a factor (of an image's axes, or of a volume's thickest), or one an axis of the scan; or

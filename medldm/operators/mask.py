@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
 from medldm.errors import InputError
 from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
 from medldm.operators.problem import Array, Axes, Draw, Problem
+from medldm.tables import PositiveRange
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -174,9 +174,10 @@ class Inpaint(Problem):
     radius : least and largest half-axis in voxels of the masks that are drawn in training (`random_mask`)
     """
 
-    radius: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3.0, 24.0)
+    radius: PositiveRange = (3.0, 24.0)
 
     operator_type: ClassVar[type[Operator]] = Mask
+    keeps_measured: ClassVar[bool] = True
 
     def operator(self, options: Mapping[str, Any], axes: Axes) -> Mask:
         """options : `mask`, an array on the scan's voxels, True where they are to be filled."""

@@ -21,6 +21,7 @@ from medldm.geometry import Geometry
 from medldm.operators.measurement import Measurement, Noise
 from medldm.operators.operator import Identity, Operator
 from medldm.pack import ModelPack, ProblemTable
+from medldm.tables import PositiveRange, first_wrong
 
 Array = NDArray[np.float32]
 
@@ -66,12 +67,13 @@ class Problem(BaseModel):
     A problem of one's own fills in `operator_type` and `drawn_operator`; all else has a default.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     head: str
-    noise_std: tuple[float, float]
+    noise_std: PositiveRange
 
     operator_type: ClassVar[type[Operator]] = Identity
     estimates_noise: ClassVar[bool] = True  # or else a scan whose noise is not given is taken as free of it
+    keeps_measured: ClassVar[bool] = False  # to the bit: a wrong noise level spoils nothing of it
 
     @classmethod
     def untrained(cls, dims: int) -> Self:
@@ -91,6 +93,11 @@ class Problem(BaseModel):
             key = ".".join(map(str, first["loc"])) or self.operator_type.__name__
             raise InputError(key, str(first.get("input"))[:60], first["msg"]) from None
         return found
+
+    @property
+    def multiple(self) -> int:
+        """What the sizes of an image must be multiples of, so that every operator of the training takes it."""
+        return 1
 
     def drawn_operator(self, shape: tuple[int, int, int], draw: Draw, dims: int) -> Operator:
         """What the image (I, J, K) of an example is measured by in training."""
@@ -165,13 +172,13 @@ def untrained(name: str, dims: int) -> Problem:
 
 def problem_of(name: str, table: ProblemTable, where: str) -> Problem:
     """The problem of a pack's table. Raises InputError for one that is not installed, ModelError for a wrong table."""
-    kind = registry.find("problems", name)
+    kind, keys = registry.find("problems", name), table.model_dump()
     try:
-        found: Problem = kind.model_validate(table.model_dump())
+        found: Problem = kind.model_validate(keys)
     except ValidationError as failure:
-        first = failure.errors()[0]
-        key = ".".join(("problems", name, *map(str, first["loc"])))
-        raise ModelError(where, f"{key}: {str(first.get('input'))[:60]}", first["msg"]) from None
+        first = first_wrong(failure, keys)
+        place = f"{where}: problems.{name}" + (f".{first.path}" if first.key else "")
+        raise ModelError(place, first.got, first.expected) from None
     return found
 
 

@@ -84,7 +84,7 @@ def take_in(
     if estimated:
         found = estimate_noise(array - scaling.offset if floored else array, noise=noise, ignore=far)
         noise_std = found.value if problem.believes(scaling.std_forward(found.value), found.sure) else 0.0
-        warnings += _weak(found, noise_std, space, problem)
+        warnings += [] if problem.keeps_measured else _weak(found, noise_std, space, problem)
     scaled = scaling.std_forward(noise_std)
     if scaled > 1.1 * problem.noise_std[1]:
         share, most = 100 * scaled, 100 * problem.noise_std[1]

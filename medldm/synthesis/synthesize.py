@@ -167,7 +167,8 @@ def _volume(model: Model, table: SynthesisTable, request: Request, number: int, 
     values = to_array(image, model.pack.dims) * table.scale + table.offset
     low, high = (0.0, 255.0) if table.unit == "grey8" else (min(table.offset, 0.0), np.inf)
     scan = np.clip(values, low, high).astype(np.float32)
-    return Volume(scan, centred_geometry(model.pack, table.shape), table.unit, model.pack.modality[0], (history,))
+    modality = model.pack.trained_modality[0]
+    return Volume(scan, centred_geometry(model.pack, table.shape), table.unit, modality, (history,))
 
 
 def _word(value: object) -> object:

@@ -14,7 +14,7 @@ from medldm.model import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import Recipe, ReflowStage, StageTable
 from medldm.training.batches import Batch
-from medldm.training.data import load_scans
+from medldm.training.data import check_whole_images, load_scans
 from medldm.training.parallel import alone
 from medldm.training.reflow import ReflowStage as Reflow
 from medldm.training.stages import Stage, build_stage, stage_batches
@@ -76,6 +76,7 @@ def estimate(recipe: Recipe, *, data: Path, device: str | None = None, cache: Pa
     """
     fabric, _ = alone(device, recipe.precision, recipe.pack.dims)
     scans = load_scans(recipe, data, cache=None if cache is None else ArrayCache(cache))
+    check_whole_images(recipe, scans)
     networks, problems = Networks(recipe.pack).to(fabric.device), problems_of(recipe.pack)
     costs = []
     for number, table in enumerate(recipe.stages):

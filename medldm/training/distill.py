@@ -35,7 +35,7 @@ def distillation(
         {"train": "reflow", "level": number, "crop": stage["crop"], "flip": stage["flip"], **learned}
         for number, stage in sorted(drawn.items())
     ]
-    changed = pack.model_dump(mode="json") | {"synthesis": synthesis}
+    changed = pack.model_dump(mode="json", exclude={"seen"}) | {"synthesis": synthesis}
     return parse_recipe(told | {"pack": changed, "stage": [idle, *reflows]}, where=where)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from medldm import registry
 from medldm.errors import EmptyInput, InputError, ModelError
@@ -26,6 +27,7 @@ from medldm.nets.imported.weights import Reading, Weights, open_weights
 from medldm.pack import AutoencoderPack, ImportedTable, IntensityTable
 from medldm.recipe import Source
 from medldm.space import ModelSpace
+from medldm.tables import first_wrong
 from medldm.training.data import Scan
 from medldm.training.latents import measure_latents
 from medldm.training.report import MeasuredAutoencoder, autoencoder_page, autoencoder_tables
@@ -178,6 +180,8 @@ def _load(
     """The scans in the model's range, and the pack with what they say. Raises InputError."""
     source, scans, geometries = Source(folder=".", weight=1.0), [], []
     axcodes = wishes.axcodes or ("RAS" if pack.dims == 3 else None)
+    wanted = {"axcodes": axcodes, "modality": wishes.modality or (), "spacing": wishes.spacing or pack.spacing}
+    pack = _with(pack, wanted)
     spacings: list[tuple[float, ...]] = []
     units: set[str] = set()
     modalities: set[str] = set()
@@ -186,7 +190,6 @@ def _load(
         if pack.dims == 2 and volume.array.shape[2] != 1:
             got = f"a scan of {volume.array.shape[2]} slices"
             raise InputError("--data", got, "single images: this autoencoder is 2D")
-        pack = pack.model_copy(update={"axcodes": axcodes})
         space = ModelSpace.of(pack, volume)
         volume = _cut(space.turned(volume), wishes.crop)
         if number == 1:
@@ -208,9 +211,19 @@ def _load(
     update = {
         "modality": wishes.modality or tuple(sorted(modalities)) or ("OT",),
         "spacing": wishes.spacing or tuple(np.median(steps, axis=0).round(4).tolist()),
-        "spacing_range": (math.floor(1000 * within.min()) / 1000, math.ceil(1000 * within.max()) / 1000),
+        "spacing_range": (math.floor(1e6 * within.min()) / 1e6, math.ceil(1e6 * within.max()) / 1e6),
     }
-    return scans, geometries, AutoencoderPack.model_validate(pack.model_dump() | update)
+    return scans, geometries, _with(pack, update)
+
+
+def _with(pack: AutoencoderPack, update: dict[str, Any]) -> AutoencoderPack:
+    """The pack with other values, checked. Raises InputError."""
+    table = pack.model_dump() | update
+    try:
+        return AutoencoderPack.model_validate(table)
+    except ValidationError as failure:
+        first = first_wrong(failure, table)
+        raise InputError(f"{pack.name}: {first.path}", first.got, first.expected) from None
 
 
 def _cut(volume: Volume, crop: tuple[int, ...] | None) -> Volume:

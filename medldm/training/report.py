@@ -50,7 +50,7 @@ class MeasuredAutoencoder:
             "latent channels": str(autoencoder.channels),
             "its 0 and 1": f"{intensity.kind} {intensity.low:g} to {intensity.high:g}",
             "modality": ", ".join(pack.modality),
-            "spacing (mm)": " x ".join(f"{s:.3g}" for s in pack.spacing[: pack.dims]),
+            "spacing (mm)": " x ".join(f"{s:.3g}" for s in pack.trained_spacing[: pack.dims]),
             "scans": str(len(self.images)),
         }
 
@@ -133,8 +133,11 @@ def _case(shown: MeasuredAutoencoder, number: int) -> Section:
     return Section(f"Among the worst: {figures.name}", text=text, pictures=pictures)
 
 
-def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str) -> str:
-    """Markdown: what it is, how it was made, what it cost, what it cannot do."""
+def write_card(recipe: Recipe, pack: AutoencoderPack, done: dict[str, Any], *, command: str) -> str:
+    """Markdown: what it is, how it was made, what it cost, what it cannot do.
+
+    pack : the recipe's, with what was seen
+    """
     lines = [
         f"# {recipe.pack.name}",
         "",
@@ -145,7 +148,7 @@ def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str
         "## Training",
         "",
         f"- command: `{command or 'medldm.train'}`",
-        f"- data: {scans} scans of the train split ({', '.join(s.folder for s in recipe.sources)})",
+        *_data(recipe, pack),
         f"- seed: {recipe.seed}; torch {torch.__version__.split('+')[0]}",
         *_beginning(done),
         *_gate(done),
@@ -159,6 +162,22 @@ def write_card(recipe: Recipe, done: dict[str, Any], *, scans: int, command: str
     lines += ["", *(f"- {note}" for note in done.get("notes", ()))]
     lines += ["", "What the model is stands in `pack.json`, how it was trained in `training.json`.", ""]
     return "\n".join(lines)
+
+
+def _data(recipe: Recipe, pack: AutoencoderPack) -> list[str]:
+    """What was trained on: seen, or as the recipe says."""
+    seen = pack.seen
+    if seen is None:
+        return []
+    modality = ", ".join(seen.modality) or f"said by no scan (the recipe's: {', '.join(pack.modality)})"
+    sizes = "said by no scan (the recipe's: {:g} to {:g} mm)".format(*pack.spacing_range)
+    if seen.spacing_range is not None:
+        sizes = "{:.4g} to {:.4g} mm".format(*seen.spacing_range)
+    folders = ", ".join(source.folder + (" (resampled)" if source.resample else "") for source in recipe.sources)
+    return [
+        f"- data: {seen.scans} scans of {seen.patients} patients of the train split ({folders})",
+        f"- modality: {modality}; voxels: {sizes}. The model vouches for nothing else.",
+    ]
 
 
 def _beginning(done: dict[str, Any]) -> list[str]:

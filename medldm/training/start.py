@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medldm.errors import ModelError, RecipeError
+from medldm import registry
+from medldm.errors import InputError, ModelError, RecipeError
 from medldm.model import LoadedAutoencoder, Networks, load_autoencoder, load_model
+from medldm.operators.problem import problem_of
 from medldm.pack import AutoencoderPack, AutoencoderTable, ImportedTable, ModelPack, read_tables
 from medldm.recipe import Recipe, parse_recipe, read_table
 
@@ -14,18 +16,18 @@ START = {"kind": "start"}
 
 
 def resolve(recipe: str | Path | dict[str, Any] | Recipe, start: str | Path | None = None) -> tuple[Recipe, bool]:
-    """The recipe (TOML file or table), checked, and whether it takes the autoencoder of `start` and nothing else of it.
+    """The recipe (TOML file or table), checked in full, and whether it takes the autoencoder of `start` alone.
 
     ``[pack.autoencoder] kind = "start"`` stands for the table in the other pack, which takes its place.
     Raises RecipeError; ModelError for a pack that is unknown, damaged, or of other dimensions.
     """
     if isinstance(recipe, Recipe):
-        return recipe, False
+        return _known_here(recipe, "recipe"), False
     where, table = ("recipe", recipe) if isinstance(recipe, dict) else (str(recipe), read_table(recipe))
     own = table.get("pack")
     wanted = own.get("autoencoder") if isinstance(own, dict) else None
     if not isinstance(own, dict) or not isinstance(wanted, dict) or wanted.get("kind") != START["kind"]:
-        return parse_recipe(table, where=where), False
+        return _known_here(parse_recipe(table, where=where), where), False
     if wanted != START:
         extra = sorted(set(wanted) - set(START))[0]
         raise RecipeError(where, f"pack.autoencoder.{extra} beside kind = 'start'", "the kind alone", "remove it")
@@ -36,7 +38,27 @@ def resolve(recipe: str | Path | dict[str, Any] | Recipe, start: str | Path | No
         got = f"{other.dims} dimensions"
         raise ModelError(f"autoencoder of {Path(start).name}", got, f"the recipe's {own.get('dims')} dimensions")
     taken = own | {"autoencoder": other.autoencoder.model_dump(mode="json")}
-    return parse_recipe(table | {"pack": taken}, where=where), True
+    return _known_here(parse_recipe(table | {"pack": taken}, where=where), where), True
+
+
+def _known_here(recipe: Recipe, where: str) -> Recipe:
+    """The recipe, whose problems are installed, right in themselves, and take the crops. Raises RecipeError."""
+    pack = recipe.pack
+    if isinstance(pack.autoencoder, ImportedTable):
+        registry.find("autoencoders", pack.autoencoder.family)
+    for name, table in pack.problems.items():
+        try:
+            problem = problem_of(name, table, "pack")
+        except ModelError as failure:
+            raise RecipeError(where, f"{failure.where.replace(': ', '.')}: {failure.got}", failure.expected) from None
+        except InputError as failure:
+            got = f"pack.problems.{name}: {failure.got}"
+            raise RecipeError(where, got, failure.expected, failure.do) from None
+        for number, stage in enumerate(recipe.stages):
+            if name in getattr(stage, "problems", {}) and any(size % problem.multiple for size in stage.crop):
+                expected = f"multiples of {problem.multiple}, for {name}"
+                raise RecipeError(where, f"stage.{number}.crop: {list(stage.crop)}", expected)
+    return recipe
 
 
 def start_from(networks: Networks, pack: ModelPack, name_or_folder: str | Path, *, autoencoder_alone: bool) -> str:
@@ -86,9 +108,9 @@ def check_fits(pack: ModelPack, other: LoadedAutoencoder) -> None:
     for key, has, wanted in pairs:
         if has != wanted:
             raise ModelError(where, f"{key} {_short(has)}", f"the recipe's {_short(wanted)}", _advice(key, own))
-    (low, high), (least, most) = own.spacing_range, pack.spacing_range
+    (low, high), (least, most) = own.trained_range, pack.spacing_range
     if high < least or most < low:
-        got, expected = f"voxels of {low:g} to {high:g} mm", f"the recipe's {least:g} to {most:g}"
+        got, expected = f"voxels of {low:.3g} to {high:.3g} mm", f"the recipe's {least:g} to {most:g}"
         raise ModelError(where, got, expected, "import it with scans such as these, or change spacing_range")
 
 

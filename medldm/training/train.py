@@ -24,7 +24,7 @@ from medldm.operators.problem import problems_of
 from medldm.recipe import GeneratorStage, Recipe, ReflowStage, StageTable
 from medldm.training.batches import Batch, Batches, prefetch
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
-from medldm.training.data import load_scans
+from medldm.training.data import check_whole_images, load_scans, seen_of
 from medldm.training.gate import examine, refuse
 from medldm.training.latents import begin_from_data, measure_latents, measure_level
 from medldm.training.loop import Hooks, Progress, run_stage
@@ -97,6 +97,7 @@ class _Training:
             self.cache = None if cache is None else ArrayCache(cache)
             self.scans = load_scans(recipe, data, cache=self.cache)
             self.held_out = load_scans(recipe, data, part="validation", cache=self.cache) or self.scans
+        check_whole_images(recipe, self.scans)
         self.writer: SummaryWriter | None = None
         self.state: dict[str, Any] | None = None
 
@@ -258,8 +259,9 @@ class _Training:
         if self.writer is not None:
             self.writer.close()
         if self.fabric.is_global_zero:
-            card = write_card(self.recipe, self.done, scans=len(self.scans), command=command)
-            model = Model(self.recipe.pack.name, self.networks, self.recipe.pack, card, "")
+            pack = self.recipe.pack.model_copy(update={"seen": seen_of(self.scans, self.recipe.pack)})
+            card = write_card(self.recipe, pack, self.done, command=command)
+            model = Model(pack.name, self.networks, pack, card, "")
             model.save(self.out, self.recipe.training_table())
         self.fabric.barrier()
 
