@@ -14,7 +14,7 @@ from medldm.pack import describe
 from medldm.recipe import parse_recipe
 from medldm.training.data import load_scans, seen_of
 from medldm.volume import Volume
-from tests.tiny import idle_but, tiny_model, tiny_table, with_pack
+from tests.tiny import idle_but, tiny_model, tiny_pack, tiny_table, with_generator, with_pack
 
 
 def field(shape, spacing, detail=0.0):
@@ -111,7 +111,7 @@ def test_a_model_vouches_for_what_it_saw_and_synthesizes_on_that_grid(tmp_path, 
     folder = dicom_series("scans/one", rows=24, columns=24, n=16).parent
     scan = medldm.read(folder / "one")
     other = next(code for code in ("PT", "CT", "MR") if code != scan.modality)
-    small = {"shape": [16, 16, 12], "scale": 1000.0}
+    small = tiny_pack(3)["synthesis"] | {"shape": [16, 16, 12]}
     few = with_pack(tiny_table(3), modality=[other, scan.modality], spacing_range=[0.1, 9.0], synthesis=small)
     model = medldm.train(idle_but(few), data=folder, out=tmp_path / "pack", despite_gate=True)
     seen = json.loads((tmp_path / "pack" / "pack.json").read_text())["seen"]
@@ -145,8 +145,11 @@ def test_what_no_scan_says_is_the_recipes_word(tmp_path):
 
 
 def test_scans_smaller_than_what_is_to_be_synthesized_are_refused_before_any_work(data, tmp_path):
-    large = with_pack(table(resample=True), synthesis={"shape": [28, 28, 32], "scale": 1000.0})
-    with pytest.raises(InputError, match=r"got 28 x 28 x 28 voxels; .*28 x 28 x 32 voxels; .*synthesis = false"):
+    """Those that are a little smaller are set in the middle of nothing."""
+    large = with_generator(
+        with_pack(table(resample=True), synthesis=tiny_pack(3)["synthesis"] | {"shape": [28, 28, 64]})
+    )
+    with pytest.raises(InputError, match=r"got 28 x 28 x 28 voxels; .*28 x 28 x 64 voxels; .*synthesis = false"):
         medldm.train(large, data=data, out=tmp_path / "out")
     assert not (tmp_path / "out" / "checkpoint.pt").exists()
 

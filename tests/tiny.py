@@ -83,6 +83,12 @@ def with_coarse_head(table: dict[str, Any]) -> dict[str, Any]:
     return alone | {"stage": [*alone["stage"], further]}
 
 
+def with_generator(table: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that learns to synthesize, too."""
+    stage = {key: table["stage"][0][key] for key in ("steps", "batch_size", "lr", "ema")}
+    return table | {"stage": [*table["stage"], {"train": "generator", **stage}]}
+
+
 def with_mask_head(table: dict[str, Any]) -> dict[str, Any]:
     """A recipe with a head that fills masks, too."""
     pack, stage = table["pack"], table["stage"][-1]

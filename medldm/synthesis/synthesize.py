@@ -80,10 +80,12 @@ def _asked(model: Model, table: SynthesisTable, said: Mapping[str, object]) -> d
         if not isinstance(value, Volume):
             raise InputError(name, type(value).__name__, f"a Volume: {in_words(table.conditions[name])}")
         turned = ModelSpace.of(pack, value).turned(value)
-        if turned.array.shape != tuple(wanted) or not np.allclose(turned.geometry.spacing, pack.spacing, rtol=0.02):
-            shape, spacing = (" x ".join(f"{n:.4g}" for n in v) for v in (turned.array.shape, turned.geometry.spacing))
-            expected = " x ".join(map(str, wanted)) + " of " + " x ".join(f"{s:.4g}" for s in pack.spacing) + " mm"
-            raise InputError(name, f"{shape} voxels of {spacing} mm", expected, "resample it to the model's grid")
+        spacing = turned.geometry.spacing
+        if turned.array.shape != tuple(wanted) or not np.allclose(spacing, pack.trained_spacing, rtol=0.02):
+            grids = (turned.array.shape, spacing, wanted, pack.trained_spacing)
+            shape, has, right, size = (" x ".join(f"{n:.4g}" for n in numbers) for numbers in grids)
+            expected = f"{right} of {size} mm"
+            raise InputError(name, f"{shape} voxels of {has} mm", expected, "resample it to the model's grid")
         checked[name] = map_condition(table.conditions[name], turned, pack, name)
     return checked
 
