@@ -24,14 +24,18 @@ from medldm.volume import Volume
 
 if TYPE_CHECKING:
     from medldm.training.cost import StageCost
+    from medldm.training.fingerprint import Kind
+    from medldm.training.plan import Plan
 
 __all__ = [
     "denoise",
     "distill",
     "estimate_noise",
     "estimate_training",
+    "find_kinds",
     "inpaint",
     "load_model",
+    "plan",
     "read",
     "restore",
     "super_resolve",
@@ -183,6 +187,48 @@ def _with_maps(conditions: Mapping[str, object], model: Model) -> dict[str, obje
         name: as_volume(value) if name in maps and isinstance(value, str | Path | Volume) else value
         for name, value in conditions.items()
     }
+
+
+def find_kinds(
+    data: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    modality: str | None = None,
+    progress: Progress | None = None,
+) -> list[Kind]:
+    """The kinds of scans below a folder, each of which wants a model of its own: modality, 2D or 3D; largest first.
+
+    manifest : table of `medldm check`; None: a manifest.csv in the working folder or in `data` whose scans are there,
+        else everything below `data` is read
+    modality : of scans that do not say theirs
+    Sizes are looked at of all scans, values of some hundred. Raises InputError, EmptyInput.
+    """
+    from medldm.training.fingerprint import kinds_of, records_of
+
+    root = Path(data)
+    if not root.is_dir():
+        raise InputError(str(data), "no such folder", "the folder of a data set", "check the path")
+    records = records_of(root, None if manifest is None else Path(manifest), progress)
+    return kinds_of(records, root, modality=modality, progress=progress)
+
+
+def plan(
+    kind: Kind,
+    *,
+    data: str | Path,
+    purpose: Literal["both", "restore", "synthesize"] = "both",
+    minutes: float = 120.0,
+    conditions: Sequence[str] | None = None,
+    device: str | None = None,
+) -> Plan:
+    """A recipe for scans of a kind (`find_kinds`) that trains in about so many minutes on this machine.
+
+    conditions : columns of the manifest that synthesis can be asked for; None: all that fit
+    `Plan.write` writes it with its reasons. Raises InputError.
+    """
+    from medldm.training.plan import make_plan
+
+    return make_plan(kind, Path(data), purpose=purpose, minutes=minutes, conditions=conditions, device=device)
 
 
 def train(

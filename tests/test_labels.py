@@ -1,4 +1,4 @@
-"""What is known of scans from elsewhere reaches the table of `medldm check`, by file or by patient, and names nobody."""
+"""What is known of scans from elsewhere reaches the table of `medldm check`, and names nobody."""
 
 import csv
 import json

@@ -11,6 +11,7 @@ from medldm.cli.distill import distill
 from medldm.cli.doctor import doctor, models
 from medldm.cli.import_ import import_
 from medldm.cli.inspect import inspect
+from medldm.cli.plan import plan
 from medldm.cli.restoring import denoise, inpaint, restore, superres
 from medldm.cli.synthesize import synthesize
 from medldm.cli.train import train
@@ -18,7 +19,7 @@ from medldm.cli.train import train
 __all__ = ["app", "main"]
 
 _restoring, _making = (denoise, superres, inpaint, restore), (synthesize, train, distill)
-for _command in (*_restoring, *_making, inspect, check, models, doctor, demo):
+for _command in (*_restoring, *_making, inspect, check, plan, models, doctor, demo):
     app.command()(_command)
 app.command("import")(import_)
 

@@ -34,7 +34,7 @@ Validation = Annotated[float, typer.Option("--validation", help="Share of the pa
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same division.")]
 Table = Annotated[
     Path | None,
-    typer.Option("--labels", help="CSV or TSV table of what is known of the scans, or of the patients; joined to them."),
+    typer.Option("--labels", help="CSV or TSV table of what is known of scans or patients; it is joined."),
 ]
 By = Annotated[
     str | None, typer.Option("--by", help="Its column that names the scans or patients, where it is not plain.")

@@ -189,7 +189,8 @@ def _kept(
     unknown = [name for name in columns if name not in rows[0]]
     if unknown:
         raise InputError(where, f"no column {unknown[0]!r}", f"one of {', '.join(rows[0])}")
-    kept, left_out = {}, {}
+    kept: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     known = [row for row in taken if row is not None]
     for name in rows[0]:
         plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")
