@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ def kinds_of(
         shape = [int(n) for n in _numbers(known["shape"])]
         dims = 2 if shape[2] == 1 else 3
         if known.get("doubts"):
-            left[dims][f"doubtful: {known['doubts'].split(' (')[0].split(':')[0]}"] += 1
+            left[dims][f"doubtful ({re.split(r'[;:(]', known['doubts'])[0].strip()})"] += 1
         elif min(shape[:dims]) == 1:
             left[dims]["a line of voxels"] += 1
         else:
@@ -193,7 +194,7 @@ def _facts(record: Record, root: Path) -> Record:
     return {
         "shape": "x".join(map(str, facts["shape"])),
         "spacing": "x".join(map(str, facts["spacing_mm"])),
-        "modality": record.get("modality") or volume.modality,
+        "modality": record.get("modality", "") or volume.modality,
         "doubts": "; ".join(facts["doubts"]),
     }
 

@@ -17,7 +17,7 @@ from medldm.io.labels import LABEL_MAP
 from medldm.io.manifest import COLUMNS
 from medldm.training.fingerprint import Kind
 
-MOST_WORDS, MOST_LABELS = 20, 32
+MOST_WORDS, MOST_LABELS = 20, 16
 FEW_NUMBERS = 6  # so many distinct numbers are codes of classes
 KNOWN = 0.3  # share of the scans of which a column must be known
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

@@ -30,7 +30,8 @@ Purpose = Literal["both", "restore", "synthesize"]
 CELLS = 16  # latent cells along the coarsest level: where anatomy is decided (docs/synthesis.md)
 MOST_EPOCHS = 1000
 LEAST_STEPS = 10
-ENOUGH = {"autoencoder": 400, "denoiser": 600, "head": 600, "generator-0": 2000}  # steps; of other stages 600
+ENOUGH = {"autoencoder": 400, "generator-0": 2000}  # steps; of other stages 600
+PARTS = frozenset({"autoencoder", "restoring", "drawing"})
 SHARES = {
     "restore": {"autoencoder": 0.2, "denoiser": 0.35, "head": 0.45},
     "synthesize": {"autoencoder": 0.15, "generator-0": 0.55, "finer": 0.3},
@@ -66,15 +67,16 @@ class Plan:
     """A recipe for one kind of scans.
 
     conditions : tables of `medldm.conditions`, by name; said : why, or why a column is none
+    levels : number of the size of each of `PARTS`
     steps, seconds : of each stage, planned and measured a step
     """
 
     kind: Kind
     purpose: Purpose
     minutes: float
-    size: Size
     conditions: Mapping[str, dict[str, Any]]
     said: Mapping[str, str]
+    levels: Mapping[str, int]
     batches: Mapping[str, int] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -83,6 +85,9 @@ class Plan:
     @property
     def name(self) -> str:
         return self.kind.name
+
+    def size(self, part: str) -> Size:
+        return SIZES[self.levels[part]]
 
     def recipe(self, name: str, index: str) -> str:
         """TOML. name : of the pack; index : where its table of scans lies."""
@@ -116,23 +121,32 @@ def make_plan(
     if not 0 < minutes < math.inf:
         raise InputError("minutes", f"{minutes:g}", "a number > 0")
     tables, said = ({}, {}) if purpose == "restore" else conditions_of(kind, root, conditions)
-    chosen: Plan | None = None
-    for size in SIZES:  # a step of the next takes about four times as long
-        plan = _timed(Plan(kind, purpose, minutes, size, tables, said), root, device)
-        if chosen is not None and not _enough(plan, 1):
-            break
-        chosen = plan
-        if not _enough(plan, 3):
-            break
-    assert chosen is not None
-    return chosen
+    levels, settled = dict.fromkeys(PARTS, 0), set[str]()
+    while True:  # a step of the next size takes two to four times as long
+        plan = _timed(Plan(kind, purpose, minutes, tables, said, dict(levels)), root, device)
+        for part in PARTS - settled:
+            if levels[part] and not _enough(plan, part, 1):
+                levels[part] -= 1
+                settled.add(part)
+            elif levels[part] + 1 < len(SIZES) and _enough(plan, part, 3):
+                levels[part] += 1
+            else:
+                settled.add(part)
+        if levels == plan.levels:
+            return plan
 
 
-def _enough(plan: Plan, times: float) -> bool:
-    """Whether every stage has time for as many steps as it needs."""
-    return all(
-        plan.minutes * 60 * _share(plan, name) / seconds >= times * ENOUGH.get(name.split("-main")[0], 600)
-        for name, seconds in plan.seconds.items()
+def _part(stage: str) -> str:
+    """Which of `PARTS` a stage trains."""
+    return {"autoencoder": "autoencoder", "generator": "drawing"}.get(stage.split("-")[0], "restoring")
+
+
+def _enough(plan: Plan, part: str, times: float) -> bool:
+    """Whether every stage of a part has time for so many times the steps that it needs."""
+    each = {name: seconds for name, seconds in plan.seconds.items() if _part(name) == part}
+    return bool(each) and all(
+        plan.minutes * 60 * _share(plan, name) / seconds >= times * ENOUGH.get(name, 600)
+        for name, seconds in each.items()
     )
 
 
@@ -173,7 +187,7 @@ def _memory(device: str | None) -> int | None:
     if torch.cuda.is_available() and device != "cpu":
         return int(torch.cuda.mem_get_info()[0])
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(os.sysconf("SC_AVPHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
         return None
 
@@ -218,13 +232,13 @@ class _Grid:
         ratio = [s / min(spacing[:dims]) for s in spacing[:dims]]
         base = 8 if dims == 2 and max(shape) > 640 else 4
         factor = tuple(1 if r >= THICK[1] else 2 if r >= THICK[0] else base for r in ratio)
-        halvings = 2 ** (len(plan.size.generator) - 1)
+        halvings = 2 ** (len(plan.size("drawing").generator) - 1)
         cascade = _cascade(shape, factor, halvings)
         return cls(axcodes, codes.count(axcodes) / len(codes) if dims == 3 else 1.0, tuple(spacing), tuple(shape),
                    assumed, factor, 16 if base == 8 else 8, cascade)  # fmt: skip
 
     def padded(self, plan: Plan) -> list[int]:
-        halvings = [2 ** (len(u) - 1) for u in (plan.size.generator, plan.size.finer)]
+        halvings = [2 ** (len(u) - 1) for u in (plan.size("drawing").generator, plan.size("drawing").finer)]
         block = math.lcm(self.cascade[0] * halvings[0], *(c * halvings[1] for c in self.cascade[1:]))
         return [-(-n // (f * block)) * f * block for n, f in zip(self.shape, self.factor, strict=True)]
 
@@ -277,8 +291,12 @@ def _written(plan: Plan, name: str, index: str) -> str:
         why = "Slices are thick: through plane, less can be left out."
     page.key("factor", grid.factor[0] if len(set(grid.factor)) == 1 else grid.factor, why)
     page.key("channels", grid.channels)
-    page.key("width", plan.size.width[kind.dims], "This and the networks below are as large as the time allows.")
-    if plan.size.depth == 1:
+    page.key(
+        "width",
+        plan.size("autoencoder").width[kind.dims],
+        "This and the networks below are as large as the time allows.",
+    )
+    if plan.size("autoencoder").depth == 1:
         page.key("encoder_depth", 1)
         page.key("decoder_depth", 1)
     if draws:
@@ -329,7 +347,7 @@ def _grid_keys(page: Page, plan: Plan, grid: _Grid) -> None:
     else:
         page.key("spacing", (*grid.spacing, 1.0, 1.0)[:3], "The median voxel, mm.")
         near = (math.floor(low * 970) / 1000, math.ceil(high * 1030) / 1000)
-        page.key("spacing_range", near, f"{low:.4g} to {high:.4g} mm are there; other scans are refused.")
+        page.key("spacing_range", near, f"{low:.4g} to {high:.4g} mm are there; what is far off is refused.")
     if kind.dims == 3:
         share = "all" if grid.agreeing == 1 else f"{100 * grid.agreeing:.0f} %"
         page.key("axcodes", grid.axcodes, f"As {share} of those read lie; the others are turned.")
@@ -372,8 +390,8 @@ def _intensity(page: Page, plan: Plan) -> tuple[str, float, float]:
 
 def _multiple(plan: Plan, grid: _Grid) -> list[int]:
     """Of crops that every restoring network takes."""
-    head = 2 ** len(plan.size.head)
-    return [math.lcm(f * 2 ** (len(plan.size.unet) - 1), head) for f in grid.factor]
+    head = 2 ** len(plan.size("restoring").head)
+    return [math.lcm(f * 2 ** (len(plan.size("restoring").unet) - 1), head) for f in grid.factor]
 
 
 def _crop(wanted: int, shape: Sequence[int], multiple: Sequence[int]) -> list[int]:
@@ -386,11 +404,11 @@ def _restoring_crop(plan: Plan, grid: _Grid) -> list[int]:
 
 def _problems(page: Page, plan: Plan, grid: _Grid) -> None:
     page.table("pack.unet")
-    page.key("channels", plan.size.unet)
-    page.key("attention_levels", _attention(plan.size.unet, plan.kind.dims))
+    page.key("channels", plan.size("restoring").unet)
+    page.key("attention_levels", _attention(plan.size("restoring").unet, plan.kind.dims))
     page.table("pack.heads.main")
-    page.key("channels", plan.size.head)
-    if plan.size.depth == 1:
+    page.key("channels", plan.size("restoring").head)
+    if plan.size("restoring").depth == 1:
         page.key("depth", 1)
     page.table("pack.problems.denoise")
     page.key("head", "main")
@@ -441,7 +459,7 @@ def _synthesis(page: Page, plan: Plan, grid: _Grid, unit: str, scale: float, off
             page.key("coarsen", coarsen, f"Anatomy is decided on {sizes} voxels, where a step is cheap.")
         elif coarsen > 1:
             page.key("coarsen", coarsen)
-        channels = plan.size.finer if number else plan.size.generator
+        channels = plan.size("drawing").finer if number else plan.size("drawing").generator
         levels = [False] * len(channels) if number else _attention(channels, dims)
         page.key("unet", {"channels": channels, "attention_levels": levels})
 
@@ -460,19 +478,19 @@ def _source(page: Page, plan: Plan, grid: _Grid, index: str) -> None:
 
 
 def _stages(page: Page, plan: Plan, grid: _Grid) -> None:
-    size, dims = plan.size, plan.kind.dims
-    batch = size.batch[dims]
+    dims = plan.kind.dims
     crop = _restoring_crop(plan, grid)
 
-    def stage(name: str, train: str, *, batch_size: int = batch, lr: float = size.lr, **keys: Any) -> None:
+    def stage(name: str, train: str, *, share: float = 1.0, **keys: Any) -> None:
+        size = plan.size(_part(name))
         page.array("stage")
         page.key("train", train)
         for key, value in keys.items():
             page.key(key, value)
         steps = plan.steps.get(name, LEAST_STEPS)
         page.key("steps", steps, _why_steps(plan, name))
-        page.key("batch_size", plan.batches.get(name, batch_size))
-        page.key("lr", lr)
+        page.key("batch_size", plan.batches.get(name, max(1, round(share * size.batch[dims]))))
+        page.key("lr", size.lr)
         ema = 0.9995 if steps >= 4000 else 0.999 if steps >= 1000 else 0.99 if steps >= 200 else 0.9
         page.key("ema", ema, "Weights are averaged over about the last " + f"{1 / (1 - ema):.0f} steps.")
 
@@ -482,17 +500,17 @@ def _stages(page: Page, plan: Plan, grid: _Grid) -> None:
     if plan.purpose != "synthesize":
         both = {"denoise": 0.65, "super_resolve": 0.35}
         stage("denoiser", "denoiser", problems=both, crop=crop)
-        stage("head-main", "head", head="main", problems=both, crop=crop, batch_size=max(1, batch // 2))
+        stage("head-main", "head", head="main", problems=both, crop=crop, share=0.5)
     if plan.purpose == "restore":
         return
     first: dict[str, Any] = {"shift": 0.06, "zoom": 0.05 if grid.cascade[0] > 1 else 0.0}
     stage("generator-0", "generator", level=0, **first)
     for number, (before, coarsen) in enumerate(itertools.pairwise(grid.cascade), start=1):
         whole = [n // coarsen for n in grid.padded(plan)]
-        multiples = [math.lcm(f * 2 ** (len(size.finer) - 1), before // coarsen) for f in grid.factor]
+        multiples = [math.lcm(f * 2 ** (len(plan.size("drawing").finer) - 1), before // coarsen) for f in grid.factor]
         part = _crop(128 if dims == 2 else 48, whole, multiples)
         keys = {} if part == whole else {"crop": part}
-        stage(f"generator-{number}", "generator", level=number, batch_size=max(1, batch // 2), **keys)
+        stage(f"generator-{number}", "generator", level=number, share=0.5, **keys)
 
 
 def _why_steps(plan: Plan, name: str) -> str:
@@ -500,7 +518,7 @@ def _why_steps(plan: Plan, name: str) -> str:
     if each is None:
         return ""
     epochs = plan.steps[name] * plan.batches[name] / len(plan.kind.training)
-    text = f"{each:.2g} s a step here; the scans are seen {epochs:.2g} times."
+    text = f"{each:.2g} s a step here; each scan is seen {epochs:.{0 if epochs >= 10 else 1}f} times."
     if name in plan.capped:
         return text + " More would learn them by heart."
     return text
