@@ -150,6 +150,8 @@ def synthesize(
     conditions: Mapping[str, object] | Sequence[Mapping[str, object]] = (),
     guidance: float | Mapping[str, float] = 1.0,
     guidance_interval: tuple[float, float] = (0.0, float("inf")),
+    like: Scan | None = None,
+    strength: float = 0.4,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Volume]:
@@ -158,9 +160,13 @@ def synthesize(
     batch : how many are drawn together; the scans are the same
     steps : of the sampler at each level; None: as many as the model was distilled for, else 20
     conditions : what they are to be, by the names of ``model.pack.synthesis.conditions``: a word of a class, a number,
-        words, a Volume or path of a label map or scan on the model's grid; one mapping for all scans, or one a scan
+        words, a Volume or path of a label map or scan on the model's grid; one mapping for all scans, or one a scan.
+        "*" stands for every value in turn, of a number for all of its range
     guidance : how strictly conditions are followed: 1 as in the training set, more at the cost of diversity; one scale
         for all conditions together, or scales by their names. guidance_interval : noise levels that are guided
+    like : a scan on the model's grid (path or Volume) that is varied: at every level of the cascade it is hidden in
+        noise, of which `strength` is the share (0.4: details; 0.7: anatomy, too), and sampled from there (SDEdit: Meng
+        et al. 2022). What comes back lies where the scan lies, in its unit. It resembles a patient: not anonymous.
     Raises InputError (naming the values that are known), ModelError.
     """
     loaded = _model(model, device)
@@ -175,6 +181,8 @@ def synthesize(
         conditions=_with_maps(asked, loaded) if isinstance(asked, Mapping) else [_with_maps(a, loaded) for a in asked],
         guidance=guidance,
         guidance_interval=guidance_interval,
+        like=None if like is None else as_volume(like),
+        strength=strength,
     )
     return _synthesize(loaded, request, progress)
 
