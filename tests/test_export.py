@@ -13,8 +13,10 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import medldm
+from medldm.cli import app
 from medldm.conditions import in_turn
 from medldm.errors import InputError, OutputError
 from medldm.synthesis.bids import BidsFolder, suffix_of
@@ -99,8 +101,8 @@ def test_bids_of_somebody_else_is_left_alone(heads, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "dataset_description.json").write_text('{"Name": "patients"}')
     words = ("--model", heads / "t1-heads", "--format", "bids", "--steps", 2)
-    refused = call("synthesize", "-o", tmp_path / "real", *words, expect=2)
-    assert refused.count("\n") == 1 and "did not make" in refused
+    done = CliRunner().invoke(app, [str(word) for word in ("synthesize", "-o", tmp_path / "real", *words)])
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1 and "did not make" in done.stderr
     assert [path.name for path in (tmp_path / "real").iterdir()] == ["dataset_description.json"]
 
 
@@ -220,7 +222,8 @@ def test_variations_on_the_command_line(cascade, tmp_path):
         ("--like", tmp_path / "no.png"),
         ("--like", tmp_path / "scan.png", "--strength", 2),
     ):
-        assert call(*words, *more, expect=2).count("\n") == 1
+        done = CliRunner().invoke(app, [str(word) for word in (*words, *more)])
+        assert done.exit_code == 2 and done.stderr.count("\n") == 1
 
 
 def test_a_scan_of_other_voxels_is_not_varied(heads):

@@ -168,6 +168,17 @@ def test_ct_is_told_by_its_values_and_scaled_by_a_window(tmp_path):
     assert pack.autoencoder.factor == (4, 4, 1)  # slices five times as thick
 
 
+def test_single_slices_of_ct_are_ct_beside_pictures(tmp_path):
+    radiographs(tmp_path, 4)
+    values = np.random.default_rng(0).normal(-700, 100, (32, 32, 1)).astype(np.float32)
+    for number in range(4):
+        nib.save(nib.Nifti1Image(values, np.diag([1.5, 1.5, 1, 1])), tmp_path / f"slice{number}.nii.gz")
+    slices = [
+        row | {"file": f"slice{n}.nii.gz", "spacing": "1.5x1.5x1"} for n, row in enumerate(rows(4, shape="32x32x1"))
+    ]
+    assert [kind.name for kind in kinds_of(rows(4) + slices, tmp_path)] == ["ct-2d", "sc-2d"]
+
+
 def test_ct_and_mr_that_do_not_say_so_are_not_mixed(tmp_path):
     heads(tmp_path, 2)
     values = np.random.default_rng(0).normal(-900, 50, (32, 36, 28)).astype(np.float32)

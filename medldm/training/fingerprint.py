@@ -133,7 +133,7 @@ def kinds_of(
     Raises EmptyInput where no kind has scans enough, InputError for a file that cannot be read.
     """
     left: dict[int, Counter[str]] = defaultdict(Counter)
-    divided: dict[tuple[str, int], list[Record]] = defaultdict(list)
+    divided: dict[tuple[str, int, bool], list[Record]] = defaultdict(list)
     for record in records:
         known = record if record.get("shape") and record.get("spacing") else record | _facts(record, root)
         shape = [int(n) for n in _numbers(known["shape"])]
@@ -144,19 +144,20 @@ def kinds_of(
             left[dims]["a line of voxels"] += 1
         else:
             said = known.get("modality", "")
-            divided[SAME.get(said, said), dims].append(known)
+            picture = not said and dims == 2 and ".nii" not in known["file"].lower()
+            divided[SAME.get(said, said), dims, picture].append(known)
     merged: dict[tuple[str, int], tuple[list[Record], str]] = {}
-    for (code, dims), own in divided.items():
+    for (code, dims, picture), own in divided.items():
         guess = ""
         if not code:
-            code, guess = (modality, "as you said") if modality else _guessed(own, dims, root)
+            code, guess = (modality, "as you said") if modality else _guessed(own, root, picture=picture)
         before, reason = merged.get((code, dims), ([], ""))
         merged[code, dims] = (before + own, guess or reason)
     kinds = []
     for (code, dims), (own, guess) in sorted(merged.items(), key=lambda pair: (-len(pair[1][0]), pair[0])):
         kept, reasons = _of_a_size(own, dims)
-        said = dict.fromkeys([code] + [m for r in own if (m := r.get("modality", ""))])
-        kind = Kind(dims, tuple(said), guess, tuple(kept), dict(left.pop(dims, Counter()) + reasons))
+        codes = dict.fromkeys([code] + [m for r in own if (m := r.get("modality", ""))])
+        kind = Kind(dims, tuple(codes), guess, tuple(kept), dict(left.pop(dims, Counter()) + reasons))
         if len(kind.training) >= FEWEST:
             kinds.append(kind)
     if not kinds:
@@ -199,9 +200,9 @@ def _facts(record: Record, root: Path) -> Record:
     }
 
 
-def _guessed(records: Sequence[Record], dims: int, root: Path) -> tuple[str, str]:
+def _guessed(records: Sequence[Record], root: Path, *, picture: bool) -> tuple[str, str]:
     """The modality of scans that do not say theirs, and why. Raises InputError where they seem to be of several."""
-    if dims == 2:
+    if picture:
         return "SC", "pictures do not say theirs"
     step = -(-len(records) // 12)
     least = [float(_volume(record, root).array.min()) for record in records[::step]]

@@ -194,7 +194,7 @@ def _memory(device: str | None) -> int | None:
 
 def _rounded(number: float) -> int:
     """To two digits, downwards."""
-    unit = 10 ** max(0, int(math.log10(max(number, 1))) - 1)
+    unit = int(10 ** max(0, int(math.log10(max(number, 1))) - 1))
     return int(number // unit) * unit
 
 
