@@ -213,6 +213,8 @@ def test_columns_become_conditions_by_what_they_hold(tmp_path):
         "grade": {"kind": "class", "values": ["0", "1", "2"]},
         "age": {"kind": "number", "low": 30.0, "high": 52.5},
     }
+    apart = Kind(2, ("DX",), "", tuple(r | {"split": "test"} if r["grade"] == "2" else r for r in kind.records))
+    assert conditions_of(apart, tmp_path)[0]["grade"]["values"] == ["0", "1"]  # none that was never trained on
     assert "one value" in said["site"] and "different words" in said["note"] and "2 of 10" in said["rare"]
     assert list(conditions_of(kind, tmp_path, ["age"])[0]) == ["age"]
     with pytest.raises(InputError, match="'colour'; expected a further column of the manifest: sex"):

@@ -86,6 +86,11 @@ class Kind:
         return [record for record in self.records if record.get("split", "") in ("train", "")]
 
     @property
+    def known(self) -> list[Record]:
+        """The rows that a training reads: none to test on."""
+        return [record for record in self.records if record.get("split", "") != "test"]
+
+    @property
     def spacing_range(self) -> tuple[float, float]:
         sizes = [s for record in self.records for s in _numbers(record["spacing"])[: self.dims]]
         return min(sizes), max(sizes)
@@ -178,8 +183,7 @@ def kinds_of(
 
 def _sampled(kind: Kind) -> list[Record]:
     """Some of the scans, drawn by a hash of their place, none to test on."""
-    own = [record for record in kind.records if record.get("split") != "test"]
-    ranked = sorted(own, key=lambda r: hashlib.sha256(f"{r['file']}\0{r.get('select', '')}".encode()).digest())
+    ranked = sorted(kind.known, key=lambda r: hashlib.sha256(f"{r['file']}\0{r.get('select', '')}".encode()).digest())
     return ranked[: MOST_READ[kind.dims]]
 
 

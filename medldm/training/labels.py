@@ -50,7 +50,7 @@ def conditions_of(
 
 
 def _table(name: str, kind: Kind, root: Path, *, asked: bool) -> tuple[Table | None, str]:
-    values = [value for record in kind.records if (value := record.get(name, "").strip())]
+    values = [value for record in kind.known if (value := record.get(name, "").strip())]
     words = Counter(values)
     if not _NAME.fullmatch(name):
         return None, "its name has other signs than letters, digits, _ and -"
@@ -61,8 +61,8 @@ def _table(name: str, kind: Kind, root: Path, *, asked: bool) -> tuple[Table | N
         return (
             _label_map(values, root) if asked or name == LABEL_MAP else (None, f"files; --condition {name} takes them")
         )
-    if len(values) < KNOWN * len(kind.records) and not asked:
-        return None, f"known of {len(values)} of {len(kind.records)} scans"
+    if len(values) < KNOWN * len(kind.known) and not asked:
+        return None, f"known of {len(values)} of {len(kind.known)} scans"
     if len(words) == 1:
         return None, "one value throughout"
     numbers = _numbers(words)
