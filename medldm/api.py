@@ -25,6 +25,8 @@ from medldm.volume import Volume
 if TYPE_CHECKING:
     from medldm.evaluate.synthetic import Evaluation
     from medldm.training.cost import StageCost
+    from medldm.training.fingerprint import Kind
+    from medldm.training.plan import Plan
 
 __all__ = [
     "denoise",
@@ -32,8 +34,10 @@ __all__ = [
     "estimate_noise",
     "estimate_training",
     "evaluate_synthetic",
+    "find_kinds",
     "inpaint",
     "load_model",
+    "plan",
     "read",
     "restore",
     "super_resolve",
@@ -148,6 +152,8 @@ def synthesize(
     conditions: Mapping[str, object] | Sequence[Mapping[str, object]] = (),
     guidance: float | Mapping[str, float] = 1.0,
     guidance_interval: tuple[float, float] = (0.0, float("inf")),
+    like: Scan | None = None,
+    strength: float = 0.4,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Volume]:
@@ -156,9 +162,13 @@ def synthesize(
     batch : how many are drawn together; the scans are the same
     steps : of the sampler at each level; None: as many as the model was distilled for, else 20
     conditions : what they are to be, by the names of ``model.pack.synthesis.conditions``: a word of a class, a number,
-        words, a Volume or path of a label map or scan on the model's grid; one mapping for all scans, or one a scan
+        words, a Volume or path of a label map or scan on the model's grid; one mapping for all scans, or one a scan.
+        "*" stands for every value in turn, of a number for all of its range
     guidance : how strictly conditions are followed: 1 as in the training set, more at the cost of diversity; one scale
         for all conditions together, or scales by their names. guidance_interval : noise levels that are guided
+    like : a scan on the model's grid (path or Volume) that is varied: at every level of the cascade it is hidden in
+        noise, of which `strength` is the share (0.4: details; 0.7: anatomy, too), and sampled from there (SDEdit: Meng
+        et al. 2022). What comes back lies where the scan lies, in its unit. It resembles a patient: not anonymous.
     Raises InputError (naming the values that are known), ModelError.
     """
     loaded = _model(model, device)
@@ -173,6 +183,8 @@ def synthesize(
         conditions=_with_maps(asked, loaded) if isinstance(asked, Mapping) else [_with_maps(a, loaded) for a in asked],
         guidance=guidance,
         guidance_interval=guidance_interval,
+        like=None if like is None else as_volume(like),
+        strength=strength,
     )
     return _synthesize(loaded, request, progress)
 
@@ -185,6 +197,48 @@ def _with_maps(conditions: Mapping[str, object], model: Model) -> dict[str, obje
         name: as_volume(value) if name in maps and isinstance(value, str | Path | Volume) else value
         for name, value in conditions.items()
     }
+
+
+def find_kinds(
+    data: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    modality: str | None = None,
+    progress: Progress | None = None,
+) -> list[Kind]:
+    """The kinds of scans below a folder, each of which wants a model of its own: modality, 2D or 3D; largest first.
+
+    manifest : table of `medldm check`; None: a manifest.csv in the working folder or in `data` whose scans are there,
+        else everything below `data` is read
+    modality : of scans that do not say theirs
+    Sizes are looked at of all scans, values of some hundred. Raises InputError, EmptyInput.
+    """
+    from medldm.training.fingerprint import kinds_of, records_of
+
+    root = Path(data)
+    if not root.is_dir():
+        raise InputError(str(data), "no such folder", "the folder of a data set", "check the path")
+    records = records_of(root, None if manifest is None else Path(manifest), progress)
+    return kinds_of(records, root, modality=modality, progress=progress)
+
+
+def plan(
+    kind: Kind,
+    *,
+    data: str | Path,
+    purpose: Literal["both", "restore", "synthesize"] = "both",
+    minutes: float = 120.0,
+    conditions: Sequence[str] | None = None,
+    device: str | None = None,
+) -> Plan:
+    """A recipe for scans of a kind (`find_kinds`) that trains in about so many minutes on this machine.
+
+    conditions : columns of the manifest that synthesis can be asked for; None: all that fit
+    `Plan.write` writes it with its reasons. Raises InputError.
+    """
+    from medldm.training.plan import make_plan
+
+    return make_plan(kind, Path(data), purpose=purpose, minutes=minutes, conditions=conditions, device=device)
 
 
 def train(

@@ -73,7 +73,29 @@ ConditionTable = Annotated[
     Field(discriminator="kind"),
 ]
 Tables = Mapping[str, Any]  # of ConditionTable, by name
+ALL = "*"  # every value of a condition, scan by scan
+GOLDEN = 0.6180339887498949  # multiples of it, less whole numbers, are spread most evenly (Weyl 1916)
 MAPS = (ImageCondition, LabelMapCondition)  # conditions that are scans themselves
+
+
+def in_turn(tables: Tables, given: Mapping[str, object], index: int) -> dict[str, object]:
+    """The values for scan `index`, where "*" asks for all: classes in turn, each as often as any other; several, in all
+    combinations; numbers spread evenly over their range. Raises InputError for a condition of another kind."""
+    found = dict(given)
+    for name, value in given.items():
+        table = tables.get(name)
+        if value != ALL or table is None:
+            continue
+        if isinstance(table, ClassCondition):
+            index, number = divmod(index, len(table.values))
+            found[name] = table.values[number]
+        elif isinstance(table, NumberCondition):
+            share = (0.5 + index * GOLDEN) % 1  # neighbours far apart, and any number of them even
+            number_of = float(f"{table.low + share * (table.high - table.low):.4g}")
+            found[name] = min(max(number_of, table.low), table.high)
+        else:
+            raise InputError(name, repr(ALL), in_words(table))
+    return found
 
 
 def check_conditions(tables: Tables, given: Mapping[str, object], where: str) -> dict[str, object]:

@@ -34,7 +34,7 @@ from medldm.training.data import load_scans
 from tests.dicom_maker import CANARY, make_series, stored_values
 from tests.tiny import tiny_table, with_pack
 
-NAMES = ("file", "series", "select", "patient", "modality", "spacing", "split")
+NAMES = ("file", "series", "select", "patient", "modality", "spacing", "shape", "doubts", "split")
 
 
 def call(*words):

@@ -12,6 +12,7 @@ from medldm.cli.doctor import doctor, models
 from medldm.cli.evaluate import evaluate
 from medldm.cli.import_ import import_
 from medldm.cli.inspect import inspect
+from medldm.cli.plan import plan
 from medldm.cli.restoring import denoise, inpaint, restore, superres
 from medldm.cli.synthesize import synthesize
 from medldm.cli.train import train
@@ -20,7 +21,7 @@ from medldm.cli.view import view
 __all__ = ["app", "main"]
 
 _restoring, _making = (denoise, superres, inpaint, restore), (synthesize, evaluate, train, distill)
-for _command in (*_restoring, *_making, view, inspect, check, models, doctor, demo):
+for _command in (*_restoring, *_making, view, inspect, check, plan, models, doctor, demo):
     app.command()(_command)
 app.command("import")(import_)
 

@@ -17,6 +17,7 @@ from medldm.io.choice import MAX_BYTES
 
 if TYPE_CHECKING:
     from medldm.io.dataset import Dataset
+    from medldm.io.labels import Labels
     from medldm.io.survey import Item
 
 Folder = Annotated[Path, typer.Argument(help="Folder with the scans: DICOM in any layout, NIfTI, pictures, plugins'.")]
@@ -31,6 +32,20 @@ Pattern = Annotated[
 Test = Annotated[float, typer.Option("--test", help="Share of the patients to test on.")]
 Validation = Annotated[float, typer.Option("--validation", help="Share of the patients to validate on.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same division.")]
+Table = Annotated[
+    Path | None,
+    typer.Option("--labels", help="CSV or TSV table of what is known of scans or patients; it is joined."),
+]
+By = Annotated[
+    str | None, typer.Option("--by", help="Its column that names the scans or patients, where it is not plain.")
+]
+Columns = Annotated[
+    str | None, typer.Option("--columns", metavar="A,B", help="Its columns to keep; left out: all that name nobody.")
+]
+LabelMap = Annotated[
+    str | None,
+    typer.Option("--label-map", metavar="PATTERN", help="Where a scan's label map lies, e.g. 'labels/{stem}.nii.gz'."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report only; write nothing.")]
 TABLE, REPORT = "manifest.csv", "report.json"
 _LISTED = 50
@@ -44,6 +59,10 @@ def check(
     test: Test = 0.1,
     validation: Validation = 0.1,
     seed: Seed = 0,
+    labels: Table = None,
+    by: By = None,
+    columns: Columns = None,
+    label_map: LabelMap = None,
     max_bytes: o.MaxBytes = MAX_BYTES,
     dry_run: DryRun = False,
     overwrite: o.Overwrite = False,
@@ -53,7 +72,8 @@ def check(
     """Go over a data set: what can be used, why the rest cannot, and a table for `medldm train`.
 
     The table, manifest.csv in the working folder unless --out says otherwise, divides the scans by patient; patients
-    are hashed. Nothing is written into FOLDER unasked.
+    are hashed. Nothing is written into FOLDER unasked. Further columns of the table are what --labels knows of the
+    scans: what a model can be asked for (`medldm plan`).
     """
     if not folder.is_dir():
         raise InputError(str(folder), "no such folder", "the folder of a data set", "check the path")
@@ -71,6 +91,10 @@ def check(
             test=test,
             validation=validation,
             seed=seed,
+            labels=labels,
+            by=by,
+            columns=[name.strip() for name in columns.split(",")] if columns else (),
+            label_map=label_map,
             progress=progress,
         )
     if json:
@@ -148,6 +172,8 @@ def _print(found: Dataset) -> None:
           f"{found.other_files} other files")  # fmt: skip
     if left_out := in_words(found.skipped):
         print(f"not looked at: {left_out}")
+    if (known := found.labels) is not None:
+        _print_labels(known)
     if found.members:
         print("splits: " + ", ".join(f"{k} {s} scans of {p}" for k, (s, p) in found.counts().items()))
         print("patients told by: " + ", ".join(f"{rule} ({n})" for rule, n in found.rules.items()))
@@ -155,3 +181,18 @@ def _print(found: Dataset) -> None:
         print(f"{found.rules[NAME]} scans count as one patient a file name; if that is wrong, say --patient")
     if found.doubt:
         print(f"nothing is put aside for testing: {found.doubt}; say what the patient is (--patient)")
+
+
+def _print_labels(known: Labels) -> None:
+    """What was joined to how many scans, and what was left out of it."""
+    named = f" by {known.by}" if known.by else ""
+    print(f"labels: {', '.join(known.columns) or 'none'}; {known.known} of {len(known.each)} scans{named}")
+    if known.unused:
+        print(f"{known.unused} rows of the labels name no scan")
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for name, reason in known.left_out.items():
+        reasons[reason].append(name)
+    for reason, names in reasons.items():
+        print(f"columns left out ({reason}): {', '.join(names)}")
+    if known.maps:
+        print(f"{len(known.maps)} files are label maps, no scans")

@@ -6,21 +6,28 @@ import json as json_
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medldm.cli import options as o
 from medldm.cli.output import Progress
-from medldm.conditions import MAPS, check_conditions
+from medldm.conditions import MAPS, check_conditions, in_turn
 from medldm.errors import InputError, ModelError, OutputError
 from medldm.pack import ModelPack, describe, folder_of, read_tables
+
+if TYPE_CHECKING:
+    from medldm.synthesis.bids import BidsFolder
 
 Count = Annotated[int, typer.Option("-n", "--count", min=1, help="How many scans.")]
 Folder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the scans; created if its parent exists.")]
 Condition = Annotated[
     list[str] | None,
-    typer.Option("--condition", metavar="NAME=VALUE", help="What the scans are to be, e.g. sex=F; may be repeated."),
+    typer.Option(
+        "--condition",
+        metavar="NAME=VALUE",
+        help="What the scans are to be, e.g. sex=F; NAME=* takes all values in turn.",
+    ),
 ]
 LabelMap = Annotated[
     list[str] | None,
@@ -46,7 +53,20 @@ First = Annotated[int, typer.Option("--first", min=0, help="Number of the first 
 Batch = Annotated[int, typer.Option("--batch", min=1, help="How many are drawn together; the scans are the same.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Leave out the scans that are there already.")]
 PROCESSES = (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"))
-SUFFIX = {"nifti": ".nii.gz", "picture": ".png", "dicom": ""}
+Like = Annotated[
+    Path | None,
+    typer.Option("--like", help="A scan on the model's grid to draw variations of. They are not anonymous."),
+]
+Strength = Annotated[
+    float | None, typer.Option("--strength", help="How much of it is drawn anew: 0.4 details, 0.7 anatomy, 1 all.")
+]
+Form = Annotated[
+    str | None, typer.Option("--format", help="nifti, dicom, picture, or bids: NIfTI with participants.tsv.")
+]
+Contrast = Annotated[
+    str | None, typer.Option("--suffix", help="Of BIDS: the contrast, e.g. T1w, where the model does not say it.")
+]
+SUFFIX = {"nifti": ".nii.gz", "picture": ".png", "dicom": "", "bids": ".nii.gz"}
 
 
 def _format(model: str, wanted: str | None) -> str:
@@ -70,10 +90,13 @@ def synthesize(
     batch: Batch = 1,
     resume: Resume = False,
     steps: Steps = None,
+    like: Like = None,
+    strength: Strength = None,
     seed: o.Seed = 0,
     sampler: o.Sampler = "dpmpp_2m",
     device: o.Device = None,
-    format: o.Format = None,
+    format: Form = None,
+    suffix: Contrast = None,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
     json: o.Json = False,
@@ -90,8 +113,13 @@ def synthesize(
         registry.find("samplers", sampler)
     asked = _conditions(model, condition or [], label_map or [])
     scale = _scales(guidance or [])
+    _check_like(like, strength)
+    bids = _bids(model, output, suffix) if form == "bids" else None
     stem = Path(model).resolve().name
-    paths = [output / f"{stem}-seed{seed}-{first + index:04d}{SUFFIX[form]}" for index in range(count)]
+    paths = [
+        output / f"{stem}-seed{seed}-{first + n:04d}{SUFFIX[form]}" if bids is None else bids.path(seed, first + n)
+        for n in range(count)
+    ]
     rank, world = _processes()
     mine = [n for n in range(rank, count, world) if not (resume and paths[n].exists())]
     _check_folder(output, [paths[n] for n in mine], overwrite=overwrite)
@@ -99,6 +127,8 @@ def synthesize(
     from medldm.io import write
 
     loaded = api.load_model(model, device)
+    if bids is not None:
+        bids.begin(loaded)
     with Progress(quiet=quiet) as progress:
         for run in _runs(mine, batch if world == 1 else 1):
             told = None if quiet else _within(progress, run, mine)
@@ -112,11 +142,18 @@ def synthesize(
                 sampler=sampler,
                 conditions=asked,
                 guidance=scale,
+                like=like,
+                strength=0.4 if strength is None else strength,
                 progress=told,
             )
             for number, scan in zip(run, scans, strict=True):
-                output.mkdir(exist_ok=True)
-                write(scan, paths[number], form, overwrite=overwrite)
+                if bids is not None:
+                    bids.write(scan, asked, overwrite=overwrite)
+                else:
+                    output.mkdir(exist_ok=True)
+                    write(scan, paths[number], form, overwrite=overwrite)
+    if bids is not None:
+        bids.finish()
     if json:
         print(json_.dumps({"model": model, "seed": seed, "files": [str(path) for path in paths]}, indent=2))
     elif not quiet:
@@ -170,8 +207,27 @@ def _conditions(model: str, words: list[str], maps: list[str]) -> dict[str, obje
         if not path.exists():
             raise InputError(f"--label-map {path.name}", "no such file", "a file or folder")
         said[name if mark else scans[0]] = path
-    check_conditions(tables, said, f"model {Path(model).name}")
+    check_conditions(tables, in_turn(tables, said, 0), f"model {Path(model).name}")
     return said
+
+
+def _check_like(like: Path | None, strength: float | None) -> None:
+    if like is None and strength is not None:
+        raise InputError("--strength", f"{strength:g}", "--like, too: the scan that is varied")
+    if like is not None and not like.exists():
+        raise InputError(f"--like {like.name}", "no such file", "a scan")
+    if strength is not None and not 0 < strength <= 1:
+        raise InputError("--strength", f"{strength:g}", "above 0, where nothing changes, to 1, where nothing stays")
+
+
+def _bids(model: str, output: Path, suffix: str | None) -> BidsFolder:
+    """Raises ModelError, InputError."""
+    pack = read_tables(model)
+    if not isinstance(pack, ModelPack) or pack.synthesis is None:
+        raise ModelError(f"model {model}", "no training for synthesis", "a model that synthesizes", "see medldm models")
+    from medldm.synthesis.bids import BidsFolder
+
+    return BidsFolder(output, pack, suffix)
 
 
 def _scales(texts: list[str]) -> float | dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from medldm.diffusion.generator import Coarse, Generator
+from medldm.diffusion.generator import Coarse, Generator, coarsened
 from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.predict import Box, bind, guided, tiled
 from medldm.diffusion.samplers import Noise, PredictX0, Sampler, Step, ddim
@@ -35,6 +35,15 @@ class Guidance:
     interval: tuple[float, float] = (0.0, float("inf"))
 
 
+@dataclass(frozen=True)
+class Like:
+    """Images (B, 1, *S) in the model's range that are varied: hidden in noise of deviation `sigma`, which leaves what
+    is coarse, and sampled from there (SDEdit: Meng et al. 2022)."""
+
+    image: Tensor
+    sigma: float
+
+
 def sample_cascade(
     autoencoder: Autoencoder,
     generators: Sequence[Generator],
@@ -48,11 +57,13 @@ def sample_cascade(
     on_step: OnStep,
     coarser: Tensor | None = None,
     wrap: Wrap = lambda generator, predict: predict,
+    like: Like | None = None,
 ) -> Tensor:
     """Images (B, 1, *S) in the model's range, of `size` voxels; the i-th depends on the i-th of `noise` alone.
 
     coarser : the image of the level before the first of `generators`, if that is not the cascade's first
     wrap : what else is to be true of each level's estimates
+    like : what every level begins with, instead of noise alone
     on_step(done, total, preview) : within a step, too, where it is computed in parts; may raise to cancel
     """
     image = coarser
@@ -63,7 +74,10 @@ def sample_cascade(
             coarse = Coarse(image + std * noise.next(image), torch.full((len(image),), std, device=image.device))
         cells = [n // (f * generator.table.coarsen) for n, f in zip(size, autoencoder.factor, strict=True)]
         process = generator.denoiser.process
-        x_T = process.sigma_max * noise.next(generator.latent_mean.new_empty(len(noise), autoencoder.channels, *cells))
+        highest = process.sigma_max if like is None else min(like.sigma, process.sigma_max)
+        x_T = highest * noise.next(generator.latent_mean.new_empty(len(noise), autoencoder.channels, *cells))
+        if like is not None:
+            x_T = x_T + generator.own(autoencoder.encode(coarsened(like.image, generator.table.coarsen))[0])
 
         def told(step: Step, before: int = number, level: Generator = generator) -> None:
             def preview() -> Tensor:
@@ -82,6 +96,7 @@ def sample_cascade(
             noise=noise.next,
             on_step=told,
             wrap=wrap,
+            highest=None if like is None else highest,
         )
         image = autoencoder.decode(generator.of_autoencoder(z))
     assert image is not None
@@ -100,10 +115,12 @@ def sample_level(
     noise: Noise = torch.randn_like,
     on_step: Callable[[Step], None] = lambda step: None,
     wrap: Wrap = lambda generator, predict: predict,
+    highest: float | None = None,
 ) -> Tensor:
     """Latents in the level's units, from noise x_T at the highest level, alike (B, C, *S).
 
     steps : None: as many as the level was distilled for, without guidance, which its teacher had; else 20
+    highest : the level at which x_T is, and what is above is left out; None: the process's
     """
     cells, denoiser, distilled = x_T.shape[2:], generator.denoiser, generator.table.distilled
     few = distilled if steps is None else None
@@ -126,6 +143,8 @@ def sample_level(
         predict = estimator(None)
     process, x = denoiser.process, x_T
     sigmas = process.sigmas(steps or STEPS) if few is None else process.sigmas(few.steps, "time_uniform")
+    if highest is not None:
+        sigmas = torch.cat([sigmas.new_tensor([highest]), sigmas[sigmas < highest]])
     for step in (sampler if few is None else ddim)(wrap(generator, predict), x_T, sigmas, noise=noise):
         x = step.x_t
         on_step(step)

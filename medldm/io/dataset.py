@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medldm.errors import EmptyInput, InputError
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
+from medldm.io.labels import Labels, find_labels
 from medldm.io.manifest import draw_splits, pack_select, write_manifest
-from medldm.io.patients import patients_of
+from medldm.io.patients import Patients, patients_of, patients_told
 from medldm.io.survey import Item, Progress, shown, survey
 from medldm.volume import QUANTITY, refused_map
 
 
 @dataclass(frozen=True)
 class Member:
-    """A scan that can be used; patient : twelve hexadecimal digits"""
+    """A scan that can be used; patient : twelve hexadecimal digits; labels : what else is known of it"""
 
     item: Item
     patient: str
     split: str
+    labels: dict[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, str]:
         """Its row of the manifest."""
@@ -34,7 +38,10 @@ class Member:
             "patient": self.patient,
             "modality": self.item.modality,
             "spacing": "x".join(f"{s:.6g}" for s in facts["spacing_mm"]),
+            "shape": "x".join(str(n) for n in facts["shape"]),
+            "doubts": "; ".join(facts["doubts"]),
             "split": self.split,
+            **self.labels,
         }
 
 
@@ -44,6 +51,7 @@ class Dataset:
 
     skipped : what was not looked at, by reason
     doubt : why nothing was put aside for testing, or ""
+    labels : what else is known of the scans, None where nobody asked
     """
 
     members: tuple[Member, ...]
@@ -52,6 +60,7 @@ class Dataset:
     skipped: dict[str, int]
     rules: dict[str, int]
     doubt: str
+    labels: Labels | None = None
 
     @property
     def doubtful(self) -> list[Item]:
@@ -69,7 +78,10 @@ class Dataset:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: paths below the folder, hashed patients."""
-        scans = [{**m.item.to_dict(), "patient": m.patient, "split": m.split} for m in self.members]
+        scans = [
+            {**m.item.to_dict(), "patient": m.patient, "split": m.split} | ({"labels": m.labels} if m.labels else {})
+            for m in self.members
+        ]
         return {
             "scans": scans,
             "refused": [item.to_dict() for item in self.refused],
@@ -100,13 +112,19 @@ def check_dataset(
     test: float = 0.1,
     validation: float = 0.1,
     seed: int = 0,
+    labels: Path | None = None,
+    by: str | None = None,
+    columns: Sequence[str] = (),
+    label_map: str | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Read everything below `folder`; one bad file never ends it.
 
     pattern : regular expression that finds the patient in a path (see `medldm.io.patients.patients_of`)
     test, validation : fractions of the patients; the same seed draws the same
-    Raises InputError for a missing folder, a wrong pattern or fractions.
+    labels, by, columns, label_map : a table of what is known of the scans, and their label maps
+        (`medldm.io.labels.find_labels`). Where it tells the patient or the split of all scans, that counts.
+    Raises InputError for a missing folder, a wrong pattern or fractions, a table that does not go with the scans.
     """
     draw_splits([], test=test, validation=validation, seed=seed)
     patients_of([], pattern)
@@ -115,12 +133,35 @@ def check_dataset(
     found = survey(folder, choice, progress)
     items = [_without_maps(item) for item in found.items]
     scans, refused = ([i for i in items if (i.facts is None) is no] for no in (False, True))
-    patients = patients_of(scans, pattern)
+    known = None
+    if labels is not None or label_map is not None:
+        asked: dict[str, Any] = {"by": by, "columns": columns, "label_map": label_map}
+        maps = find_labels(scans, folder, labels, **asked).maps
+        scans = [item for item in scans if item.file not in maps]
+        known = find_labels(scans, folder, labels, **asked)
+    told = known is not None and bool(known.patients) and pattern is None
+    patients = patients_told(known.patients) if known is not None and told else patients_of(scans, pattern)
     if patients.doubt:
         test = validation = 0.0
-    splits = draw_splits(patients.hashes, test=test, validation=validation, seed=seed)
-    members = (Member(i, p, splits[p]) for i, p in zip(scans, patients.hashes, strict=True))
-    return Dataset(tuple(members), tuple(refused), found.other_files, found.skipped, patients.rules, patients.doubt)
+    splits = _splits(known, patients, test=test, validation=validation, seed=seed)
+    each = known.each if known is not None else ({},) * len(scans)
+    members = (Member(*one) for one in zip(scans, patients.hashes, splits, each, strict=True))
+    others = (found.other_files, found.skipped, patients.rules, patients.doubt)
+    return Dataset(tuple(members), tuple(refused), *others, known)
+
+
+def _splits(known: Labels | None, patients: Patients, *, test: float, validation: float, seed: int) -> list[str]:
+    """Of each scan: as its table tells, if it does so of all, else drawn by patient. Raises InputError."""
+    if known is None or not known.splits or not all(known.splits):
+        drawn = draw_splits(patients.hashes, test=test, validation=validation, seed=seed)
+        return [drawn[patient] for patient in patients.hashes]
+    of_patient: dict[str, set[str]] = defaultdict(set)
+    for patient, split in zip(patients.hashes, known.splits, strict=True):
+        of_patient[patient].add(split)
+    torn = Counter(len(found) > 1 for found in of_patient.values())[True]
+    if torn:
+        raise InputError("labels, column split", f"{torn} patients in two splits", "one split a patient")
+    return list(known.splits)
 
 
 def _without_maps(item: Item) -> Item:

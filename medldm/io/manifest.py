@@ -17,7 +17,7 @@ from medldm.errors import EmptyInput, InputError
 from medldm.io.atomic import write_whole
 from medldm.io.walk import in_words, list_files
 
-COLUMNS = ("file", "series", "select", "patient", "modality", "spacing", "split")
+COLUMNS = ("file", "series", "select", "patient", "modality", "spacing", "shape", "doubts", "split")
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,12 @@ def _share(fraction: float, count: int, most: int) -> int:
 def write_manifest(path: Path, records: Sequence[Mapping[str, str]]) -> None:
     """Write the table that `load_manifest` reads, whole or not at all: a row a scan, the columns `COLUMNS`.
 
-    An existing table is replaced. Raises OutputError.
+    What else the records know of the scans follows in further columns. An existing table is replaced. Raises
+    OutputError.
     """
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    further = dict.fromkeys(name for record in records for name in record if name not in COLUMNS)
+    writer = csv.DictWriter(text, (*COLUMNS, *further), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     write_whole(path, lambda part: part.write_bytes(text.getvalue().encode("utf-8", "backslashreplace")))

@@ -17,7 +17,7 @@ _DATASET = "medldm check"  # the same for every set, so that a folder may be mov
 _MANY = 20  # scans of one patient
 _FEW = 10  # folders
 ID, BIDS, PATTERN = "PatientID", "sub- in the path", "pattern"
-FOLDER, NAME = "folder", "file name"
+FOLDER, NAME, LABELS = "folder", "file name", "labels"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ def patients_of(items: Sequence[Item], pattern: str | None = None) -> Patients:
     known = [key for key in keys if key is not None]
     hashes = tuple(hash_patient("\0".join(key), _DATASET) for key in known)
     return Patients(hashes, dict(Counter(rule for rule, _ in known)), _doubt(known))
+
+
+def patients_told(names: Sequence[str]) -> Patients:
+    """Patients as somebody tells them, scan by scan."""
+    return Patients(tuple(hash_patient(f"{LABELS}\0{name}", _DATASET) for name in names), {LABELS: len(names)}, "")
 
 
 def _by_pattern(items: Sequence[Item], pattern: str) -> list[tuple[str, str] | None]:

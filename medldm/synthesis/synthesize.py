@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from medldm import registry
-from medldm.conditions import MAPS, check_conditions, in_words
-from medldm.diffusion.cascade import STEPS, Guidance, sample_cascade
+from medldm.conditions import MAPS, check_conditions, in_turn, in_words
+from medldm.diffusion.cascade import STEPS, Guidance, Like, sample_cascade
 from medldm.diffusion.generator import padded_shape
 from medldm.diffusion.noise import FieldNoise
 from medldm.errors import InputError, ModelError
+from medldm.geometry import Geometry
 from medldm.model import Model
 from medldm.nets.conditioner import Conditions
 from medldm.pack import SynthesisTable
 from medldm.restoration.restore import versions
 from medldm.space import ModelSpace, centred, centred_geometry, map_condition, to_array
-from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
+from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume, refused_map
 
 Progress = Callable[[str, int, int], None]
+_TOP = {"grey8": 255.0, "grey16": 65535.0}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,9 @@ class Request:
 
     steps : None: as many as the model was distilled for, else 20
     conditions : for all scans, or one mapping a scan; maps are volumes
+        "*" stands for every value in turn (`medldm.conditions.in_turn`)
     guidance : one scale, or scales by condition (`medldm.diffusion.cascade.Guidance`)
+    like : a scan on the model's grid that is varied; strength : the share of noise that hides it, 0 to 1
     """
 
     n: int
@@ -43,6 +48,8 @@ class Request:
     conditions: Mapping[str, object] | Sequence[Mapping[str, object]] = ()
     guidance: float | Mapping[str, float] = 1.0
     guidance_interval: tuple[float, float] = (0.0, float("inf"))
+    like: Volume | None = None
+    strength: float = 0.4
 
     def of_scan(self, number: int) -> Mapping[str, object]:
         """The conditions of the scan at `first + number`."""
@@ -66,8 +73,54 @@ def synthesize(model: Model, request: Request, progress: Progress | None) -> Ite
         raise ModelError(f"model {model.name}", got, "a model that synthesizes", "see medldm models")
     if r.conditions and not isinstance(r.conditions, Mapping) and len(r.conditions) != r.n:
         raise InputError("conditions", f"{len(r.conditions)} mappings", f"one a scan, {r.n}")
-    asked = [_asked(model, model.pack.synthesis, r.of_scan(number)) for number in range(r.n)]
-    return _scans(model, model.pack.synthesis, r, asked, _guidance(model.pack.synthesis, r), progress)
+    table = model.pack.synthesis
+    r = replace(r, conditions=[in_turn(table.conditions, r.of_scan(n), r.first + n) for n in range(r.n)])
+    asked = [_asked(model, table, r.of_scan(number)) for number in range(r.n)]
+    varied = None if r.like is None else _Varied.of(model, table, r.like, r.strength)
+    return _scans(model, table, r, asked, _guidance(table, r), varied, progress)
+
+
+@dataclass(frozen=True)
+class _Varied:
+    """A scan that is varied, on the grid of synthetic ones: its image (1, 1, *shape), and the noise that hides it."""
+
+    space: ModelSpace
+    geometry: Geometry
+    image: Tensor
+    sigma: float
+    sha256: str
+    unit: str
+    modality: str
+
+    @classmethod
+    def of(cls, model: Model, table: SynthesisTable, like: Volume, strength: float) -> _Varied:
+        """Raises InputError for another voxel size than the model's, or a strength that is none."""
+        if not 0 < strength <= 1:
+            raise InputError("strength", f"{strength:g}", "above 0, where nothing changes, to 1, where nothing stays")
+        if like.quantity:
+            raise refused_map("like", like.quantity)
+        pack, space = model.pack, ModelSpace.of(model.pack, like)
+        turned = space.turned(like)
+        assumed = any(step.get("spacing_assumed") for step in like.history)
+        has, wanted = (s[: pack.dims] for s in (turned.geometry.spacing, pack.spacing))
+        if not assumed and not np.allclose(has, wanted, rtol=0.05):
+            got, expected = (" x ".join(f"{s:.4g}" for s in sizes) + " mm" for sizes in (has, wanted))
+            raise InputError("like", f"voxels of {got}", expected, "resample it to the model's grid")
+        space = space.fitted(turned)
+        image = centred(space.image(turned), table.shape[: pack.dims])
+        first = [_first(n, w) for n, w in zip(turned.geometry.shape, table.shape, strict=True)]
+        affine = turned.geometry.affine.copy()
+        affine[:, 3] = affine @ np.array([*first, 1.0])
+        sigma = float("inf") if strength == 1 else strength / (1 - strength)
+        digest = hashlib.sha256(np.ascontiguousarray(like.array).tobytes()).hexdigest()
+        geometry = Geometry(affine, table.shape)
+        return cls(space, geometry, image[None, None], sigma, digest, like.unit, like.modality)
+
+
+def _first(size: int, wanted: int) -> int:
+    """Which voxel of a scan becomes the first, as `medldm.space.centred` cuts and fills."""
+    more = wanted - size
+    return -more // 2 if more < 0 else -(more // 2)
 
 
 def _asked(model: Model, table: SynthesisTable, said: Mapping[str, object]) -> dict[str, object]:
@@ -116,12 +169,14 @@ def _scans(
     request: Request,
     asked: Sequence[dict[str, object]],
     guidance: Guidance,
+    varied: _Varied | None,
     progress: Progress | None,
 ) -> Iterator[Volume]:
     pack, networks = model.pack, model.networks
     sampler = registry.find("samplers", request.sampler)
     size = padded_shape(pack, table.shape[: pack.dims])
     generators = [networks.generator(number) for number in range(len(networks.generators))]
+    like = None if varied is None else Like(centred(varied.image, size).to(model.device), varied.sigma)
     for start in range(0, request.n, request.batch):
         numbers = range(start, min(start + request.batch, request.n))
         parts = [Conditions.of(table.conditions, _padded(asked[number], size), size) for number in numbers]
@@ -141,16 +196,19 @@ def _scans(
             sampler=sampler,
             guidance=guidance,
             on_step=told,
+            like=like,
         )
         for number, image in zip(numbers, images.split(1), strict=True):
-            yield _volume(model, table, request, number, centred(image, table.shape[: pack.dims]))
+            yield _volume(model, table, request, number, centred(image, table.shape[: pack.dims]), varied)
 
 
 def _padded(asked: dict[str, object], size: Sequence[int]) -> dict[str, object]:
     return {name: centred(value, size) if isinstance(value, Tensor) else value for name, value in asked.items()}
 
 
-def _volume(model: Model, table: SynthesisTable, request: Request, number: int, image: Tensor) -> Volume:
+def _volume(
+    model: Model, table: SynthesisTable, request: Request, number: int, image: Tensor, varied: _Varied | None
+) -> Volume:
     said = request.of_scan(number)
     history = {
         "step": "synthesize",
@@ -166,8 +224,14 @@ def _volume(model: Model, table: SynthesisTable, request: Request, number: int, 
         "synthetic": True,
         AI_PROCESSED: RESEARCH_USE,
     }
+    if varied is not None:
+        history |= {"strength": request.strength, "like_sha256": varied.sha256}
+        array, unit = varied.space.array(image), varied.unit
+        floor = min(0.0, varied.space.range.offset)
+        array = np.clip(array, floor, _TOP.get(unit, np.inf)).astype(np.float32)
+        return Volume(array, varied.geometry, unit, varied.modality or model.pack.modality[0], (history,))
     values = to_array(image, model.pack.dims) * table.scale + table.offset
-    low, high = (0.0, 255.0) if table.unit == "grey8" else (min(table.offset, 0.0), np.inf)
+    low, high = min(table.offset, 0.0), _TOP.get(table.unit, np.inf)
     scan = np.clip(values, low, high).astype(np.float32)
     modality = model.pack.trained_modality[0]
     return Volume(scan, centred_geometry(model.pack, table.shape), table.unit, modality, (history,))

@@ -68,8 +68,11 @@ def description(volume: Volume, *remarks: str) -> str:
     """DerivationDescription: what did it, with which weights and seed; 1024 characters at most."""
     step = provenance(volume)
     parts = [f"medldm {step.get('step', 'conversion')}"]
-    words = {"model": "model", "weights_sha256": "weights sha256", "seed": "seed", "version": "version"}
+    words = {"model": "model", "weights_sha256": "weights sha256", "seed": "seed", "index": "index"}
+    words["version"] = "version"
     parts += [f"{word} {step[key]}" for key, word in words.items() if key in step]
+    asked = step.get("conditions") or {}
+    parts += ["asked for " + ", ".join(f"{name}={value}" for name, value in asked.items())] if asked else []
     text = ", ".join(parts) + ". " + " ".join(r for r in remarks if r)
     return (text + " Research use only.").encode("ascii", "replace").decode()[:1024]
 

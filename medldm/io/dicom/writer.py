@@ -214,7 +214,8 @@ def _remarks(
     """What a reader of the images must know, in sentences."""
     remarks = []
     if is_synthetic(volume):
-        remarks.append("Synthetic image, not a patient.")
+        varied = any("like_sha256" in step for step in volume.history)
+        remarks.append("Synthetic variation of a scan." if varied else "Synthetic image, not a patient.")
     if resampled is not None:
         old, new = (" x ".join(f"{s:.4g}" for s in g.spacing) for g in (resampled.geometry, aligned.geometry))
         remarks.append(f"Grid of {old} mm resampled to {new} mm.")
