@@ -127,6 +127,11 @@ class UNetTable(Table):
     attention_levels: tuple[bool, ...]
     num_res_blocks: int = 1
 
+    @property
+    def multiple(self) -> int:
+        """Of what number of cells an axis it takes."""
+        return 2 ** (len(self.channels) - 1)
+
 
 class ProcessTable(Table):
     """Arguments of `medldm.diffusion.process.NoiseProcess`. sigma_data : one number, or one a latent channel."""

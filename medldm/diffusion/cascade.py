@@ -16,7 +16,7 @@ from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.conditioner import Conditions
 from medldm.nets.unet import Condition
 
-HALO = 2  # latent cells over which tiles are blended
+HALO = 2  # latent cells, at least, over which tiles are blended
 OnStep = Callable[[int, int, "Callable[[], Tensor] | None"], None]
 
 
@@ -95,8 +95,10 @@ def _sample_level(
 
     tile = generator.table.tile
     if tile is not None and any(n > t for n, t in zip(cells, tile, strict=True)):
-        edge = [max(1, t - 2 * HALO) for t in tile]
-        predict = tiled(estimator, cells, edge, [HALO] * len(cells))
+        unit = generator.table.unet.multiple  # of which the network takes a multiple
+        halo = -(-HALO // unit) * unit
+        edge = [max(unit, (t - 2 * halo) // unit * unit) for t in tile]
+        predict = tiled(estimator, cells, edge, [halo] * len(cells))
     else:
         predict = estimator(None)
     sigmas = denoiser.process.sigmas(steps)
