@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medldm.errors import RecipeError
-from medldm.pack import ModelPack, Table
+from medldm.pack import ImportedNetTable, ModelPack, Table
 
 
 class Source(Table):
@@ -222,7 +222,9 @@ def _check_level(stage: GeneratorStage, pack: ModelPack) -> None:
         raise ValueError(f"stage {stage.name} needs that many levels of pack.synthesis.cascade")
     levels = pack.synthesis.cascade
     ratio = levels[stage.level - 1].coarsen // levels[stage.level].coarsen if stage.level else 1
-    halvings = 2 ** (len(levels[stage.level].unet.channels) - 1)
+    if isinstance(levels[stage.level].unet, ImportedNetTable):
+        raise ValueError(f"stage {stage.name} is to train an imported network, which draws scans as it is")
+    halvings = levels[stage.level].unet.multiple
     for size, factor in zip(stage.crop, pack.latent_factor, strict=False):
         multiple = math.lcm(factor * halvings, ratio)
         if size % multiple:

@@ -7,6 +7,7 @@ from lightning_fabric.utilities.apply_func import move_data_to_device
 
 import medldm
 from medldm import registry
+from medldm.conditions import ClassCondition, LabelMapCondition
 from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.process import NoiseProcess
 from medldm.model import Model, Networks
@@ -16,10 +17,12 @@ from medldm.pack import AutoencoderPack
 from medldm.recipe import Source, parse_recipe
 from medldm.space import centred_geometry
 from medldm.training.data import Scan
+from medldm.training.importing_whole import WholeWishes, adopt_whole
 from medldm.training.latents import measure_latents, measure_level
 from medldm.training.stages import build_stage, stage_batches
 from medldm.volume import Volume
 from tests.fake_gpu import GPU, fake_gpu
+from tests.foreign_models import maisi
 from tests.tiny import tiny_table, with_mask_head, with_pack
 
 CONDITIONS = {
@@ -194,3 +197,21 @@ def test_latents_are_measured_on_a_gpu(gpu, recipe):
     networks, scans = Networks(recipe.pack).to(GPU), _scans(recipe)
     measure_latents(networks.autoencoder, scans)
     measure_level(networks.generator(0), networks.autoencoder, recipe.pack, scans)
+
+
+@torch.inference_mode()
+def test_an_imported_model_draws_on_a_gpu(tmp_path):
+    """MAISI's, which is told most: class, regions, spacing, and a label map by a ControlNet."""
+    maisi(tmp_path)
+    parts = ClassCondition(kind="class", values=("head", "chest", "abdomen", "pelvis"))
+    kinds = ClassCondition(kind="class", values=("unknown", "ct", "mr"))
+    organs = LabelMapCondition(kind="label_map", labels={"organ": (5,)})
+    tables = {"kind": kinds, "top_region": parts, "bottom_region": parts, "organs": organs}
+    wishes = WholeWishes(shape=(16, 16, 8), modality=("CT",), conditions=tables)
+    model = adopt_whole(tmp_path, name="maisi", wishes=wishes)
+    array = np.random.default_rng(0).integers(0, 2, (16, 16, 8)).astype(np.float32) * 5
+    said = {"kind": "ct", "top_region": "head", "bottom_region": "head"}
+    said["organs"] = Volume(array, centred_geometry(model.pack, array.shape))
+    with fake_gpu():
+        drawn = next(medldm.synthesize(model=model, n=1, steps=2, conditions=said, device=str(GPU)))
+    assert drawn.array.shape == array.shape

@@ -103,7 +103,7 @@ def _sample_level(
         predict = estimator(None)
     sigmas = denoiser.process.sigmas(steps)
     like = generator.latent_mean.new_empty(len(noise), autoencoder.channels, *cells)
-    x = sigmas[0].item() * noise.next(like)
+    x = denoiser.process.first_std(sigmas[0].item()) * noise.next(like)
     for step in sampler(predict, x, sigmas, noise=noise.next):
         x = step.x_t
 
