@@ -27,7 +27,18 @@ from medldm.nets.head import MeasurementHead
 from medldm.nets.unet import Condition, LatentUNet
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import Problem, problem_of
-from medldm.pack import CARD, FORMAT, PACK, TRAINING, WEIGHTS, AutoencoderPack, ModelPack, folder_of, read_tables
+from medldm.pack import (
+    CARD,
+    FORMAT,
+    PACK,
+    TRAINING,
+    WEIGHTS,
+    AutoencoderPack,
+    ImportedNetTable,
+    ModelPack,
+    folder_of,
+    read_tables,
+)
 from medldm.space import ModelSpace
 from medldm.volume import Volume
 
@@ -127,11 +138,13 @@ class Model:
         return self.pack.doubts(volume, factor)
 
     def save(self, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
-        """Write the pack into `folder`; networks are stored in half precision, buffers and an imported autoencoder in
+        """Write the pack into `folder`; networks are stored in half precision, buffers and imported networks in
         full. training : how it was trained, kept beside it. Raises OutputError."""
         full = {name for name, _ in self.networks.named_buffers()}
         if self.pack.autoencoder.kind == "imported":
             full |= {name for name, _ in self.networks.named_parameters() if name.startswith(PREFIX)}
+        if self.pack.synthesis is not None and isinstance(self.pack.synthesis.cascade[0].unet, ImportedNetTable):
+            full |= {name for name, _ in self.networks.named_parameters() if name.startswith("generators.")}
         return _write(folder, self.pack, self.networks.state_dict(), self.card, full=full, training=training)
 
 

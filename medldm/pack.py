@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -158,6 +159,54 @@ class UNetTable(Table):
                 raise wrong(("channels", level), width, "a multiple of 16")
         return self
 
+    @property
+    def multiple(self) -> int:
+        """Of what number of cells an axis it takes."""
+        return 1 << (len(self.channels) - 1)
+
+
+class ImportedNetTable(Table):
+    """A diffusion network of another library: `medldm.nets.imported.unet`.
+
+    config : its arguments, by the names of MONAI's `DiffusionModelUNet`; control: of its ControlNet, which is told the
+        pack's label map
+    numbers : conditions that are its context vector or constant channels beside x_t, in their order
+    label : the condition that is its class; regions: those that are MAISI's body regions, uppermost and lowest
+    null : what it takes for a condition that is not said, None: nothing
+    rows_first : a 2D network sees rows x columns
+    """
+
+    kind: Literal["imported"]
+    family: Literal["monai", "maisi"]
+    config: dict[str, JsonValue]
+    control: dict[str, JsonValue] | None = None
+    multiple: int = Field(ge=1)
+    numbers: tuple[str, ...] = ()
+    label: str | None = None
+    regions: tuple[str, ...] = ()
+    null: float | None = None
+    rows_first: bool = False
+
+
+class ScheduleTable(Table):
+    """The times of an imported network, and their levels: `medldm.diffusion.timed.TimedProcess`.
+
+    betas : how the variance grows from beta_start to beta_end over so many `times`, "flow": a straight line without
+    prediction : what the network says: the noise, x_0, the velocity; of a flow x_0 minus the noise
+    spacing, offset : which of the times are taken where there are fewer steps (by diffusers' names)
+    shift : of a flow, how its times lie: ``shift t / (1 + (shift - 1) t)`` (Esser et al. 2024)
+    """
+
+    kind: Literal["schedule"] = "schedule"
+    betas: Literal["linear", "scaled_linear", "sigmoid", "cosine", "flow"]
+    beta_start: Annotated[float, Field(gt=0)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0)] = 2e-2
+    times: int = Field(1000, ge=2)
+    prediction: Literal["noise", "clean", "velocity"] = "noise"
+    spacing: Literal["leading", "linspace", "trailing"] = "linspace"
+    offset: int = Field(0, ge=0)
+    shift: float = Field(1.0, gt=0)
+
 
 class ProcessTable(Table):
     """Arguments of `medldm.diffusion.process.NoiseProcess`. sigma_data : one number, or one a latent channel."""
@@ -226,6 +275,26 @@ class DistilledTable(Table):
     guidance: float = 1.0
 
 
+def _own_or(other: str) -> Callable[[Any], str]:
+    """The tag of a table that is of the kind `other`, or has no kind."""
+
+    def tag(table: Any) -> str:
+        kind = table.get("kind") if isinstance(table, dict) else getattr(table, "kind", None)
+        return other if kind == other else "own"
+
+    return tag
+
+
+NetTable = Annotated[
+    Annotated[UNetTable, Tag("own")] | Annotated[ImportedNetTable, Tag("imported")],
+    Discriminator(_own_or("imported")),
+]
+AnyProcess = Annotated[
+    Annotated[ProcessTable, Tag("own")] | Annotated[ScheduleTable, Tag("schedule")],
+    Discriminator(_own_or("schedule")),
+]
+
+
 class GeneratorTable(Table):
     """A level of a cascade: `medldm.diffusion.generator.Generator`.
 
@@ -237,12 +306,19 @@ class GeneratorTable(Table):
     """
 
     coarsen: int = Field(1, ge=1)
-    unet: UNetTable
-    process: ProcessTable = ProcessTable(sigma_max=80.0, log_mean=0.3, log_std=1.2)
+    unet: NetTable
+    process: AnyProcess = ProcessTable(sigma_max=80.0, log_mean=0.3, log_std=1.2)
     coarse_noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.2)
     sampled_noise: float = Field(0.05, ge=0)
     tile: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     distilled: DistilledTable | None = None
+
+    @model_validator(mode="after")
+    def _both_imported_or_none(self) -> Self:
+        if isinstance(self.unet, ImportedNetTable) != isinstance(self.process, ScheduleTable):
+            expected = "an imported unet with a process of kind schedule, or neither"
+            raise wrong(("process",), self.process.__class__.__name__, expected)
+        return self
 
 
 class SynthesisTable(Table):
@@ -264,7 +340,17 @@ class SynthesisTable(Table):
         steps = [level.coarsen for level in self.cascade]
         if steps[-1] != 1 or any(a <= b or a % b for a, b in zip(steps, steps[1:], strict=False)):
             raise wrong(("cascade",), f"coarsen {steps}", "factors that fall to 1, each a multiple of the next")
+        if len(self.cascade) > 1 and any(isinstance(level.unet, ImportedNetTable) for level in self.cascade):
+            raise wrong(("cascade",), "an imported unet", "a level of its own, not one of several")
         return self
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Conditions that have to be said: an imported network may know nothing else."""
+        unet = self.cascade[0].unet
+        if not isinstance(unet, ImportedNetTable) or unet.null is not None:
+            return ()
+        return (*unet.numbers, *unet.regions, *(() if unet.label is None else (unet.label,)))
 
 
 class SeenTable(Table):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medldm.errors import RecipeError
-from medldm.pack import ModelPack
+from medldm.pack import ImportedNetTable, ModelPack
 from medldm.tables import Size, Table, first_wrong, wrong
 
 
@@ -267,7 +267,9 @@ class Recipe(Table):
         if len(stage.crop) not in (0, dims):
             raise wrong(("stage", number, "crop"), list(stage.crop), f"{dims} sizes, or none for whole images")
         ratio = levels[stage.level - 1].coarsen // levels[stage.level].coarsen if stage.level else 1
-        halvings = 2 ** (len(levels[stage.level].unet.channels) - 1)
+        if isinstance(levels[stage.level].unet, ImportedNetTable):
+            raise wrong(("stage", number, "level"), stage.level, "a level of medldm's, not an imported network")
+        halvings = levels[stage.level].unet.multiple
         for size, factor in zip(stage.crop, self.pack.latent_factor, strict=False):
             multiple = math.lcm(factor * halvings, ratio)
             if size % multiple:

@@ -13,14 +13,24 @@ from medldm.cli.output import Progress, print_table
 from medldm.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    from medldm.conditions import ConditionTable
+    from medldm.model import Model
     from medldm.pack import IntensityTable
 
 REPORT = "report.html"
 Source = Annotated[
-    Path, typer.Argument(metavar="FOLDER_OR_WEIGHTS", help="Weights of an autoencoder, or the folder that holds them.")
+    Path,
+    typer.Argument(
+        metavar="FOLDER_OR_WEIGHTS",
+        help="Weights of an autoencoder, or the folder that holds them; without --data the folder of a whole latent "
+        "diffusion model: a pipeline of diffusers, or a bundle of MONAI.",
+    ),
 ]
 Name = Annotated[str, typer.Option("--as", help="Name of the pack.")]
-Data = Annotated[Path, typer.Option("--data", help="Folder of your scans: the latents are measured on them.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of your scans: an autoencoder's latents are measured on them."),
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write the pack and its report to.")]
 Index = Annotated[
     str | None, typer.Option("--index", help="Table in --data (medldm check); without it, every scan that is there.")
@@ -47,6 +57,20 @@ Spacing = Annotated[str | None, typer.Option("--spacing", help="Voxels in mm, e.
 Axcodes = Annotated[
     str | None, typer.Option("--axcodes", help="Orientation that a 3D network sees, e.g. RAS (the default).")
 ]
+Shape = Annotated[str | None, typer.Option("--shape", help="Of a whole model: voxels of its scans, e.g. 160x224x160.")]
+Condition = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--condition",
+        metavar="NAME=LOW:HIGH",
+        help="Of a whole model: a number, a class (NAME=WORD,WORD) or a label map (NAME=map:FIRST-LAST, its values) "
+        "that it is told, in the network's order; repeatable.",
+    ),
+]
+Null = Annotated[
+    float | None,
+    typer.Option("--null", help="Of a whole model: what it takes for a condition that is not said, such as -1."),
+]
 Crop = Annotated[
     str | None, typer.Option("--crop", help="Take the middle of each scan, e.g. 96x96x64, if the whole is too large.")
 ]
@@ -55,8 +79,8 @@ Crop = Annotated[
 def import_(
     weights: Source,
     name: Name,
-    data: Data,
     out: Out,
+    data: Data = None,
     index: Index = None,
     family: Family = None,
     config: Config = None,
@@ -66,16 +90,36 @@ def import_(
     spacing: Spacing = None,
     axcodes: Axcodes = None,
     crop: Crop = None,
+    shape: Shape = None,
+    condition: Condition = None,
+    null: Null = None,
     device: o.Device = None,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Make a pack of another library's autoencoder, with latents measured on your scans and a report on both.
+    """Make a pack of another library's autoencoder, with latents measured on your scans and a report on both; without
+    --data, of its whole latent diffusion model, which medldm synthesize then runs.
 
     Nothing is downloaded, and nothing in the weights is executed.
     """
     _check(weights, data, out, overwrite=overwrite)
+    only: dict[str, object] = {"--index": index, "--input-range": input_range, "--crop": crop} if data is None else {}
+    only |= {} if data is None else {"--shape": shape, "--condition": condition, "--null": null}
+    for option, value in only.items():
+        if value is not None:
+            of = "an autoencoder, with --data" if data is None else "a whole model, without --data"
+            raise InputError(option, "an option", f"the import of {of}")
+    if data is None:
+        from medldm.io.atomic import write_folder_whole
+
+        model = _whole(weights, name, family, config, intensity, modality, spacing, axcodes, shape, condition, null)
+        write_folder_whole(out, model.save)
+        if json:
+            print(json_.dumps({"name": name, "pack": model.pack.model_dump(mode="json")}, indent=2))
+        elif not quiet:
+            print(f"wrote {out} (see card.md)")
+        return
     arguments = _config(config) | ({} if input_range is None else {"input_range": list(input_range)})
     table, size = _intensity(intensity), _crop(crop)
     steps = o.parse_spacing(spacing)
@@ -125,12 +169,61 @@ def import_(
         print(f"wrote {out} (see {REPORT})")
 
 
-def _check(weights: Path, data: Path, out: Path, *, overwrite: bool) -> None:
+def _whole(
+    folder: Path,
+    name: str,
+    family: str | None,
+    config: str | None,
+    intensity: str | None,
+    modality: list[str] | None,
+    spacing: str | None,
+    axcodes: str | None,
+    shape: str | None,
+    condition: list[str] | None,
+    null: float | None,
+) -> Model:
+    arguments, table, size = _config(config), _intensity(intensity), _crop(shape, "--shape")
+    steps, conditions = o.parse_spacing(spacing), dict(_condition(text) for text in condition or ())
+    from medldm.training.importing_whole import WholeWishes, adopt_whole
+
+    wishes = WholeWishes(
+        shape=size,
+        modality=tuple(modality) if modality else ("OT",),
+        spacing=(steps[0], steps[1], steps[2]) if steps else (1.0, 1.0, 1.0),
+        axcodes=axcodes,
+        intensity=table,
+        conditions=conditions,
+        null=null,
+    )
+    return adopt_whole(folder, name=name, family=family, config=arguments, wishes=wishes)
+
+
+def _condition(text: str) -> tuple[str, ConditionTable]:
+    """NAME=LOW:HIGH, NAME=WORD,WORD or NAME=map:FIRST-LAST."""
+    from medldm.conditions import ClassCondition, LabelMapCondition, NumberCondition
+
+    name, _, said = text.partition("=")
+    try:
+        if said.startswith("map:"):
+            first, _, last = said.removeprefix("map:").partition("-")
+            values = range(int(first), int(last or first) + 1)
+            return name, LabelMapCondition(kind="label_map", labels={str(value): (value,) for value in values})
+        if ":" in said:
+            low, high = (float(part) for part in said.split(":"))
+            return name, NumberCondition(kind="number", low=low, high=high)
+        return name, ClassCondition(kind="class", values=tuple(said.split(",")))
+    except ValueError:  # of pydantic, too
+        raise InputError(
+            "--condition", repr(text), "NAME=LOW:HIGH, NAME=WORD,WORD,... or NAME=map:FIRST-LAST"
+        ) from None
+
+
+def _check(weights: Path, data: Path | None, out: Path, *, overwrite: bool) -> None:
     """What can be refused before torch is there. Raises InputError, OutputError."""
     if not weights.exists():
         expected = "weights, or a folder that holds them"
         raise InputError(str(weights), "no such file or folder", expected, "check the path")
-    if not data.is_dir():
+    if data is not None and not data.is_dir():
         raise InputError(str(data), "no such folder", "the folder of your scans", "check the path")
     if out.exists() and not (overwrite and out.is_dir()):
         raise OutputError(str(out), "an existing file or folder", "a new name", "choose another, or --overwrite")
@@ -170,10 +263,10 @@ def _intensity(text: str | None) -> IntensityTable | None:
     return IntensityTable.model_validate(checked.to_dict())
 
 
-def _crop(text: str | None) -> tuple[int, ...] | None:
+def _crop(text: str | None, option: str = "--crop") -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
     if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) >= 1 for part in parts):
-        raise InputError("--crop", repr(text), "voxels an axis, e.g. 96x96x64")
+        raise InputError(option, repr(text), "voxels an axis, e.g. 96x96x64")
     return tuple(int(part) for part in parts)

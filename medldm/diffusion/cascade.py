@@ -17,7 +17,7 @@ from medldm.nets.conditioner import Conditions
 from medldm.nets.unet import Condition
 
 STEPS = 20
-HALO = 4  # latent cells around a tile: half are blended, half are context alone
+HALO = 4  # latent cells around a tile, at least: half are blended, half are context alone
 Wrap = Callable[[Generator, PredictX0], PredictX0]
 OnStep = Callable[[int, int, "Callable[[], Tensor] | None"], None]
 
@@ -73,9 +73,10 @@ def sample_cascade(
             std = generator.table.sampled_noise
             coarse = Coarse(image + std * noise.next(image), torch.full((len(image),), std, device=image.device))
         cells = [n // (f * generator.table.coarsen) for n, f in zip(size, autoencoder.factor, strict=True)]
-        process = generator.denoiser.process
-        highest = process.sigma_max if like is None else min(like.sigma, process.sigma_max)
-        x_T = highest * noise.next(generator.latent_mean.new_empty(len(noise), autoencoder.channels, *cells))
+        process, highest = generator.denoiser.process, None if like is None else like.sigma
+        first = levels_of(generator, steps, highest)[0].item()
+        x_T = noise.next(generator.latent_mean.new_empty(len(noise), autoencoder.channels, *cells))
+        x_T = x_T * (process.first_std(first) if like is None else first)
         if like is not None:
             x_T = x_T + generator.own(autoencoder.encode(coarsened(like.image, generator.table.coarsen))[0])
 
@@ -96,7 +97,7 @@ def sample_cascade(
             noise=noise.next,
             on_step=told,
             wrap=wrap,
-            highest=None if like is None else highest,
+            highest=highest,
         )
         image = autoencoder.decode(generator.of_autoencoder(z))
     assert image is not None
@@ -137,18 +138,30 @@ def sample_level(
 
     tile = generator.table.tile
     if tile is not None and any(n > t for n, t in zip(cells, tile, strict=True)):
-        edge = [max(1, t - 2 * HALO) for t in tile]
-        predict = tiled(estimator, cells, edge, [HALO] * len(cells))
+        unit = generator.table.unet.multiple  # of which the network takes a multiple
+        halo = -(-HALO // unit) * unit
+        edge = [max(unit, (t - 2 * halo) // unit * unit) for t in tile]
+        predict = tiled(estimator, cells, edge, [halo] * len(cells))
     else:
         predict = estimator(None)
-    process, x = denoiser.process, x_T
-    sigmas = process.sigmas(steps or STEPS) if few is None else process.sigmas(few.steps, "time_uniform")
-    if highest is not None:
-        sigmas = torch.cat([sigmas.new_tensor([highest]), sigmas[sigmas < highest]])
+    x, sigmas = x_T, levels_of(generator, steps, highest)
     for step in (sampler if few is None else ddim)(wrap(generator, predict), x_T, sigmas, noise=noise):
         x = step.x_t
         on_step(step)
     return x
+
+
+def levels_of(generator: Generator, steps: int | None, highest: float | None = None) -> Tensor:
+    """The noise levels of a level's steps, falling to 0 from the `highest`, at most.
+
+    Where `steps` are not said, they are those that it was distilled for.
+    """
+    process, distilled = generator.denoiser.process, generator.table.distilled
+    few = steps is None and distilled is not None
+    sigmas = process.sigmas(distilled.steps, "time_uniform") if few and distilled else process.sigmas(steps or STEPS)
+    if highest is None or highest >= sigmas[0]:
+        return sigmas
+    return torch.cat([sigmas.new_tensor([highest]), sigmas[sigmas < highest]])
 
 
 def _cut(condition: Condition, box: Box, cells: Sequence[int]) -> Condition:

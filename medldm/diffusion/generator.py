@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medldm.diffusion.process import Denoiser, NoiseProcess
+from medldm.diffusion.process import Denoiser
+from medldm.diffusion.timed import process_of
 from medldm.nets.conditioner import Conditioner, Conditions, NumberEmbedding
+from medldm.nets.imported.unet import ForeignConditioner, ForeignUNet
 from medldm.nets.patches import space_to_depth
 from medldm.nets.unet import Condition, LatentUNet
-from medldm.pack import ModelPack
+from medldm.pack import ImportedNetTable, ModelPack
 
 LINEAR = {2: "bilinear", 3: "trilinear"}
 
@@ -47,9 +49,15 @@ class Generator(nn.Module):
         self.table, self.dims = pack.synthesis.cascade[number], pack.dims
         self.factor, channels = pack.latent_factor, pack.autoencoder.channels
         unet = self.table.unet
+        if isinstance(unet, ImportedNetTable):
+            self.ratio = 0
+            self.conditioner: nn.Module = ForeignConditioner(pack.synthesis.conditions, pack.dims, unet)
+            self.denoiser = Denoiser(ForeignUNet(pack.dims, unet, pack.spacing), process_of(self.table.process))
+            self._begin(channels)
+            return
         block = [factor * self.table.coarsen for factor in self.factor]
-        self.conditioner = Conditioner(pack.synthesis.conditions, pack.dims, unet.channels, unet.num_res_blocks, block)
-        concat = self.conditioner.concat_channels
+        conditioner = Conditioner(pack.synthesis.conditions, pack.dims, unet.channels, unet.num_res_blocks, block)
+        self.conditioner, concat = conditioner, conditioner.concat_channels
         self.ratio = 0
         if number:
             self.ratio = pack.synthesis.cascade[number - 1].coarsen // self.table.coarsen
@@ -62,10 +70,13 @@ class Generator(nn.Module):
             channels=unet.channels,
             attention_levels=unet.attention_levels,
             num_res_blocks=unet.num_res_blocks,
-            vector=self.conditioner.has_vector or bool(number),
-            token_width=unet.channels[-1] if self.conditioner.has_tokens else 0,
+            vector=conditioner.has_vector or bool(number),
+            token_width=unet.channels[-1] if conditioner.has_tokens else 0,
         )
-        self.denoiser = Denoiser(net, NoiseProcess(**self.table.process.model_dump()))
+        self.denoiser = Denoiser(net, process_of(self.table.process))
+        self._begin(channels)
+
+    def _begin(self, channels: int) -> None:
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))
 
@@ -117,7 +128,7 @@ def padded_shape(pack: ModelPack, shape: Sequence[int]) -> list[int]:
     """What whole images are padded to, so that every level of the cascade takes them (dims numbers)."""
     assert pack.synthesis is not None
     multiples = [
-        math.lcm(*(f * level.coarsen * 2 ** (len(level.unet.channels) - 1) for level in pack.synthesis.cascade))
+        math.lcm(*(f * level.coarsen * level.unet.multiple for level in pack.synthesis.cascade))
         for f in pack.latent_factor
     ]
     return [-(-n // m) * m for n, m in zip(shape, multiples, strict=False)]

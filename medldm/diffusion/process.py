@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from medldm.nets.unet import Condition, LatentUNet
+from medldm.nets.unet import Condition
 
 Parameterisation = Literal["edm", "noise", "clean", "velocity", "flow"]
 MIN_SNR = 5.0  # Hang et al. 2023
@@ -89,6 +89,10 @@ class NoiseProcess:
         span = math.log(self.sigma_max / self.sigma_min)
         return (torch.log(sigma.clamp_min(self.sigma_min) / self.sigma_min) / span).clamp(0, 1)
 
+    def first_std(self, sigma: float) -> float:
+        """Deviation of the state that sampling begins with at `sigma`, of noise alone."""
+        return sigma
+
     def sigmas(self, steps: int, kind: Literal["log_uniform", "karras", "time_uniform"] = "log_uniform") -> Tensor:
         """`steps` levels from sigma_max to sigma_min and a final 0: (steps + 1,), float64.
 
@@ -111,7 +115,7 @@ class NoiseProcess:
 class Denoiser(nn.Module):
     """``E[x_0 | x_t, condition]``, whatever the network's own parameterisation."""
 
-    def __init__(self, net: LatentUNet, process: NoiseProcess) -> None:
+    def __init__(self, net: nn.Module, process: NoiseProcess) -> None:
         super().__init__()
         self.net, self.process = net, process
 

@@ -11,7 +11,6 @@ from torch.func import functional_call
 from medldm.nets import monai_files
 from medldm.nets.patches import pad_to_multiple
 
-PatchAdversarialLoss = monai_files.load("monai.losses.adversarial_loss.PatchAdversarialLoss")
 PatchDiscriminator = monai_files.load("monai.networks.nets.patchgan_discriminator.PatchDiscriminator")
 SMALLEST = 24  # with three layers and kernels of four, two scores along an axis
 
@@ -22,7 +21,7 @@ class PatchScores(nn.Module):
     dims : 2 or 3
     width : channels of the first layer, doubled in each of the three that follow
 
-    Least squares without an activation: MONAI's default bends the scores, and its hinge works on their hyperbolic
+    Least squares without an activation: MONAI's loss bends the scores, and its hinge works on their hyperbolic
     tangent, which the hinge of Lim and Ye 2017 does not.
     """
 
@@ -31,7 +30,6 @@ class PatchScores(nn.Module):
         self.discriminator = PatchDiscriminator(
             spatial_dims=dims, channels=width, in_channels=1, num_layers_d=3, norm="INSTANCE"
         )
-        self._criterion = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
 
     def scores(self, x: Tensor) -> Tensor:
         """(B, 1, *S) -> (B, 1, *patches); 1 is what real images should have, 0 what reconstructions should."""
@@ -42,17 +40,12 @@ class PatchScores(nn.Module):
         """Mean squared distance of the scores of `fake` from 1. No gradient goes to the discriminator."""
         fixed = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         found: list[Tensor] = functional_call(self.discriminator, fixed, (_prepared(fake),))
-        return self._squares(found[-1].float(), real=True, of_discriminator=False)
+        return (found[-1].float() - 1).square().mean()
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Half the mean squared distance of real scores from 1, and of fake ones from 0. No gradient goes to `fake`."""
-        on_real = self._squares(self.scores(real.detach()), real=True, of_discriminator=True)
-        on_fake = self._squares(self.scores(fake.detach()), real=False, of_discriminator=True)
-        return 0.5 * (on_real + on_fake)
-
-    def _squares(self, scores: Tensor, *, real: bool, of_discriminator: bool) -> Tensor:
-        loss: Tensor = self._criterion(scores, target_is_real=real, for_discriminator=of_discriminator)
-        return loss
+        on_real, on_fake = self.scores(real.detach()) - 1, self.scores(fake.detach())
+        return 0.5 * (on_real.square().mean() + on_fake.square().mean())
 
 
 def _prepared(x: Tensor) -> Tensor:

@@ -126,6 +126,11 @@ def _first(size: int, wanted: int) -> int:
 def _asked(model: Model, table: SynthesisTable, said: Mapping[str, object]) -> dict[str, object]:
     """One scan's conditions, checked; maps are tensors on the model's grid."""
     checked = check_conditions(table.conditions, said, f"model {model.name}")
+    missing = [name for name in table.required if name not in checked]
+    if missing:
+        expected = f"{missing[0]}: {in_words(table.conditions[missing[0]])}"
+        where = f"model {model.name}, conditions"
+        raise InputError(where, f"no {missing[0]}", expected, "it was trained with all of them said")
     pack, wanted = model.pack, table.shape
     for name, value in checked.items():
         if not isinstance(table.conditions[name], MAPS):
@@ -153,6 +158,9 @@ def _guidance(table: SynthesisTable, request: Request) -> Guidance:
         found = Guidance(float(scale), {}, interval)
     if not all(0 <= s < float("inf") for s in (found.scale, *found.each.values())):
         raise InputError("guidance", str(scale), "scales >= 0, 1 for none")
+    needed = [name for name in table.required if found.scale != 1 or found.each.get(name, 1) != 1]
+    if needed:
+        raise InputError("guidance", str(scale), "1: the model was not trained without its conditions")
     if not table.conditions and found.scale != 1:
         raise InputError("guidance", str(scale), "1: the model knows no conditions to be guided by")
     distilled = [level.distilled for level in table.cascade if level.distilled is not None]

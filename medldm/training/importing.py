@@ -95,7 +95,7 @@ def adopt(
     chosen = family or recognised(found)
     reading: Reading = registry.find("autoencoders", chosen).read(found)
     rows = _rows(data, index)
-    pack, autoencoder = _built(found, chosen, reading, name)
+    pack, autoencoder = build_imported(found, chosen, reading, name)
     scans, geometries, pack = _load(rows, pack, wishes or Wishes(), data, progress)
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
     with fitting_scans(name):
@@ -130,7 +130,7 @@ def recognised(weights: Weights) -> str:
     return found[0]
 
 
-def _built(weights: Weights, family: str, reading: Reading, name: str) -> tuple[AutoencoderPack, Autoencoder]:
+def build_imported(weights: Weights, family: str, reading: Reading, name: str) -> tuple[AutoencoderPack, Autoencoder]:
     """A pack that as yet knows the network alone, and the network with its weights. Raises ModelError."""
     made: Autoencoder = registry.find("autoencoders", family).build(reading.dims, reading.config)
     pack = AutoencoderPack(

@@ -65,7 +65,7 @@ def open_weights(path: Path, config: dict[str, Any] | None = None) -> Weights:
     need code, ModelError for a damaged one or one without an autoencoder, InputError for a path that is none.
     """
     file = _find(path)
-    return Weights(file, _autoencoder(_load(file), f"weights {file.name}"), _beside(file), config or {})
+    return Weights(file, _autoencoder(load_file_of_weights(file), f"weights {file.name}"), _beside(file), config or {})
 
 
 def _find(path: Path) -> Path:
@@ -85,7 +85,8 @@ def _find(path: Path) -> Path:
     return found[0]
 
 
-def _load(file: Path) -> Any:
+def load_file_of_weights(file: Path) -> Any:
+    """What a file holds, tensors in tables. Raises UnsafeInput for one that would need code, ModelError."""
     where = f"weights {file.name}"
     try:
         if file.suffix.lower() == ".safetensors":
@@ -101,7 +102,7 @@ def _load(file: Path) -> Any:
         raise ModelError(where, f"a file that cannot be read ({reason})", "safetensors, or a state dict") from None
 
 
-def _tables(content: Any, depth: int = 0) -> Iterator[State]:
+def tables_of_tensors(content: Any, depth: int = 0) -> Iterator[State]:
     """Every table of tensors in a checkpoint, the outermost first."""
     if not isinstance(content, dict) or depth > _DEPTH:
         return
@@ -109,12 +110,12 @@ def _tables(content: Any, depth: int = 0) -> Iterator[State]:
     if tensors:
         yield tensors
     for value in content.values():
-        yield from _tables(value, depth + 1)
+        yield from tables_of_tensors(value, depth + 1)
 
 
 def _autoencoder(content: Any, where: str) -> State:
     """The first table with an encoder and a decoder, by the names after their common prefix ("module.", "vae.")."""
-    for table in _tables(content):
+    for table in tables_of_tensors(content):
         prefixes = {key[: key.index("encoder.")] for key in table if "encoder." in key}
         whole = [p for p in prefixes if p in ("",) or p.endswith(".")]
         for prefix in sorted(whole, key=len):
