@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from medldm.errors import InputError
 from medldm.evaluate import baselines
 from medldm.evaluate.similarity import psnr, ssim
 from medldm.geometry import Geometry
+from medldm.io import read
 from medldm.report.page import Section, Table
 from medldm.volume import Volume
 
@@ -41,6 +43,13 @@ def template_head() -> Volume:
     step = {"step": "read", "format": "nilearn MNI152 template"}
     geometry = Geometry(image.affine, even.shape)
     return Volume(even.astype(np.float32), geometry, "arbitrary", "MR", (step,))
+
+
+def synthetic_radiograph() -> Volume:
+    """A chest radiograph of nobody, drawn by a model of medldm; pixels of 1.6 mm."""
+    with as_file(files("medldm.cli") / "synthetic-radiograph.png") as path:
+        scan = read(path)
+    return replace(scan, geometry=Geometry.from_spacing(scan.array.shape, (1.6, 1.6, 1.0)), modality="DX")
 
 
 def sample_dicom() -> Path:
