@@ -25,7 +25,7 @@ from medldm.volume import Volume
 if TYPE_CHECKING:
     from medldm.training.cost import StageCost
     from medldm.training.fingerprint import Kind
-    from medldm.training.plan import Plan
+    from medldm.training.plan_page import Plan
 
 __all__ = [
     "denoise",
