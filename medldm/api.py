@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from medldm.evaluate.synthetic import Evaluation
     from medldm.training.cost import StageCost
     from medldm.training.fingerprint import Kind
-    from medldm.training.plan import Plan
+    from medldm.training.plan_page import Plan
 
 __all__ = [
     "denoise",

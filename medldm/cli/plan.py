@@ -13,7 +13,7 @@ from medldm.cli.output import Progress, print_table, time_left
 from medldm.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from medldm.training.plan import Plan
+    from medldm.training.plan_page import Plan
 
 Folder = Annotated[Path, typer.Argument(help="Folder with the scans, as given to `medldm check`.")]
 Out = Annotated[

@@ -1,0 +1,333 @@
+"""A plan, and the recipe that it becomes, with the reason above each key."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from medldm.errors import InputError
+from medldm.io.atomic import write_whole
+from medldm.io.manifest import write_manifest
+from medldm.training.fingerprint import Kind
+from medldm.training.plan_grid import SIZES, Grid, Size, resamples
+from medldm.training.recipe_page import Page
+
+Purpose = Literal["both", "restore", "synthesize"]
+PARTS = frozenset({"autoencoder", "restoring", "drawing"})
+LEAST_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe for one kind of scans.
+
+    conditions : tables of `medldm.conditions`, by name; said : why, or why a column is none
+    levels : number of the size of each of `PARTS`
+    steps, seconds : of each stage, planned and measured a step; capped : stages that have time for more
+    free_bytes : of memory, None where nobody says
+    """
+
+    kind: Kind
+    purpose: Purpose
+    minutes: float
+    conditions: Mapping[str, dict[str, Any]]
+    said: Mapping[str, str]
+    levels: Mapping[str, int]
+    batches: Mapping[str, int] = field(default_factory=dict)
+    steps: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    capped: frozenset[str] = frozenset()
+    free_bytes: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.kind.name
+
+    @property
+    def grid(self) -> Grid:
+        return Grid.of(self.kind, self.size("drawing"))
+
+    def size(self, part: str) -> Size:
+        return SIZES[self.levels[part]]
+
+    def recipe(self, name: str, index: str) -> str:
+        """TOML. name : of the pack; index : where its table of scans lies."""
+        return _written(self, name, index)
+
+    def write(self, path: Path, root: Path) -> tuple[Path, Path]:
+        """The recipe, and beside it the table of its scans. Raises OutputError."""
+        table = path.with_suffix(".csv")
+        write_manifest(table, self.kind.records)
+        absolute, below = table.absolute(), root.absolute()
+        index = absolute.relative_to(below) if absolute.is_relative_to(below) else absolute
+        text = self.recipe(path.stem, index.as_posix())
+        write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+        return path, table
+
+
+def part_of(stage: str) -> str:
+    """Which of `PARTS` a stage trains."""
+    return {"autoencoder": "autoencoder", "generator": "drawing"}.get(stage.split("-")[0], "restoring")
+
+
+def _written(plan: Plan, name: str, index: str) -> str:
+    kind, grid, page = plan.kind, plan.grid, Page()
+    restores, draws = plan.purpose != "synthesize", plan.purpose != "restore"
+    _head(page, plan)
+    page.key("seed", 1)
+    page.key("validation_fraction", 0.1, "Patients held out, where the table does not say which.")
+    if restores:
+        page.key(
+            "augment_gain", 0.2, "Crops are made brighter or darker, and larger, so that other scanners' are known."
+        )
+        page.key("augment_zoom", 1.5)
+    page.table("pack")
+    page.key("name", name)
+    page.key("description", _description(plan, grid))
+    page.key("dims", kind.dims)
+    page.key("modality", kind.modality, f"{kind.guess[:1].upper()}{kind.guess[1:]}." if kind.guess else "")
+    _grid_keys(page, plan, grid)
+    unit, scale, offset = _intensity(page, plan)
+    page.table("pack.autoencoder")
+    why = "Cells of so many voxels an axis; block PCA to start with."
+    if len(set(grid.factor)) > 1:
+        why = "Slices are thick: through plane, less can be left out."
+    page.key("factor", grid.factor[0] if len(set(grid.factor)) == 1 else grid.factor, why)
+    page.key("channels", grid.channels)
+    page.key(
+        "width",
+        plan.size("autoencoder").width[kind.dims],
+        "This and the networks below are as large as the time allows.",
+    )
+    if plan.size("autoencoder").depth == 1:
+        page.key("encoder_depth", 1)
+        page.key("decoder_depth", 1)
+    if draws:
+        page.key("noise_std", 0.003, "Little noise on the latents, as what is drawn in them should be sharp.")
+    if restores:
+        _problems(page, plan, grid)
+    if draws:
+        _synthesis(page, plan, grid, unit, scale, offset)
+    _source(page, plan, grid, index)
+    _stages(page, plan, grid)
+    return page.text()
+
+
+def _head(page: Page, plan: Plan) -> None:
+    kind = plan.kind
+    trained = f"{len(kind.training)} to train on"
+    size = f"{len(kind.records)} scans of {kind.patients} patients"
+    page.comment(f"{size} ({', '.join(kind.modality)}, {kind.dims}D), {trained}.")
+    looked = f"{len(kind.looked)} of them were read for values and axes"
+    page.comment(f"Sizes are those of the manifest; {looked}.")
+    for reason, count in sorted(kind.left_out.items()):
+        page.comment(f"Left out: {count}, {reason}.")
+    seconds = sum(plan.steps.get(name, 0) * each for name, each in plan.seconds.items())
+    if seconds:
+        page.comment(f"About {seconds / 60:.3g} minutes on the machine that this was planned on, reading not counted.")
+    voxels = float(np.mean([math.prod(look.shape) for look in kind.looked])) * len(kind.records)
+    if 4 * voxels > 0.5 * (plan.free_bytes or math.inf):
+        page.comment(f"The scans are {4 * voxels / 1e9:.0f} GB as they are trained on: give `medldm train` a --cache.")
+    page.blank()
+
+
+def _description(plan: Plan, grid: Grid) -> str:
+    kind = plan.kind
+    does = {"restore": "restores", "synthesize": "draws", "both": "restores and draws"}[plan.purpose]
+    asked = f" by {', '.join(plan.conditions)}" if plan.conditions else ""
+    size = " x ".join(map(str, grid.shape))
+    return f"Latent diffusion model of {kind.modality[0]} ({kind.dims}D, {size}): {does}{asked}."
+
+
+def _grid_keys(page: Page, plan: Plan, grid: Grid) -> None:
+    kind = plan.kind
+    low, high = kind.spacing_range
+    if grid.assumed:
+        page.key(
+            "spacing", (1.0, 1.0, 1.0), "mm; the scans do not say the size of their pixels: write it if you know it."
+        )
+        page.key("spacing_range", (0.05, 10.0))
+    else:
+        page.key("spacing", (*grid.spacing, 1.0, 1.0)[:3], "The median voxel, mm.")
+        near = (math.floor(low * 970) / 1000, math.ceil(high * 1030) / 1000)
+        page.key("spacing_range", near, f"{low:.4g} to {high:.4g} mm are there; what is far off is refused.")
+    if kind.dims == 3:
+        share = "all" if grid.agreeing == 1 else f"{100 * grid.agreeing:.0f} %"
+        page.key("axcodes", grid.axcodes, f"As {share} of those read lie; the others are turned.")
+    rician = kind.modality[0] == "MR" and _floored(kind)
+    why = "Magnitudes: noise is Rician." if rician else "Noise that adds up."
+    page.key("noise", "rician" if rician else "gaussian", why)
+
+
+def _floored(kind: Kind) -> bool:
+    """Whether 0 is where there is no signal."""
+    return all(look.floor is not None for look in kind.looked)
+
+
+def _intensity(page: Page, plan: Plan) -> tuple[str, float, float]:
+    """The table, and unit, scale, offset of synthetic scans."""
+    kind = plan.kind
+    units = [look.unit for look in kind.looked]
+    unit = max(dict.fromkeys(units), key=units.count)
+    page.table("pack.intensity")
+    if kind.modality[0] == "CT" and unit in ("HU", "arbitrary"):
+        top = float(np.percentile([look.top for look in kind.looked], 90))
+        high = float(min(max(100 * math.ceil(top / 100), 200), 3000))
+        page.key("kind", "window", "Hounsfield units mean the same in every scan.")
+        page.key("low", -1024.0, "Air; and what all but 0.1 % of the voxels stay below, in most scans.")
+        page.key("high", high)
+        return "HU", high + 1024.0, -1024.0
+    floored = _floored(kind)
+    fits = [fit for look in kind.looked if (fit := look.floor if floored else look.bulk) is not None]
+    if not fits:
+        raise InputError(kind.name, "scans without any contrast", "scans")
+    scale, offset = (float(np.median([getattr(fit, key) for fit in fits])) for key in ("scale", "offset"))
+    grey = unit in ("grey8", "grey16")
+    why = "Grey values are taken as they are, others by percentiles of each scan." if grey else ""
+    page.key("kind", "percentile", why or "The unit is the scanner's own: each scan by its percentiles.")
+    page.key("low", 0.0 if floored else 0.1)
+    page.key("high", 99.5 if floored else 99.9)
+    page.key("zero_floor", floored, "0 is where there is no signal." if floored else "")
+    return unit, float(f"{scale:.3g}"), 0.0 if floored else float(f"{offset:.3g}")
+
+
+def _multiple(plan: Plan, grid: Grid) -> list[int]:
+    """Of crops that every restoring network takes."""
+    head = 2 ** len(plan.size("restoring").head)
+    return [math.lcm(f * 2 ** (len(plan.size("restoring").unet) - 1), head) for f in grid.factor]
+
+
+def _crop(wanted: int, shape: Sequence[int], multiple: Sequence[int]) -> list[int]:
+    return [max(m, min(wanted, n) // m * m) for n, m in zip(shape, multiple, strict=True)]
+
+
+def _restoring_crop(plan: Plan, grid: Grid) -> list[int]:
+    return _crop(96 if plan.kind.dims == 2 else 48, grid.shape, _multiple(plan, grid))
+
+
+def _problems(page: Page, plan: Plan, grid: Grid) -> None:
+    page.table("pack.unet")
+    page.key("channels", plan.size("restoring").unet)
+    page.key("attention_levels", _attention(plan.size("restoring").unet, plan.kind.dims))
+    page.table("pack.heads.main")
+    page.key("channels", plan.size("restoring").head)
+    if plan.size("restoring").depth == 1:
+        page.key("depth", 1)
+    page.table("pack.problems.denoise")
+    page.key("head", "main")
+    page.key("noise_std", (0.005, 0.25), "Of the noise that is learned, as a share of the range.")
+    page.table("pack.problems.super_resolve")
+    page.key("head", "main")
+    page.key("noise_std", (0.0025, 0.125))
+    crop = _restoring_crop(plan, grid)
+    page.key("factors", [f for f in (2, 3, 4) if all(n % f == 0 for n in crop)])
+    if plan.kind.dims == 3:
+        thick = len(set(grid.factor)) > 1
+        why = (
+            "Slices are thick: what is fine in plane teaches what is coarse." if thick else "Thick slices to thin ones."
+        )
+        page.key("through_plane", True, why)
+
+
+def _attention(channels: Sequence[int], dims: int) -> list[bool]:
+    """Where cells are few, and channels make whole heads of attention."""
+    last = len(channels) - 1
+    return [c % 32 == 0 and (level == last or level > dims - 2) for level, c in enumerate(channels)]
+
+
+def _synthesis(page: Page, plan: Plan, grid: Grid, unit: str, scale: float, offset: float) -> None:
+    dims = plan.kind.dims
+    page.table("pack.synthesis")
+    why = "Nine of ten scans lie within; smaller ones are filled up with 0, larger ones cut about their middle."
+    page.key("shape", (*grid.shape, 1)[:3], why)
+    page.key("unit", unit)
+    page.key("scale", 255.0 if unit == "grey8" else 65535.0 if unit == "grey16" else scale, "What 1 is in that unit.")
+    if offset and unit not in ("grey8", "grey16"):
+        page.key("offset", offset)
+    for column, reason in plan.said.items():
+        if column not in plan.conditions:
+            page.comment(f"Column {column} is no condition: {reason}.")
+    for condition, table in plan.conditions.items():
+        page.table(f"pack.synthesis.conditions.{condition}")
+        page.comment(plan.said[condition])
+        for key, value in table.items():
+            if key != "labels":
+                page.key(key, value)
+        for label, values in table.get("labels", {}).items():
+            page.key(f"labels.{label}", values)
+    for number, coarsen in enumerate(grid.cascade):
+        page.array("pack.synthesis.cascade")
+        if number == 0 and len(grid.cascade) > 1:
+            sizes = " x ".join(str(n // coarsen) for n in grid.padded(plan.size("drawing")))
+            page.key("coarsen", coarsen, f"Anatomy is decided on {sizes} voxels, where a step is cheap.")
+        elif coarsen > 1:
+            page.key("coarsen", coarsen)
+        channels = plan.size("drawing").finer if number else plan.size("drawing").generator
+        levels = [False] * len(channels) if number else _attention(channels, dims)
+        page.key("unet", {"channels": channels, "attention_levels": levels})
+
+
+def _source(page: Page, plan: Plan, grid: Grid, index: str) -> None:
+    kind = plan.kind
+    page.array("source")
+    page.key("index", index, "The scans of this plan, by patient; its splits are kept.")
+    if plan.conditions:
+        page.key("conditions", {name: f"{{{name}}}" for name in plan.conditions})
+    if resamples(kind):
+        page.key("resample", True, "Voxels differ: all scans are brought to pack.spacing.")
+    steps = [c for c in sorted(grid.cascade) if max(grid.shape) / c >= 64]
+    if kind.dims == 2 and plan.purpose != "restore" and len(steps) > 1:
+        page.key("coarsen", steps, "The autoencoder learns the coarser levels' images, too.")
+
+
+def _stages(page: Page, plan: Plan, grid: Grid) -> None:
+    dims = plan.kind.dims
+    crop = _restoring_crop(plan, grid)
+
+    def stage(name: str, train: str, *, share: float = 1.0, **keys: Any) -> None:
+        size = plan.size(part_of(name))
+        page.array("stage")
+        page.key("train", train)
+        for key, value in keys.items():
+            page.key(key, value)
+        steps = plan.steps.get(name, LEAST_STEPS)
+        page.key("steps", steps, _why_steps(plan, name))
+        page.key("batch_size", plan.batches.get(name, max(1, round(share * size.batch[dims]))))
+        page.key("lr", size.lr)
+        ema = 0.9995 if steps >= 4000 else 0.999 if steps >= 1000 else 0.99 if steps >= 200 else 0.9
+        page.key("ema", ema, "Weights are averaged over about the last " + f"{1 / (1 - ema):.0f} steps.")
+
+    small = dims == 2 and len(grid.cascade) > 1 and plan.purpose != "restore"  # the coarsest images have 64 pixels
+    first_crop = _crop(64, grid.shape, _multiple(plan, grid)) if small else crop
+    stage("autoencoder", "autoencoder", crop=first_crop)
+    if plan.purpose != "synthesize":
+        both = {"denoise": 0.65, "super_resolve": 0.35}
+        stage("denoiser", "denoiser", problems=both, crop=crop)
+        stage("head-main", "head", head="main", problems=both, crop=crop, share=0.5)
+    if plan.purpose == "restore":
+        return
+    first: dict[str, Any] = {"shift": 0.06, "zoom": 0.05 if grid.cascade[0] > 1 else 0.0}
+    stage("generator-0", "generator", level=0, **first)
+    for number, (before, coarsen) in enumerate(itertools.pairwise(grid.cascade), start=1):
+        whole = [n // coarsen for n in grid.padded(plan.size("drawing"))]
+        multiples = [math.lcm(f * 2 ** (len(plan.size("drawing").finer) - 1), before // coarsen) for f in grid.factor]
+        part = _crop(128 if dims == 2 else 48, whole, multiples)
+        keys = {} if part == whole else {"crop": part}
+        stage(f"generator-{number}", "generator", level=number, share=0.5, **keys)
+
+
+def _why_steps(plan: Plan, name: str) -> str:
+    each = plan.seconds.get(name)
+    if each is None:
+        return ""
+    epochs = plan.steps[name] * plan.batches[name] / len(plan.kind.training)
+    text = f"{each:.2g} s a step here; each scan is seen {epochs:.{0 if epochs >= 10 else 1}f} times."
+    if name in plan.capped:
+        return text + " More would learn them by heart."
+    return text
