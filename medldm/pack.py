@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 3  # of pack.json; format 1 was called recipe.json, format 2 shared one denoiser with synthesis
 SPACING_TOLERANCE = 0.05  # anatomy differs more in size from person to person
+PROMPT = "prompt"  # the condition whose values an external text encoder embedded
 WEIGHTS, PACK, TRAINING, CARD = "weights.safetensors", "pack.json", "training.json", "card.md"
 
 
@@ -172,6 +173,7 @@ class ImportedNetTable(Table):
         pack's label map
     numbers : conditions that are its context vector or constant channels beside x_t, in their order
     label : the condition that is its class; regions: those that are MAISI's body regions, uppermost and lowest
+    prompts : how many tokens each value of the class condition "prompt" is, whose embeddings are kept with the weights
     null : what it takes for a condition that is not said, None: nothing
     rows_first : a 2D network sees rows x columns
     """
@@ -184,6 +186,7 @@ class ImportedNetTable(Table):
     numbers: tuple[str, ...] = ()
     label: str | None = None
     regions: tuple[str, ...] = ()
+    prompts: int = Field(0, ge=0)
     null: float | None = None
     rows_first: bool = False
 
@@ -350,7 +353,8 @@ class SynthesisTable(Table):
         unet = self.cascade[0].unet
         if not isinstance(unet, ImportedNetTable) or unet.null is not None:
             return ()
-        return (*unet.numbers, *unet.regions, *(() if unet.label is None else (unet.label,)))
+        others = [name for name, told in ((unet.label, unet.label), (PROMPT, unet.prompts)) if name and told]
+        return (*unet.numbers, *unet.regions, *others)
 
 
 class SeenTable(Table):

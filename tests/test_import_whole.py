@@ -10,6 +10,7 @@ from diffusers import DDIMScheduler as DiffusersDDIM
 from diffusers import UNet2DConditionModel, UNet2DModel
 from monai.inferers.inferer import LatentDiffusionInferer
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, RFlowScheduler
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import medldm
@@ -140,8 +141,9 @@ def cells(dims):
 
 
 def test_both_ways_at_once_as_the_brain_model_is_told(tmp_path):
-    """Context and channels beside, of the same numbers; the referee is its sampler's loop."""
-    autoencoder, unet = bundle(tmp_path, 3, "DDIMScheduler", in_channels=5, **CONTEXT)
+    """Context and channels beside, of the same numbers, and its kinds of blocks; the referee is its own loop."""
+    blocks = {"resblock_updown": True, "num_head_channels": [0, 16], "upcast_attention": True}
+    autoencoder, unet = bundle(tmp_path, 3, "DDIMScheduler", old=True, in_channels=5, **blocks, **CONTEXT)
     pack = import_bundle(tmp_path, 3, *RANGES)
     scheduler, told = DDIMScheduler(**BETAS, clip_sample=False), shares(AGES)
     scheduler.set_timesteps(STEPS)
@@ -265,6 +267,23 @@ def test_context_and_guidance_are_diffusers(tmp_path, linear):
     for scale, null in ((1.0, None), (3.0, torch.zeros(2, 1, 2))):
         theirs = diffusers_draws(*parts, guidance=scale, null=null, **told)
         assert_equal(drawn(pack, conditions=list(AGES), guidance=scale), theirs, 255, 0, 255)
+
+
+def test_words_embedded_elsewhere_are_prompts(tmp_path):
+    """With guidance away from no words, which a text encoder embeds as well."""
+    generator = torch.Generator().manual_seed(0)
+    words = {name: torch.randn(3, 5, generator=generator) for name in ("effusion", "no finding", "null")}
+    save_file(words, tmp_path / "words.safetensors")
+    parts = pipeline(tmp_path, UNet2DConditionModel, cross_attention_dim=5)
+    pack = import_pipeline(tmp_path, "--prompts", tmp_path / "words.safetensors")
+    told = {"encoder_hidden_states": torch.stack([words["effusion"], words["no finding"]])}
+    theirs = diffusers_draws(*parts, guidance=3.0, null=words["null"].expand(2, -1, -1), **told)
+    asked = [{"prompt": "effusion"}, {"prompt": "no finding"}]
+    assert_equal(drawn(pack, conditions=asked, guidance=3.0), theirs, 255, 0, 255)
+    with pytest.raises(InputError, match="one of: effusion, no finding; did you mean 'effusion'"):
+        drawn(pack, conditions={"prompt": "effusions"})
+    with pytest.raises(InputError, match="prompts of width 4; expected 5"):
+        adopted(tmp_path, prompts={"a": torch.zeros(3, 4)})
 
 
 def test_an_imported_model_is_a_model(tmp_path):

@@ -71,6 +71,10 @@ Null = Annotated[
     float | None,
     typer.Option("--null", help="Of a whole model: what it takes for a condition that is not said, such as -1."),
 ]
+Prompts = Annotated[
+    Path | None,
+    typer.Option("--prompts", help="Of a whole model: safetensors of embedded words, (length, width) each by name."),
+]
 Crop = Annotated[
     str | None, typer.Option("--crop", help="Take the middle of each scan, e.g. 96x96x64, if the whole is too large.")
 ]
@@ -93,6 +97,7 @@ def import_(
     shape: Shape = None,
     condition: Condition = None,
     null: Null = None,
+    prompts: Prompts = None,
     device: o.Device = None,
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
@@ -105,7 +110,7 @@ def import_(
     """
     _check(weights, data, out, overwrite=overwrite)
     only: dict[str, object] = {"--index": index, "--input-range": input_range, "--crop": crop} if data is None else {}
-    only |= {} if data is None else {"--shape": shape, "--condition": condition, "--null": null}
+    only |= {} if data is None else {"--shape": shape, "--condition": condition, "--null": null, "--prompts": prompts}
     for option, value in only.items():
         if value is not None:
             of = "an autoencoder, with --data" if data is None else "a whole model, without --data"
@@ -113,7 +118,8 @@ def import_(
     if data is None:
         from medldm.io.atomic import write_folder_whole
 
-        model = _whole(weights, name, family, config, intensity, modality, spacing, axcodes, shape, condition, null)
+        about = (intensity, modality, spacing, axcodes, shape)
+        model = _whole(weights, name, family, config, *about, condition, null, prompts)
         write_folder_whole(out, model.save)
         if json:
             print(json_.dumps({"name": name, "pack": model.pack.model_dump(mode="json")}, indent=2))
@@ -181,9 +187,11 @@ def _whole(
     shape: str | None,
     condition: list[str] | None,
     null: float | None,
+    prompts: Path | None,
 ) -> Model:
     arguments, table, size = _config(config), _intensity(intensity), _crop(shape, "--shape")
     steps, conditions = o.parse_spacing(spacing), dict(_condition(text) for text in condition or ())
+    from medldm.nets.imported.weights import tensors_of
     from medldm.training.importing_whole import WholeWishes, adopt_whole
 
     wishes = WholeWishes(
@@ -194,6 +202,7 @@ def _whole(
         intensity=table,
         conditions=conditions,
         null=null,
+        prompts={} if prompts is None else tensors_of(prompts),
     )
     return adopt_whole(folder, name=name, family=family, config=arguments, wishes=wishes)
 

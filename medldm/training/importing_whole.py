@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from medldm import registry
 from medldm.conditions import ClassCondition, ConditionTable, LabelMapCondition, in_words
@@ -19,11 +20,12 @@ from medldm.model import Model, Networks
 from medldm.nets.imported.unet import REGIONS
 from medldm.nets.imported.weights import Reading
 from medldm.nets.imported.whole import Whole, open_whole
-from medldm.pack import ImportedNetTable, IntensityTable, ModelPack
+from medldm.pack import PROMPT, ImportedNetTable, IntensityTable, ModelPack
 from medldm.training.importing import HU_WINDOW, MAGNITUDE, OTHER, build_imported, recognised
 
 NET, AUTOENCODER = "generators.0.denoiser.net.", "autoencoder."  # as a model names these weights
 REGION_NAMES = ("top_region", "bottom_region")
+NO_WORDS = "null"  # name among the prompts
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class WholeWishes:
 
     shape : voxels an axis; spacing : mm; conditions : by names, in the order in which the network takes them
     null : what the network takes for a condition that is not said, such as MONAI's -1; None: it was trained with all
+    prompts : words that an external text encoder embedded, (length, width) each by name; "null" is that of no words
     """
 
     shape: tuple[int, ...] | None = None
@@ -41,6 +44,14 @@ class WholeWishes:
     intensity: IntensityTable | None = None
     conditions: Mapping[str, ConditionTable] = field(default_factory=dict)
     null: float | None = None
+    prompts: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises InputError for prompts that do not go together."""
+        shapes = {tuple(value.shape) for value in self.prompts.values()}
+        if len(shapes) > 1 or any(len(shape) != 2 for shape in shapes) or set(self.prompts) == {NO_WORDS}:
+            got = ", ".join(map(str, sorted(shapes))) or "nothing"
+            raise InputError("--prompts", f"tensors {got}"[:100], "one (length, width) a prompt, all alike")
 
 
 def adopt_whole(
@@ -72,7 +83,10 @@ def adopt_whole(
         cells = math.prod(-(-n // f) for n, f in zip(shape, autoencoder.factor, strict=False))
         schedule = schedule | {"shift": (cells / whole.flow_base) ** (1 / reading.dims)}
     level = {"unet": _network(whole, wishes).model_dump(), "process": schedule}
-    synthesis = {"shape": shape, **unit, "conditions": dict(wishes.conditions), "cascade": [level]}
+    conditions = dict(wishes.conditions)
+    if wishes.prompts:
+        conditions[PROMPT] = ClassCondition(kind="class", values=tuple(n for n in wishes.prompts if n != NO_WORDS))
+    synthesis = {"shape": shape, **unit, "conditions": conditions, "cascade": [level]}
     about = {
         "description": f"A latent diffusion model imported from {folder.name}.",
         "modality": wishes.modality,
@@ -90,6 +104,9 @@ def adopt_whole(
         raise ModelError(f"{folder.name}: {first['loc'][-1]}", str(first.get("input"))[:60], first["msg"]) from None
     networks = Networks(pack)
     _load(networks, whole, reading, folder.name)
+    if wishes.prompts:
+        named = [value for name, value in wishes.prompts.items() if name != NO_WORDS]
+        networks.generator(0).conditioner.prompts = torch.stack([*named, wishes.prompts.get(NO_WORDS, 0 * named[0])])
     scale = torch.full((autoencoder.channels,), whole.scale)
     networks.autoencoder.set_latent_statistics(torch.full_like(scale, whole.shift), 1 / scale)
     return Model(name, networks.eval().requires_grad_(False), pack, _card(pack, whole), "")
@@ -158,12 +175,16 @@ def _network(whole: Whole, wishes: WholeWishes) -> ImportedNetTable:
             got = "no class" if table is None else in_words(table)
             raise InputError(f"--condition {name}", got, f"{REGIONS} words, from head to pelvis")
     beside = config["in_channels"] - config["out_channels"]
-    wanted = beside or (config["cross_attention_dim"] if config["with_conditioning"] else 0)
+    context = config["cross_attention_dim"] if config["with_conditioning"] else 0
+    if wishes.prompts and {value.shape[1] for value in wishes.prompts.values()} != {context}:
+        got = f"prompts of width {next(iter(wishes.prompts.values())).shape[1]}"
+        raise InputError("--prompts", got, f"{context}, as the network attends to" if context else "none")
+    wanted = beside or (0 if wishes.prompts else context)
     if len(tables) != wanted:
-        do = "a network that attends to the words of a text encoder cannot be imported" if wanted > 64 else ""
+        do = "words of a text encoder are given by --prompts, embedded" if wanted > 64 else ""
         got = f"{len(tables)} numbers ({', '.join(tables)})"
         raise InputError("--condition", got, f"{wanted}, in the network's order, as NAME=LOW:HIGH", do)
-    if beside and config["with_conditioning"] and config["cross_attention_dim"] != beside:
+    if beside and context and not wishes.prompts and context != beside:
         raise ModelError("the diffusion network", f"{beside} channels beside and another context", "the same numbers")
     return ImportedNetTable(
         kind="imported",
@@ -174,7 +195,8 @@ def _network(whole: Whole, wishes: WholeWishes) -> ImportedNetTable:
         numbers=tuple(tables),
         label=label,
         regions=regions,
-        null=wishes.null,
+        prompts=next((len(value) for value in wishes.prompts.values()), 0),
+        null=0.0 if wishes.null is None and NO_WORDS in wishes.prompts else wishes.null,
         rows_first=whole.rows_first,
     )
 

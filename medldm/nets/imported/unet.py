@@ -15,7 +15,7 @@ from medldm.errors import ModelError
 from medldm.nets import monai_files
 from medldm.nets.conditioner import Conditions
 from medldm.nets.unet import Condition, DiffusionModelUNet
-from medldm.pack import ImportedNetTable
+from medldm.pack import PROMPT, ImportedNetTable
 
 MAISI = "monai.apps.generation.maisi.networks"
 REGIONS = 4  # head, chest, abdomen, pelvis
@@ -25,21 +25,29 @@ class ForeignConditioner(nn.Module):
     """`Conditions` as an imported network takes them; what is not said is the table's `null`.
 
     Numbers are brought to 0 to 1 by their range, a class is its number among its values; together they are the
-    network's context vector, channels beside x_t that are alike everywhere, or both, as the network has it.
+    network's context vector, channels beside x_t that are alike everywhere, or both, as the network has it. A prompt is
+    looked up among those that were embedded before; the last stands for none.
     """
+
+    prompts: Tensor
 
     def __init__(self, tables: Tables, dims: int, table: ImportedNetTable) -> None:
         super().__init__()
         self.tables, self.dims, self.table = dict(tables), dims, table
         config: Any = table.config
         self.beside, self.context = config["in_channels"] > config["out_channels"], config["with_conditioning"]
+        if table.prompts:
+            count = 1 + len(self.tables[PROMPT].values)
+            self.register_buffer("prompts", torch.zeros(count, table.prompts, config["cross_attention_dim"]))
 
     def forward(self, asked: Conditions) -> Condition:
-        """concat (B, n, 1, ...) and tokens (B, 1, n): the numbers; vector (B,): the class; control: the label map in
-        the values of its files (B, 1, *S), and whether there is one (B, 1, ...). Of MAISI, tokens are (B, 2, 4): the
-        regions."""
+        """concat (B, n, 1, ...) and tokens (B, 1, n): the numbers, or tokens (B, L, width): the prompt; vector (B,):
+        the class; control: the label map in the values of its files (B, 1, *S), and whether there is one (B, 1, ...).
+        Of MAISI, tokens are (B, 2, 4): the regions."""
         vector = torch.stack([self._number(n, asked) for n in self.table.numbers], 1) if self.table.numbers else None
         tokens = vector[:, None] if vector is not None and self.context else None
+        if self.table.prompts:
+            tokens = self.prompts[torch.where(asked.present[PROMPT], asked.values[PROMPT], len(self.prompts) - 1)]
         if self.table.regions:
             regions = [F.one_hot(asked.values[name], REGIONS) for name in self.table.regions]
             tokens = torch.stack(regions, 1).float()

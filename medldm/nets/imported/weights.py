@@ -102,6 +102,14 @@ def load_file_of_weights(file: Path) -> Any:
         raise ModelError(where, f"a file that cannot be read ({reason})", "safetensors, or a state dict") from None
 
 
+def tensors_of(file: Path) -> State:
+    """Float32 tensors by their names. Raises InputError, UnsafeInput, ModelError."""
+    if not file.is_file():
+        raise InputError(str(file), "no such file", "safetensors", "check the path")
+    state = next(tables_of_tensors(load_file_of_weights(file)), {})
+    return {name: value.float() for name, value in state.items()}
+
+
 def tables_of_tensors(content: Any, depth: int = 0) -> Iterator[State]:
     """Every table of tensors in a checkpoint, the outermost first."""
     if not isinstance(content, dict) or depth > _DEPTH:

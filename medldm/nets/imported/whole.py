@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,8 @@ def _bundle(folder: Path, config: dict[str, Any]) -> Whole:
     tables = [read_json(p) for p in sorted(_either(folder, "configs").glob("*.json")) if p.name != "metadata.json"]
     tables = [{k: v for k, v in table.items() if not k.startswith(_OTHERS)} for table in tables]
     weights = _weights(folder)
+    beside = _defined(tables, _CLASSES["autoencoder"])
+    autoencoder = open_weights(weights["autoencoder"][0], config.get("autoencoder"))
     found = {key: _defined(tables, name) | config.get(key, {}) for key, name in _CLASSES.items()}
     path, content = weights["unet"]
     control = control_config = None
@@ -120,7 +122,7 @@ def _bundle(folder: Path, config: dict[str, Any]) -> Whole:
         control_config = arguments_of({"out_channels": None, **found["control"]}, "control")
         del control_config["out_channels"]  # it has none
     return Whole(
-        open_weights(weights["autoencoder"][0], found["autoencoder"]),
+        replace(autoencoder, beside=beside | autoencoder.beside),
         modern(_state(content, "time_embed.", path)),
         arguments_of(found["unet"]),
         schedule_of(found["schedule"], "the scheduler"),
