@@ -23,11 +23,11 @@ import medldm
 from benchmarks import protocol, record
 from benchmarks.protocol import Case, Image
 from medldm.evaluate.intervals import interval, paired_difference
+from medldm.installed import TRAINING, folder_of, read_tables
 from medldm.intensity import Scaling
 from medldm.model import Model
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.pca_autoencoder import PCAAutoencoder
-from medldm.pack import TRAINING, folder_of, read_tables
 from medldm.recipe import Recipe, parse_recipe
 from medldm.space import ModelSpace
 from medldm.training.data import load_scans

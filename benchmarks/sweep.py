@@ -38,8 +38,8 @@ from benchmarks.sweep_rows import (
     of_seed,
     table_8,
 )
+from medldm.installed import TRAINING
 from medldm.model import Model, load_model
-from medldm.pack import TRAINING
 from medldm.recipe import Recipe, load_recipe
 from medldm.training.data import load_scans
 from medldm.training.train import train

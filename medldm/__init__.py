@@ -23,7 +23,7 @@ _HOMES = {
     "AmbiguousInput": "medldm.errors",
     "Cancelled": "medldm.errors",
     "read_each": "medldm.io.dicom.reader",
-    "installed_models": "medldm.pack",
+    "installed_models": "medldm.installed",
     "load_model": "medldm.api",
     "denoise": "medldm.api",
     "distill": "medldm.api",
@@ -66,13 +66,13 @@ if TYPE_CHECKING:  # for type checkers and editors
     from medldm.errors import MedldmError as MedldmError
     from medldm.folder import restore_each as restore_each
     from medldm.geometry import Geometry as Geometry
+    from medldm.installed import installed_models as installed_models
     from medldm.io import can_read as can_read
     from medldm.io import read, write
     from medldm.io.dicom.reader import read_each as read_each
     from medldm.io.lazy import LazyScan as LazyScan
     from medldm.io.lazy import open_lazily as open_lazily
     from medldm.model import Model as Model
-    from medldm.pack import installed_models as installed_models
     from medldm.restoration.result import Restoration as Restoration
     from medldm.volume import Volume as Volume
 

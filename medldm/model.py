@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from medldm.diffusion.generator import Generator
 from medldm.diffusion.process import Denoiser, NoiseProcess
 from medldm.errors import MedldmError, ModelError
+from medldm.installed import CARD, FORMAT, PACK, TRAINING, WEIGHTS, folder_of, read_tables
 from medldm.io.atomic import write_whole
+from medldm.net_tables import ImportedNetTable
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.build import build_autoencoder
 from medldm.nets.condition import condition_channels, latent_condition
@@ -27,18 +29,7 @@ from medldm.nets.head import MeasurementHead
 from medldm.nets.unet import Condition, LatentUNet
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import Problem, problem_of
-from medldm.pack import (
-    CARD,
-    FORMAT,
-    PACK,
-    TRAINING,
-    WEIGHTS,
-    AutoencoderPack,
-    ImportedNetTable,
-    ModelPack,
-    folder_of,
-    read_tables,
-)
+from medldm.pack import AutoencoderPack, ModelPack
 from medldm.space import ModelSpace
 from medldm.volume import Volume
 

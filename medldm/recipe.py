@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medldm.errors import RecipeError
-from medldm.pack import ImportedNetTable, ModelPack
+from medldm.net_tables import ImportedNetTable
+from medldm.pack import ModelPack
 from medldm.tables import Size, Table, first_wrong, wrong
 
 

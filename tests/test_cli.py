@@ -186,7 +186,7 @@ def test_a_damaged_pack_is_listed_as_unusable(packs, tmp_path, picture):
 
 @pytest.mark.parametrize("json_text", ["{}", "not json", "[1, 2]"])
 def test_a_pack_that_cannot_be_read_is_a_problem_not_a_crash(tmp_path, json_text):
-    from medldm.pack import describe
+    from medldm.installed import describe
 
     (tmp_path / "pack.json").write_text(json_text, encoding="utf-8")
     (tmp_path / "weights.safetensors").write_bytes(b"")

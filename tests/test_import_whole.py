@@ -19,8 +19,9 @@ from medldm.conditions import NumberCondition
 from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.timed import process_of
 from medldm.errors import InputError, ModelError, RecipeError, UnsafeInput
+from medldm.installed import read_tables
+from medldm.net_tables import ScheduleTable
 from medldm.nets.imported.whole import open_whole
-from medldm.pack import ScheduleTable, read_tables
 from medldm.recipe import parse_recipe
 from medldm.space import centred_geometry
 from medldm.training.importing_whole import WholeWishes, adopt_whole
@@ -290,7 +291,7 @@ def test_an_imported_model_is_a_model(tmp_path):
     """Any sampler, one scan as in a batch, and the conditions are checked."""
     bundle(tmp_path, 2, "DDIMScheduler", **CONTEXT)
     pack = import_bundle(tmp_path, 2, *RANGES)
-    assert "synthesize" in medldm.pack.describe(str(pack)).tasks
+    assert "synthesize" in medldm.installed.describe(str(pack)).tasks
     whole = drawn(pack, conditions=list(AGES), sampler="dpmpp_2m", steps=5)
     alone = drawn(pack, conditions=[AGES[1]], sampler="dpmpp_2m", steps=5, n=1, first=1)
     assert np.abs(alone[0] - whole[1]).max() <= 1e-5 * 255

@@ -7,8 +7,8 @@ import torch
 
 import medldm
 from medldm.errors import InputError, ModelError
+from medldm.installed import describe
 from medldm.model import Model, Networks
-from medldm.pack import describe
 from medldm.recipe import parse_recipe
 from tests.tiny import tiny_model, tiny_table
 

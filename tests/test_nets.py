@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medldm.net_tables import MeasurementTable
 from medldm.nets.condition import condition_channels, error_scale, latent_condition
 from medldm.nets.head import MeasurementHead
 from medldm.nets.patches import depth_to_space, pad_to_multiple, space_to_depth
 from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.operators.measurement import Measurement
-from medldm.pack import MeasurementTable
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import medldm
 from medldm.errors import InputError, ModelError, RecipeError
 from medldm.geometry import Geometry
-from medldm.pack import read_tables
+from medldm.installed import read_tables
 from medldm.recipe import parse_recipe
 from medldm.training.start import resolve
 from medldm.volume import Volume

@@ -9,11 +9,11 @@ import torch
 import medldm
 from medldm.errors import Cancelled, InputError, ModelError
 from medldm.geometry import Geometry
+from medldm.net_tables import IntensityTable
 from medldm.nets.condition import Measurement
 from medldm.nets.head import MeasurementHead
 from medldm.nets.tiling import tiles
 from medldm.operators.block_average import BlockAverage
-from medldm.pack import IntensityTable
 from medldm.restoration.estimate import least_work, merge_by_tiles
 from medldm.volume import Volume
 from tests.tiny import tiny_model

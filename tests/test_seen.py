@@ -9,8 +9,8 @@ import torch
 import medldm
 from medldm.errors import InputError, RecipeError
 from medldm.geometry import Geometry
+from medldm.installed import describe
 from medldm.io.array_cache import ArrayCache
-from medldm.pack import describe
 from medldm.recipe import parse_recipe
 from medldm.training.data import load_scans, seen_of
 from medldm.volume import Volume

@@ -12,7 +12,7 @@ import typer
 from medldm.cli import options as o
 from medldm.cli.output import Progress
 from medldm.errors import InputError, ModelError, OutputError
-from medldm.pack import describe
+from medldm.installed import describe
 
 Scan = Annotated[
     Path | None, typer.Option("--scan", help="Your own scan as well (denoised; there is no truth).")

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from medldm.cli import options as o
-from medldm.pack import installed_models
+from medldm.installed import installed_models
 
 PACKAGES = (
     "medldm", "torch", "monai", "numpy", "nibabel", "pydicom", "highdicom", "python-gdcm", "pyjpegls",

@@ -11,7 +11,7 @@ import typer
 from medldm.cli import options as o
 from medldm.cli.output import Progress, print_table
 from medldm.errors import InputError
-from medldm.pack import folder_of
+from medldm.installed import folder_of
 
 if TYPE_CHECKING:
     from medldm.evaluate.synthetic import Evaluation

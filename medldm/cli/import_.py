@@ -15,7 +15,7 @@ from medldm.errors import InputError, OutputError
 if TYPE_CHECKING:
     from medldm.conditions import ConditionTable
     from medldm.model import Model
-    from medldm.pack import IntensityTable
+    from medldm.net_tables import IntensityTable
 
 REPORT = "report.html"
 Source = Annotated[
@@ -259,7 +259,7 @@ def _config(text: str | None) -> dict[str, Any]:
 
 def _intensity(text: str | None) -> IntensityTable | None:
     from medldm.intensity import Intensity
-    from medldm.pack import IntensityTable
+    from medldm.net_tables import IntensityTable
 
     if text is None:
         return None

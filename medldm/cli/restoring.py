@@ -15,9 +15,9 @@ from medldm.cli import options as o
 from medldm.cli.call import DICOM, Call, restoring
 from medldm.cli.output import Progress, print_table
 from medldm.errors import InputError, OutputError
+from medldm.installed import folder_of
 from medldm.io import check_output
 from medldm.io.choice import VOLUME
-from medldm.pack import folder_of
 
 if TYPE_CHECKING:
     from medldm.folder import Row

@@ -14,7 +14,8 @@ from medldm.cli import options as o
 from medldm.cli.output import Progress
 from medldm.conditions import MAPS, check_conditions, in_turn
 from medldm.errors import InputError, ModelError, OutputError
-from medldm.pack import ModelPack, describe, folder_of, read_tables
+from medldm.installed import describe, folder_of, read_tables
+from medldm.pack import ModelPack
 
 if TYPE_CHECKING:
     from medldm.synthesis.bids import BidsFolder

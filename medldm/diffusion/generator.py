@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from medldm.diffusion.process import Denoiser
 from medldm.diffusion.timed import process_of
+from medldm.net_tables import ImportedNetTable
 from medldm.nets.conditioner import Conditioner, Conditions, NumberEmbedding
 from medldm.nets.imported.unet import ForeignConditioner, ForeignUNet
 from medldm.nets.patches import space_to_depth
 from medldm.nets.unet import Condition, LatentUNet
-from medldm.pack import ImportedNetTable, ModelPack
+from medldm.pack import ModelPack
 
 LINEAR = {2: "bilinear", 3: "trilinear"}
 

@@ -18,7 +18,7 @@ SIGMOID_SHIFT = 2.0  # of the logarithm of the signal to noise ratio: Kingma and
 
 @dataclass(frozen=True)
 class NoiseProcess:
-    """``x_t = x_0 + sigma n``, and what a denoiser was trained for; stored in the pack (`medldm.pack.ProcessTable`).
+    """``x_t = x_0 + sigma n``, and what a denoiser was trained for; in the pack a `medldm.net_tables.ProcessTable`.
 
     parameterisation : what the network says, of data brought to deviation 1:
         "edm", the mixture of x_0 and noise that is best at each level (Karras et al. 2022, table 1); "noise", n (Ho et

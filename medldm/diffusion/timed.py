@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medldm.diffusion.process import NoiseProcess, Parameterisation
-from medldm.pack import ProcessTable, ScheduleTable
+from medldm.net_tables import ProcessTable, ScheduleTable
 
 # a flow begins at time 1, where sigma = t / (1 - t) is infinite: at this one, x_0 is not in float32 any more
 LARGEST_SIGMA = 1e7

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from medldm import registry
+from medldm.net_tables import CodebookTable, ImportedTable, LevelsTable, PCATable
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.quantizers import Codebook, FiniteLevels, Quantizer
-from medldm.pack import AutoencoderPack, CodebookTable, ImportedTable, LevelsTable, PCATable
+from medldm.pack import AutoencoderPack
 
 
 def build_autoencoder(pack: AutoencoderPack) -> Autoencoder:

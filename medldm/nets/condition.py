@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medldm.net_tables import MeasurementTable
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.patches import space_to_depth
 from medldm.operators.measurement import Measurement
-from medldm.pack import MeasurementTable
 
 
 def level_maps(measurement: Measurement, block: Sequence[int], told: MeasurementTable) -> Tensor:

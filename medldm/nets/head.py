@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from medldm.net_tables import MeasurementTable
 from medldm.nets.blocks import CONVOLUTION, ResidualBlock
 from medldm.nets.condition import error_scale, level_maps
 from medldm.nets.patches import depth_to_space, space_to_depth
 from medldm.operators.measurement import Measurement
-from medldm.pack import MeasurementTable
 
 FULL_WIDTH = 16
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from medldm.errors import ModelError
-from medldm.pack import TRAINING, ModelPack, folder_of, read_tables
+from medldm.installed import TRAINING, folder_of, read_tables
+from medldm.pack import ModelPack
 from medldm.recipe import Recipe, parse_recipe
 
 

@@ -21,10 +21,11 @@ from medldm.evaluate.autoencoder import AutoencoderQuality
 from medldm.geometry import Geometry
 from medldm.io import read
 from medldm.io.manifest import Row, load_manifest, rows_of_folder
+from medldm.net_tables import ImportedTable, IntensityTable
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.build import build_autoencoder
 from medldm.nets.imported.weights import Reading, Weights, open_weights
-from medldm.pack import AutoencoderPack, ImportedTable, IntensityTable
+from medldm.pack import AutoencoderPack
 from medldm.recipe import Source
 from medldm.space import ModelSpace
 from medldm.tables import first_wrong

@@ -17,10 +17,11 @@ from medldm import registry
 from medldm.conditions import ClassCondition, ConditionTable, LabelMapCondition, in_words
 from medldm.errors import InputError, ModelError
 from medldm.model import Model, Networks
+from medldm.net_tables import ImportedNetTable, IntensityTable
 from medldm.nets.imported.unet import REGIONS
 from medldm.nets.imported.weights import Reading
 from medldm.nets.imported.whole import Whole, open_whole
-from medldm.pack import PROMPT, ImportedNetTable, IntensityTable, ModelPack
+from medldm.pack import PROMPT, ModelPack
 from medldm.training.importing import HU_WINDOW, MAGNITUDE, OTHER, build_imported, recognised
 
 NET, AUTOENCODER = "generators.0.denoiser.net.", "autoencoder."  # as a model names these weights

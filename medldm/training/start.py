@@ -7,9 +7,11 @@ from typing import Any
 
 from medldm import registry
 from medldm.errors import InputError, ModelError, RecipeError
+from medldm.installed import read_tables
 from medldm.model import LoadedAutoencoder, Networks, load_autoencoder, load_model
+from medldm.net_tables import AutoencoderTable, ImportedTable
 from medldm.operators.problem import problem_of
-from medldm.pack import AutoencoderPack, AutoencoderTable, ImportedTable, ModelPack, read_tables
+from medldm.pack import AutoencoderPack, ModelPack
 from medldm.recipe import Recipe, parse_recipe, read_table
 
 START = {"kind": "start"}

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from medldm.conditions import LabelMapCondition, NumberCondition, Tables
 from medldm.errors import ModelError
+from medldm.net_tables import ImportedNetTable
 from medldm.nets import monai_files
 from medldm.nets.conditioner import Conditions
 from medldm.nets.unet import Condition, DiffusionModelUNet
-from medldm.pack import PROMPT, ImportedNetTable
+from medldm.pack import PROMPT
 
 MAISI = "monai.apps.generation.maisi.networks"
 REGIONS = 4  # head, chest, abdomen, pelvis

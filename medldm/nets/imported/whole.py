@@ -45,10 +45,11 @@ _UNET_DEFAULTS: dict[str, Any] = {
 class Whole:
     """A latent diffusion model as it was found.
 
-    family : of the diffusion network, as in `medldm.pack.ImportedNetTable`
+    family : of the diffusion network, as in `medldm.net_tables.ImportedNetTable`
     autoencoder : its weights; unet : the diffusion network's by the names of MONAI's, and `config`, its arguments
     control, control_config : the same of a ControlNet, None without one
-    schedule : a `medldm.pack.ScheduleTable`; scale, shift : what the library multiplies (z - shift) by before diffusion
+    schedule : a `medldm.net_tables.ScheduleTable`
+    scale, shift : what the library multiplies (z - shift) by before diffusion
     size : of the latents, where the configuration says it
     flow_base : of a flow whose times hang on the size of the latents: the number of cells where they do not
     """
@@ -262,7 +263,7 @@ def arguments_of(table: dict[str, Any], kind: str = "unet") -> dict[str, Any]:
 
 
 def schedule_of(said: dict[str, Any], where: str) -> dict[str, Any]:
-    """A `medldm.pack.ScheduleTable` of MONAI's or diffusers' arguments of a scheduler. Raises ModelError."""
+    """A `medldm.net_tables.ScheduleTable` of MONAI's or diffusers' arguments of a scheduler. Raises ModelError."""
     made, table = str(said.get("_target_", said.get("_class_name", ""))), _DEFAULTS | said
     common = {"kind": "schedule", "times": table["num_train_timesteps"], "offset": table.get("steps_offset", 0)}
     if "RFlow" in made:

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QComboBox
 
 import medldm
 from medldm import LazyScan, MedldmError, Volume
-from medldm.pack import read_tables
+from medldm.installed import read_tables
 from napari_medldm.request import TASKS
 
 

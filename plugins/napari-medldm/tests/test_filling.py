@@ -99,7 +99,7 @@ def test_labels_of_another_grid_are_sampled_where_they_lie(viewer, noisy_scan):
 def test_a_model_without_a_head_for_masks_says_so(viewer, panel, filling, pack):
     from napari_medldm.models import reason_against
 
-    from medldm.pack import describe
+    from medldm.installed import describe
 
     without, with_masks = (describe(folder) for folder in (pack, panel.form.model.currentText()))
     assert "not trained to inpaint" in reason_against(without, None, "inpaint")
