@@ -50,10 +50,10 @@ NOISE = (0.05, 0.10, 0.20)
 
 
 def denoising_recipe(name: str, seconds: float, steps: int, seed: int) -> Recipe:
-    """Denoising alone: no coarse measurements, no synthesis."""
+    """Denoising alone: no coarse measurements."""
     table = load_recipe(BASE).model_dump(mode="json", by_alias=True)
     table["pack"] |= {"unet": UNET}
-    alone = {"problems": {"denoise": 1.0}, "synthesis": 0.0}
+    alone = {"problems": {"denoise": 1.0}}
     table["stage"][DENOISER] |= alone | {"steps": steps, "crop": [128, 128], "batch_size": 8, "lr": 1e-3}
     return recipe_of(parse_recipe(table), Spec(name, name, AUTOENCODERS[name], seconds, RATES[name], seed))
 

@@ -57,6 +57,9 @@ Modality = Annotated[str, AfterValidator(_modality)]
 Axcodes = Annotated[str, AfterValidator(_axcodes)]
 
 
+UNTAGGED = ("pca", "own")  # alternatives that need no kind
+
+
 class Wrong(NamedTuple):
     """The first thing that is wrong with a table: its key from the outermost table on, what it is, what it should be.
 
@@ -100,7 +103,7 @@ def _in_table(place: Sequence[str | int], table: object) -> tuple[str | int, ...
     for number, part in enumerate(place):
         if isinstance(here, Mapping):
             last, chosen = number + 1 == len(place), here.get("train") or here.get("kind")
-            is_name = part == chosen if part in here and not last else part in (chosen, "pca") and part not in here
+            is_name = part == chosen if part in here and not last else part in (chosen, *UNTAGGED) and part not in here
             if entered and is_name:  # a stage's key may be called as its kind: head
                 entered = False
                 continue

@@ -289,11 +289,11 @@ def test_crops_come_from_scans_that_the_memory_could_not_hold(tmp_path):
         from medldm.io.array_cache import ArrayCache, cache_key
         from medldm.recipe import parse_recipe
         from medldm.training.batches import Batches
-        from medldm.training.data import CachedScans, Entry
+        from medldm.training.data import CachedScans, Entry, Facts
         from tests.tiny import tiny_table, with_pack
 
         recipe = parse_recipe(tiny_table(3))
-        entries = [Entry(cache_key(n), None, recipe.sources[0], str(n)) for n in range(20)]
+        entries = [Entry(cache_key(n), None, recipe.sources[0], str(n), "", Facts(), {}, {}) for n in range(20)]
         scans = CachedScans(ArrayCache(Path(sys.argv[1])), entries)
         batches = Batches(scans, recipe, recipe.stages[-1], {}, salt=1, all_flips=True)
         batches.images(0)

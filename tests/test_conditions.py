@@ -249,7 +249,9 @@ def test_wrong_conditions_are_refused_before_anything_is_drawn(shapes):
 def test_a_recipe_names_a_condition_that_the_pack_has_not():
     recipe = _recipe(1)
     recipe["source"][0]["conditions"]["colour"] = "{colour}"
-    with pytest.raises(RecipeError, match="has colour, which is no condition of the pack"):
+    with pytest.raises(
+        RecipeError, match=r"source.0.conditions.colour: .*expected a condition of pack.synthesis: shape, radius, place"
+    ):
         parse_recipe(recipe)
 
 

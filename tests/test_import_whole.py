@@ -308,7 +308,7 @@ def test_an_imported_model_is_a_model(tmp_path):
         {"train": "generator", "steps": 1, "batch_size": 1, "lr": 1e-3},
     ]
     table = read_tables(str(pack)).model_dump(mode="json")
-    with pytest.raises(RecipeError, match="train an imported network"):
+    with pytest.raises(RecipeError, match="a level of medldm's, not an imported network"):
         parse_recipe({"pack": table, "source": [{"folder": "."}], "stage": stages})
 
 

@@ -10,7 +10,7 @@ from medldm.nets import monai_files
 from medldm.nets.discriminator import PatchDiscriminator
 from medldm.nets.imported.maisi import MAISI, AutoencoderKlMaisi
 from medldm.nets.monai_autoencoder import AutoencoderKL
-from medldm.nets.unet import DiffusionModelUNet, LatentUNet
+from medldm.nets.unet import Condition, DiffusionModelUNet, LatentUNet
 from tests.test_nets import fresh, randn
 
 UNET = {
@@ -63,13 +63,14 @@ def test_monai_is_whole_before_and_after(order):
 
 def test_a_network_goes_to_another_process(tmp_path):
     """As a pickle, also to one where MONAI came first."""
-    net = fresh(LatentUNet(2, latent_channels=1, condition_channels=1, channels=(32,), attention_levels=(False,)))
+    net = fresh(LatentUNet(2, latent_channels=1, concat_channels=1, channels=(32,), attention_levels=(False,)))
     x, level = randn(1, 1, 8, 8), torch.full((1,), 0.5)
-    torch.save((net, x, level, net(x, level, None)), tmp_path / "net.pt")
+    torch.save((net, x, level, net(x, level, Condition(x))), tmp_path / "net.pt")
     run(
         f"""import monai, torch
 net, x, level, wanted = torch.load({str(tmp_path / "net.pt")!r}, weights_only=False)
-torch.testing.assert_close(net(x, level, None), wanted)"""
+from medldm.nets.unet import Condition
+torch.testing.assert_close(net(x, level, Condition(x)), wanted)"""
     )
 
 

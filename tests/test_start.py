@@ -114,7 +114,7 @@ def test_a_good_autoencoder_goes_through_the_gate(tmp_path, pictures):
         ({"dims": 3}, r"got 2 dimensions; expected the recipe's 3 dimensions"),
         ({"intensity": {"kind": "window", "low": 0, "high": 255}}, r"got intensity .*percentile.*expected .*window"),
         ({"spacing_range": [2.0, 3.0]}, r"got voxels of 1 to 1 mm; expected the recipe's 2 to 3"),
-        ({"autoencoder": {"factor": 8, "channels": 3}}, r"got factor \(2, 2\); expected the recipe's \(8, 8\)"),
+        ({"autoencoder": {"factor": 3, "channels": 3}}, r"got factor \(2, 2\); expected the recipe's \(3, 3\)"),
         ({"autoencoder": {"factor": 2, "channels": 4}}, r"got channels 3; expected the recipe's 4"),
         ({"autoencoder": {"factor": 2, "channels": 3}}, r'expected the recipe.s pca; write .*kind = "start"'),
     ],

@@ -31,9 +31,10 @@ from medldm.operators.problem import problems_of
 from medldm.recipe import load_recipe, parse_recipe
 from medldm.training.data import Scan
 from medldm.training.stages import build_stage, stage_batches
-from tests.tiny import tiny_table
+from tests.tiny import tiny_table, with_stages
 
-BASE = parse_recipe(tiny_table(2))
+LARGE = {"crop": [32, 32]}  # for every factor
+BASE = parse_recipe(with_stages(tiny_table(2), autoencoder=LARGE, denoiser=LARGE, head=LARGE))
 SMALL = {"factor": 4, "channels": 4, "width": 8, "encoder_depth": 1, "decoder_depth": 1}
 QUANTIZERS = {
     "codebook": {"kind": "codebook", "size": 40},
