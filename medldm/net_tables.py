@@ -279,8 +279,8 @@ class GeneratorTable(Table):
     coarsen: int = Field(1, ge=1)
     unet: NetTable
     process: AnyProcess = ProcessTable(sigma_max=80.0, log_mean=0.3, log_std=1.2)
-    coarse_noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.2)
-    sampled_noise: float = Field(0.05, ge=0)
+    coarse_noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.05)
+    sampled_noise: float = Field(0.01, ge=0)
     tile: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     distilled: DistilledTable | None = None
 

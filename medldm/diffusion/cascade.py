@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from medldm.nets.unet import Condition
 
 STEPS = 20
 HALO = 4  # latent cells around a tile, at least: half are blended, half are context alone
-Wrap = Callable[[Generator, PredictX0], PredictX0]
+Wrap = Callable[[Generator, Tensor | None, PredictX0], PredictX0]
 OnStep = Callable[[int, int, "Callable[[], Tensor] | None"], None]
 
 
@@ -56,7 +57,7 @@ def sample_cascade(
     guidance: Guidance,
     on_step: OnStep,
     coarser: Tensor | None = None,
-    wrap: Wrap = lambda generator, predict: predict,
+    wrap: Wrap = lambda generator, guess, predict: predict,
     like: Like | None = None,
 ) -> Tensor:
     """Images (B, 1, *S) in the model's range, of `size` voxels; the i-th depends on the i-th of `noise` alone.
@@ -77,12 +78,16 @@ def sample_cascade(
         first = levels_of(generator, steps, highest)[0].item()
         x_T = noise.next(generator.latent_mean.new_empty(len(noise), autoencoder.channels, *cells))
         x_T = x_T * (process.first_std(first) if like is None else first)
+        guess = generator.guess(autoencoder, coarse)
         if like is not None:
-            x_T = x_T + generator.own(autoencoder.encode(coarsened(like.image, generator.table.coarsen))[0])
+            z = autoencoder.encode(coarsened(like.image, generator.table.coarsen))[0]
+            x_T = x_T + generator.own(z, guess)
 
-        def told(step: Step, before: int = number, level: Generator = generator) -> None:
+        def told(
+            step: Step, before: int = number, level: Generator = generator, guess: Tensor | None = guess
+        ) -> None:
             def preview() -> Tensor:
-                return autoencoder.decode(level.of_autoencoder(step.x_0))
+                return autoencoder.decode(level.of_autoencoder(step.x_0, guess))
 
             on_step(before * step.total + step.index + 1, len(generators) * step.total, preview)
 
@@ -96,10 +101,10 @@ def sample_cascade(
             guidance=guidance,
             noise=noise.next,
             on_step=told,
-            wrap=wrap,
+            wrap=functools.partial(wrap, generator, guess),
             highest=highest,
         )
-        image = autoencoder.decode(generator.of_autoencoder(z))
+        image = autoencoder.decode(generator.of_autoencoder(z, guess))
     assert image is not None
     return image
 
@@ -115,7 +120,7 @@ def sample_level(
     guidance: Guidance,
     noise: Noise = torch.randn_like,
     on_step: Callable[[Step], None] = lambda step: None,
-    wrap: Wrap = lambda generator, predict: predict,
+    wrap: Callable[[PredictX0], PredictX0] = lambda predict: predict,
     highest: float | None = None,
 ) -> Tensor:
     """Latents in the level's units, from noise x_T at the highest level, alike (B, C, *S).
@@ -145,7 +150,7 @@ def sample_level(
     else:
         predict = estimator(None)
     x, sigmas = x_T, levels_of(generator, steps, highest)
-    for step in (sampler if few is None else ddim)(wrap(generator, predict), x_T, sigmas, noise=noise):
+    for step in (sampler if few is None else ddim)(wrap(predict), x_T, sigmas, noise=noise):
         x = step.x_t
         on_step(step)
     return x

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from medldm.diffusion.process import Denoiser
 from medldm.diffusion.timed import process_of
 from medldm.net_tables import ImportedNetTable
+from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.conditioner import Conditioner, Conditions, NumberEmbedding
 from medldm.nets.imported.unet import ForeignConditioner, ForeignUNet
 from medldm.nets.patches import space_to_depth
@@ -37,8 +38,8 @@ class Coarse(NamedTuple):
 class Generator(nn.Module):
     """Level `number` of the pack's cascade.
 
-    Its latents are the autoencoder's, of images coarsened by `coarsen`, brought to mean 0 and deviation 1 a channel by
-    statistics of its own.
+    Its latents are the autoencoder's, of images coarsened by `coarsen`, and at finer levels what is lacking in those of
+    the interpolated coarser image; brought to mean 0 and deviation 1 a channel by statistics of its own.
     """
 
     latent_mean: Tensor
@@ -107,13 +108,25 @@ class Generator(nn.Module):
         x_0: Tensor = self.denoiser(x_t, sigma, self.condition(asked, coarse))
         return x_0
 
-    def own(self, z: Tensor) -> Tensor:
-        """The autoencoder's latents in this level's units."""
-        return (z - self._channels(self.latent_mean)) / self._channels(self.latent_std)
+    def guess(self, autoencoder: Autoencoder, coarse: Coarse | None) -> Tensor | None:
+        """Latents of the coarser image, interpolated: what a finer level begins from; None at the first.
 
-    def of_autoencoder(self, x_0: Tensor) -> Tensor:
+        It draws what is lacking to the image, so that blocks agree in what the coarser image says already.
+        """
+        if coarse is None:
+            return None
+        mode = LINEAR[self.dims]
+        return autoencoder.encode(F.interpolate(coarse.image, scale_factor=self.ratio, mode=mode))[0]
+
+    def own(self, z: Tensor, guess: Tensor | None) -> Tensor:
+        """The autoencoder's latents in this level's units, less what was guessed."""
+        lacking = z if guess is None else z - guess
+        return (lacking - self._channels(self.latent_mean)) / self._channels(self.latent_std)
+
+    def of_autoencoder(self, x_0: Tensor, guess: Tensor | None) -> Tensor:
         """The reverse of `own`."""
-        return x_0 * self._channels(self.latent_std) + self._channels(self.latent_mean)
+        lacking = x_0 * self._channels(self.latent_std) + self._channels(self.latent_mean)
+        return lacking if guess is None else guess + lacking
 
     def _channels(self, values: Tensor) -> Tensor:
         return values.view(1, -1, *(1,) * self.dims)

@@ -57,11 +57,11 @@ def estimate_with_prior(
         fine[at] = moved if image.ndim == 5 else moved[..., 0]
         return coarsened(fine, coarsen)
 
-    def wrap(generator: Generator, predict: PredictX0) -> PredictX0:
+    def wrap(generator: Generator, guess: Tensor | None, predict: PredictX0) -> PredictX0:
         return consistent(
             predict,
-            lambda z: networks.autoencoder.decode(generator.of_autoencoder(z)),
-            lambda x: generator.own(networks.autoencoder.encode(x)[0]),
+            lambda z: networks.autoencoder.decode(generator.of_autoencoder(z, guess)),
+            lambda x: generator.own(networks.autoencoder.encode(x)[0], guess),
             lambda x, sigma: towards(x, sigma, generator.table.coarsen),
         )
 

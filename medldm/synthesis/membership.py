@@ -41,7 +41,7 @@ def denoising_losses(model: Model, scans: Iterable[Volume]) -> dict[str, NDArray
         space = ModelSpace.of(pack, scan)
         turned = space.turned(scan)
         x = centred(space.fitted(turned).image(turned), size)[None, None].to(model.device)
-        z = generator.own(networks.autoencoder.encode(coarsened(x, generator.table.coarsen))[0])
+        z = generator.own(networks.autoencoder.encode(coarsened(x, generator.table.coarsen))[0], None)
         for sigma, losses in zip(SIGMAS, found.values(), strict=True):
             noise = noise_of(sample_generator(0, 0))
             errors = [(predict(z + sigma * noise(z), sigma) - z).square().mean().item() for _ in range(DRAWS)]

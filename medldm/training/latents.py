@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from medldm.diffusion.generator import Generator, coarsened, padded_shape
+from medldm.diffusion.generator import Coarse, Generator, coarsened, padded_shape
+from medldm.diffusion.noise import PerSample
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.patches import pad_to_multiple, space_to_depth
@@ -37,7 +38,8 @@ def measure_latents(autoencoder: Autoencoder, scans: Sequence[Scan]) -> None:
     autoencoder.set_latent_statistics(torch.zeros(autoencoder.channels), torch.ones(autoencoder.channels))
     like = autoencoder.latent_mean
     padded = (pad_to_multiple(scan.image[None, None].to(like), autoencoder.multiple)[0] for scan in scans)
-    autoencoder.set_latent_statistics(*_statistics(autoencoder, padded))
+    latents = (autoencoder.encode(image)[0] for image in padded)
+    autoencoder.set_latent_statistics(*_statistics(autoencoder, latents))
 
 
 @torch.no_grad()
@@ -45,20 +47,32 @@ def measure_level(generator: Generator, autoencoder: Autoencoder, pack: ModelPac
     """The same of a level of the cascade, over whole images coarsened as it sees them."""
     assert pack.synthesis is not None
     size, like = padded_shape(pack, pack.synthesis.shape[: pack.dims]), autoencoder.latent_mean
-    whole = (scan.image for scan in scans if scan.source.synthesis)
-    images = (coarsened(centred(image, size)[None, None].to(like), generator.table.coarsen) for image in whole)
-    mean, std = _statistics(autoencoder, images)
+    own, draws = generator.table, PerSample([0], like.device)
+
+    def latents() -> Iterator[Tensor]:
+        for scan in scans:
+            if scan.source.synthesis:
+                whole, coarse = centred(scan.image, size)[None, None].to(like), None
+                image = coarsened(whole, own.coarsen)
+                if generator.ratio:
+                    small = coarsened(image, generator.ratio)
+                    std = torch.full((1,), sum(own.coarse_noise) / 2, device=like.device)
+                    coarse = Coarse(small + std * draws.like(small), std)
+                z, guess = autoencoder.encode(image)[0], generator.guess(autoencoder, coarse)
+                yield z if guess is None else z - guess
+
+    mean, std = _statistics(autoencoder, latents())
     generator.latent_mean.copy_(mean)
     generator.latent_std.copy_(std)
 
 
-def _statistics(autoencoder: Autoencoder, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+def _statistics(autoencoder: Autoencoder, latents: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the latents a channel."""
     training = autoencoder.training
     autoencoder.eval()
     count, total, squares = 0, torch.zeros(autoencoder.channels).double(), torch.zeros(autoencoder.channels).double()
-    for image in images:
-        z = autoencoder.encode(image)[0].double().cpu().movedim(1, 0).flatten(1)
+    for found in latents:
+        z = found.double().cpu().movedim(1, 0).flatten(1)
         count += z.shape[1]
         total, squares = total + z.sum(1), squares + z.square().sum(1)
     autoencoder.train(training)

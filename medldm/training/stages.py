@@ -176,7 +176,7 @@ class GeneratorStage(Stage):
         generator = networks.generator(table.level)
         super().__init__(generator)
         self.table, self.level, self.process = table, generator.table, generator.denoiser.process
-        self.own = generator.own
+        self.own, self.guess = generator.own, generator.guess
         self.autoencoder = networks.autoencoder.requires_grad_(False)
         still = not (table.shift or table.zoom or table.crop)
         self.encoder = KeptLatents(cache, networks.autoencoder) if still else networks.autoencoder
@@ -187,14 +187,14 @@ class GeneratorStage(Stage):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         own, process = PerSample(batch.seeds, batch.x.device), self.process
         assert batch.conditions is not None
-        with torch.no_grad():
-            z = self.own(self.encoder.encode(batch.x)[0])
         coarse = None
         if batch.coarse is not None:
             low, high = self.level.coarse_noise
             noise_std = low + (high - low) * own.uniform()
             noise = own.normal(batch.coarse.shape[1:])
             coarse = Coarse(batch.coarse + _per_example(noise_std, noise) * noise, noise_std)
+        with torch.no_grad():
+            z = self.own(self.encoder.encode(batch.x)[0], self.guess(self.autoencoder, coarse))
         asked = self._some_dropped(batch.conditions, own) if self.training else batch.conditions
         sigma = process.draw(own.normal())
         x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
