@@ -95,7 +95,10 @@ def describe(name: str) -> Pack:
     if not isinstance(pack, ModelPack):
         return Pack(name, modality, spacing, size, "none: an autoencoder alone, to train a model on", pack.dims)
     synthesizes = pack.synthesis is not None
-    tasks = [_words(problem, table) for problem, table in pack.problems.items()] + ["synthesize"] * synthesizes
+    tasks = [_words(problem, table) for problem, table in pack.problems.items()]
+    if pack.synthesis is not None:
+        asked = ", ".join(pack.synthesis.conditions)
+        tasks.append(f"synthesize by {asked}" if asked else "synthesize")
     return Pack(name, modality, spacing, size, ", ".join(tasks), pack.dims, tuple(pack.problems), synthesizes)
 
 

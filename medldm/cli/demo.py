@@ -13,6 +13,7 @@ from medldm.cli import options as o
 from medldm.cli.output import Progress
 from medldm.errors import InputError, ModelError, OutputError
 from medldm.installed import describe
+from medldm.io.atomic import check_folder
 
 Scan = Annotated[
     Path | None, typer.Option("--scan", help="Your own scan as well (denoised; there is no truth).")
@@ -32,7 +33,7 @@ def demo(
     overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Denoise, super-resolve and synthesize on scans that ship with packages; leaves report.html."""
+    """Denoise and super-resolve scans that ship with packages; leaves report.html."""
     _check(out, scan, overwrite=overwrite)
     packs = [describe(brain_model), describe(chest_model)]
     unusable = [f"model {pack.name}: {pack.problem}" for pack in packs if pack.problem]
@@ -73,10 +74,7 @@ def _check(out: Path, scan: Path | None, *, overwrite: bool) -> None:
     """Refuse what cannot end well. Raises InputError, OutputError."""
     if scan is not None and not scan.exists():
         raise InputError(str(scan), "no such file or folder", "a scan", "check the path")
-    if out.exists() and not out.is_dir():
-        raise OutputError(str(out), "a file", "a folder")
-    if not out.absolute().parent.is_dir():
-        raise OutputError(str(out), "no folder to create it in", "an existing folder", "create it first")
+    check_folder(out)
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise OutputError(
             str(out), "a folder with files in it", "a new one", "choose another, or --overwrite"

@@ -9,7 +9,8 @@ import typer
 
 from medldm.cli import options as o
 from medldm.cli.output import Progress
-from medldm.errors import InputError, OutputError
+from medldm.errors import InputError
+from medldm.io.atomic import check_folder
 
 Teacher = Annotated[str, typer.Argument(help="Model (name or folder) that synthesizes in many steps.")]
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the model was trained on.")]
@@ -38,8 +39,7 @@ def distill(
     """Teach a model that synthesizes to do so in a few steps. Started again, it goes on from its last checkpoint."""
     if not data.is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data sets")
-    if out.exists() and not out.is_dir():
-        raise OutputError(str(out), "a file", "a folder")
+    check_folder(out)
     from medldm import api
 
     with Progress(quiet=quiet) as progress:

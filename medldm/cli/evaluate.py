@@ -78,9 +78,9 @@ def evaluate(
     if model is not None:
         folder_of(model)
     from medldm import api
-    from medldm.evaluate.synthetic import check_folder
+    from medldm.evaluate.synthetic import check_report
 
-    check_folder(out, overwrite=overwrite)
+    check_report(out, overwrite=overwrite)
     with Progress(quiet=quiet) as progress:
         found = api.evaluate_synthetic(
             synthetic,

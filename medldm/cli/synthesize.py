@@ -15,6 +15,7 @@ from medldm.cli.output import Progress
 from medldm.conditions import MAPS, check_conditions, in_turn
 from medldm.errors import InputError, ModelError, OutputError
 from medldm.installed import describe, folder_of, read_tables
+from medldm.io.atomic import check_folder
 from medldm.pack import ModelPack
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def synthesize(
     ]
     rank, world = _processes()
     mine = [n for n in range(rank, count, world) if not (resume and paths[n].exists())]
-    _check_folder(output, [paths[n] for n in mine], overwrite=overwrite)
+    check_folder(output, [paths[n] for n in mine], overwrite=overwrite)
     from medldm import api
     from medldm.io import write
 
@@ -239,13 +240,3 @@ def _scales(texts: list[str]) -> float | dict[str, float]:
         return {name: float(value) for name, _, value in (text.partition("=") for text in texts)} or 1.0
     except ValueError:
         raise InputError("--guidance", " ".join(texts), "a number, or NAME=NUMBER") from None
-
-
-def _check_folder(folder: Path, paths: list[Path], *, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(str(folder), "a file", "a folder")
-    if not folder.absolute().parent.is_dir():
-        raise OutputError(str(folder), "no folder to create it in", "an existing parent folder", "create it first")
-    taken = [path for path in paths if path.exists()]
-    if taken and not overwrite:
-        raise OutputError(str(taken[0]), "an existing file or folder", "a new name", "choose another, or --overwrite")

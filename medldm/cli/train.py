@@ -10,7 +10,8 @@ import typer
 
 from medldm.cli import options as o
 from medldm.cli.output import Progress
-from medldm.errors import InputError, OutputError
+from medldm.errors import InputError
+from medldm.io.atomic import check_folder
 
 if TYPE_CHECKING:
     from medldm.training.cost import StageCost
@@ -87,12 +88,7 @@ def train(
     resolve(recipe, start)
     if not data.is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data sets")
-    if out.exists() and not out.is_dir():
-        raise OutputError(str(out), "a file", "a folder")
-    if not out.absolute().parent.is_dir():
-        raise OutputError(
-            str(out), "no folder to create it in", "an existing parent folder", "create it first"
-        )
+    check_folder(out)
     from medldm import api
     from medldm.training.parallel import first_process
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from medldm.errors import InputError, OutputError
+from medldm.errors import InputError
 from medldm.evaluate import quality
 from medldm.evaluate.copies import Copies
 from medldm.evaluate.kid import FEWEST, kid
@@ -23,7 +23,7 @@ from medldm.evaluate.listing import Listing, Progress, Table, list_scans
 from medldm.evaluate.membership import Losses, membership_by
 from medldm.evaluate.scans import BINS, OUTSIDE, QUANTILES, RADII, Range, Scans, describe_scans, dims_of
 from medldm.evaluate.verdict import Finding, findings
-from medldm.io.atomic import write_whole
+from medldm.io.atomic import check_folder, write_whole
 from medldm.io.manifest import draw_splits, hash_patient, pack_select, write_manifest
 from medldm.nets.efficientnet import EfficientNetLite0
 
@@ -56,7 +56,7 @@ class Evaluation:
         from medldm.evaluate.synthetic_page import write_page
 
         folder = Path(folder)
-        check_folder(folder, overwrite=overwrite)
+        check_report(folder, overwrite=overwrite)
         folder.mkdir(exist_ok=True)
         write_page(folder / PAGE, self)
         text = json.dumps(self.table, indent=2, allow_nan=False) + "\n"
@@ -84,15 +84,9 @@ class Evaluation:
         return rows
 
 
-def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse, before any work, a folder that could not be written to. Raises OutputError."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(str(folder), "a file", "a folder")
-    if not folder.absolute().parent.is_dir():
-        raise OutputError(str(folder), "no folder to create it in", "an existing parent folder", "create it first")
-    taken = [name for name in (PAGE, REPORT, KEPT) if (folder / name).exists()]
-    if taken and not overwrite:
-        raise OutputError(str(folder / taken[0]), "an existing file", "a new folder", "choose another, or --overwrite")
+def check_report(folder: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work, a folder that a report could not be written to. Raises OutputError."""
+    check_folder(folder, [folder / name for name in (PAGE, REPORT, KEPT)], overwrite=overwrite)
 
 
 def evaluate_synthetic(

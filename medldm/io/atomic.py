@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,17 @@ def _sync(path: Path) -> None:
 
 def _failed(path: Path, failure: OSError) -> OutputError:
     return OutputError(str(path), failure.strerror or "a failure", "a place that can be written to")
+
+
+def check_folder(folder: Path, files: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    """Refuse, before any work, a folder that cannot be made, or files in it that are there. Raises OutputError."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(str(folder), "a file", "a folder")
+    if not folder.absolute().parent.is_dir():
+        raise OutputError(str(folder), "no folder to create it in", "an existing parent folder", "create it first")
+    taken = next((file for file in files if file.exists()), None)
+    if taken is not None and not overwrite:
+        raise OutputError(str(taken), "an existing file or folder", "a new name", "choose another, or --overwrite")
 
 
 def write_whole(path: Path, fill: Callable[[Path], Any]) -> None:

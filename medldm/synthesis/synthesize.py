@@ -75,7 +75,8 @@ def synthesize(model: Model, request: Request, progress: Progress | None) -> Ite
         raise InputError("conditions", f"{len(r.conditions)} mappings", f"one a scan, {r.n}")
     table = model.pack.synthesis
     r = replace(r, conditions=[in_turn(table.conditions, r.of_scan(n), r.first + n) for n in range(r.n)])
-    asked = [_asked(model, table, r.of_scan(number)) for number in range(r.n)]
+    read: dict[int, Tensor] = {}  # a map of many scans is held once
+    asked = [_asked(model, table, r.of_scan(number), read) for number in range(r.n)]
     varied = None if r.like is None else _Varied.of(model, table, r.like, r.strength)
     return _scans(model, table, r, asked, _guidance(table, r), varied, progress)
 
@@ -102,7 +103,7 @@ class _Varied:
         pack, space = model.pack, ModelSpace.of(model.pack, like)
         turned = space.turned(like)
         assumed = any(step.get("spacing_assumed") for step in like.history)
-        has, wanted = (s[: pack.dims] for s in (turned.geometry.spacing, pack.spacing))
+        has, wanted = (s[: pack.dims] for s in (turned.geometry.spacing, pack.trained_spacing))
         if not assumed and not np.allclose(has, wanted, rtol=0.05):
             got, expected = (" x ".join(f"{s:.4g}" for s in sizes) + " mm" for sizes in (has, wanted))
             raise InputError("like", f"voxels of {got}", expected, "resample it to the model's grid")
@@ -123,8 +124,10 @@ def _first(size: int, wanted: int) -> int:
     return -more // 2 if more < 0 else -(more // 2)
 
 
-def _asked(model: Model, table: SynthesisTable, said: Mapping[str, object]) -> dict[str, object]:
-    """One scan's conditions, checked; maps are tensors on the model's grid."""
+def _asked(
+    model: Model, table: SynthesisTable, said: Mapping[str, object], read: dict[int, Tensor]
+) -> dict[str, object]:
+    """One scan's conditions, checked; maps are tensors on the model's grid, kept in `read` by the volume's identity."""
     checked = check_conditions(table.conditions, said, f"model {model.name}")
     missing = [name for name in table.required if name not in checked]
     if missing:
@@ -137,6 +140,9 @@ def _asked(model: Model, table: SynthesisTable, said: Mapping[str, object]) -> d
             continue
         if not isinstance(value, Volume):
             raise InputError(name, type(value).__name__, f"a Volume: {in_words(table.conditions[name])}")
+        if id(value) in read:
+            checked[name] = read[id(value)]
+            continue
         turned = ModelSpace.of(pack, value).turned(value)
         spacing = turned.geometry.spacing
         if turned.array.shape != tuple(wanted) or not np.allclose(spacing, pack.trained_spacing, rtol=0.02):
@@ -144,7 +150,7 @@ def _asked(model: Model, table: SynthesisTable, said: Mapping[str, object]) -> d
             shape, has, right, size = (" x ".join(f"{n:.4g}" for n in numbers) for numbers in grids)
             expected = f"{right} of {size} mm"
             raise InputError(name, f"{shape} voxels of {has} mm", expected, "resample it to the model's grid")
-        checked[name] = map_condition(table.conditions[name], turned, pack, name)
+        checked[name] = read[id(value)] = map_condition(table.conditions[name], turned, pack, name)
     return checked
 
 

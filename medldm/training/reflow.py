@@ -103,7 +103,7 @@ def make_pairs(
 ) -> None:
     """Let the teacher draw what is not in `folder` yet, a file a batch; processes share the files. Raises OutputError.
 
-    batches : undivided, those of one process
+    batches : of this process, which say its number among them; a file holds a whole batch
     """
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = batches.rank, batches.world
