@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -119,9 +120,10 @@ def test_the_share_of_codes_in_use_is_that_of_a_naive_count(kind):
     trained = train_autoencoder(
         recipe_of(BASE, Spec("q", "VQ", {**SMALL, "quantizer": QUANTIZERS[kind]}, 4)), scans(), 4, Ticks()
     )
+    small = [dataclasses.replace(case, truth=case.truth[:24, :24]) for case in cases()[:1]]
     autoencoder, used = trained.model.networks.autoencoder, set()
     with torch.no_grad():
-        for case in cases():
+        for case in small:
             z, _ = autoencoder.raw_encode(model_input(trained.model, case)[0])
             for cell in z[0].flatten(1).T:
                 if kind == "codebook":
@@ -129,8 +131,8 @@ def test_the_share_of_codes_in_use_is_that_of_a_naive_count(kind):
                 else:
                     places = (torch.special.ndtr(cell) * torch.tensor([16, 8, 4, 4])).floor().tolist()
                     used.add(tuple(int(min(p, top)) for p, top in zip(places, (15, 7, 3, 3), strict=True)))
-    size = math.prod((16, 8, 4, 4)) if kind == "levels" else 40
-    assert codebook_share(trained.model, cases()) == pytest.approx(len(used) / size)
+    size = math.prod((16, 8, 4, 4)) if kind == "levels" else 40  # more than there are cells
+    assert codebook_share(trained.model, small) == pytest.approx(len(used) / size)
     assert 0 < len(used) < size
 
 

@@ -194,7 +194,7 @@ def save(panel, qtbot, until):
 @pytest.fixture
 def until(qtbot):
     """Run the event loop until a condition holds."""
-    return lambda condition, seconds=600: qtbot.waitUntil(condition, timeout=seconds * 1000)
+    return lambda condition, seconds=120: qtbot.waitUntil(condition, timeout=seconds * 1000)
 
 
 @pytest.fixture

@@ -164,16 +164,17 @@ def test_cancel_and_errors_leave_the_scan(viewer, panel, until, pack):
     assert "no such name" in panel.message.text() and panel.start.isEnabled()
 
 
-def test_a_scan_beyond_what_the_model_saw_is_told_of(viewer, panel, until, noisy_scan, pack, tmp_path):
+def test_a_scan_beyond_what_the_model_saw_is_told_of(viewer, panel, until, begin, noisy_scan, pack, tmp_path):
     thick = dataclasses.replace(noisy_scan, geometry=medldm.Geometry.from_spacing(noisy_scan.array.shape, (2, 2, 9)))
     medldm.write(thick, tmp_path / "thick.nii.gz")
     viewer.open(str(tmp_path / "thick.nii.gz"), plugin="napari-medldm")
     panel.form.model.addItem(pack)
     panel.form.model.setCurrentText(pack)
-    beyond = "warning: voxels of 2 x 2 x 9 mm; the model was trained on 0.5 to 3 mm"
-    panel.start.click()
+    beyond = "voxels of 2 x 2 x 9 mm; the model was trained on 0.5 to 3 mm"
+    until(lambda: beyond in panel.banner.text())
+    begin()
     until(lambda: bool(panel.judge.done))
-    assert "Done" in panel.message.text() and beyond in panel.message.text()
+    assert "Done" in panel.message.text() and beyond in panel.banner.text()
 
 
 def test_models_that_do_not_fit_say_why(viewer, panel):
