@@ -1,8 +1,9 @@
 """Does a training survive what happens to it? Killed while it writes, killed in mid-epoch, a full disk, two processes.
+And does a drawing of 64 scans, shared by two processes, survive two kills?
 
     python -m benchmarks.survival [--quick]
 
-Real command lines of `medldm train` on a small made-up data set, on the CPU, one thread each.
+Real command lines of `medldm train` and `synthesize` on a small made-up data set, on the CPU, one thread each.
 """
 
 from __future__ import annotations
@@ -74,6 +75,41 @@ problems = {{ denoise = 0.65, super_resolve = 0.35 }}
 steps = {steps}
 batch_size = 4
 crop = [32, 32]
+lr = 1e-3
+"""
+
+GENERATOR = """
+validation_fraction = 0.25
+source = [{ folder = "." }]
+
+[pack]
+name = "drawer"
+dims = 2
+modality = ["DX"]
+spacing = [1.0, 1.0, 1.0]
+spacing_range = [0.5, 3.0]
+noise = "gaussian"
+intensity = { kind = "percentile", low = 0.1, high = 99.9 }
+autoencoder = { factor = 4, channels = 4, width = 8, encoder_depth = 1, decoder_depth = 1 }
+
+[pack.synthesis]
+shape = [48, 40, 1]
+unit = "grey8"
+scale = 255.0
+cascade = [{ unet = { channels = [16, 32], attention_levels = [false, false] } }]
+
+[[stage]]
+train = "autoencoder"
+steps = 10
+batch_size = 4
+crop = [32, 32]
+lr = 1e-3
+
+[[stage]]
+train = "generator"
+level = 0
+steps = 10
+batch_size = 4
 lr = 1e-3
 """
 
@@ -226,6 +262,51 @@ def two_processes(root: Path, data: Path, strategy: str, more: str = "", steps: 
     return float(np.max(np.abs(a - b) / np.abs(a))) if len(a) == len(b) else float("inf")
 
 
+def drawn_by_two(root: Path, data: Path, count: int = 64) -> bool:
+    """Whether `count` scans drawn by two processes, killed twice and gone on with, are those of one process, to a bit."""
+    recipe, model = root / "drawer.toml", root / "drawer"
+    recipe.write_text(GENERATOR)
+    run(command(recipe, data, model, "--quiet"))
+    program, quiet = str(Path(sys.executable).with_name("medldm")), ("--quiet", "--steps", "10", "-n", str(count))
+
+    def drawing(out: Path, *more: str) -> list[str]:
+        return [program, "synthesize", "--model", str(model), "-o", str(out), *quiet, *more]
+
+    whole, shared = root / "drawn", root / "drawn-by-two"
+    run(drawing(whole))
+    rng, there, silent = random.Random(2), 0, subprocess.DEVNULL
+    for kill in range(2):
+        both = [
+            subprocess.Popen(
+                drawing(shared, *(("--resume",) if kill else ())),
+                env=ENVIRONMENT | {"RANK": str(rank), "WORLD_SIZE": "2"},
+                stdout=silent,
+                stderr=silent,
+            )
+            for rank in range(2)
+        ]
+        wanted = there + rng.randint(5, count // 3)
+        while there < wanted and any(each.poll() is None for each in both):
+            time.sleep(0.002)
+            there = len(list(shared.glob("*"))) if shared.exists() else 0
+        if all(each.poll() is not None for each in both):
+            return False  # nothing was killed
+        for each in both:
+            kill_with_children(each.pid)
+            each.wait()
+    ends = [
+        subprocess.Popen(drawing(shared, "--resume"), env=ENVIRONMENT | {"RANK": str(rank), "WORLD_SIZE": "2"})
+        for rank in range(2)
+    ]
+    if any(each.wait() for each in ends):
+        return False
+    first, second = (
+        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+        for folder in (whole, shared)
+    )
+    return len(first) == count and first == second
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true")
@@ -242,6 +323,8 @@ def main() -> None:
         between = 2 if quick else KILLS_BETWEEN
         same = {workers: killed_between(root, data, between, workers) for workers in (0, 2)}
         print(f"killed {between} times in mid-epoch: same weights {same}")
+        drawn = drawn_by_two(root, data)
+        print(f"64 scans by two processes, killed twice: {'the same files' if drawn else 'FAILED'}")
         full = on_a_full_disk(root, data)
         print(f"full disk: {'holds' if full else 'FAILED'}")
     bars = [
@@ -252,6 +335,7 @@ def main() -> None:
             bar(f"same weights after {between} kills, {workers} workers", value, "1", value)
             for workers, value in same.items()
         ),
+        bar("64 scans by two processes, killed twice: the same files", drawn, "1", drawn),
         bar("8 MB file system: fails, old checkpoint intact", full, "1", full),
     ]
     write("survival", bars, bars)
