@@ -263,7 +263,7 @@ def two_processes(root: Path, data: Path, strategy: str, more: str = "", steps: 
 
 
 def drawn_by_two(root: Path, data: Path, count: int = 64) -> bool:
-    """Whether `count` scans drawn by two processes, killed twice and gone on with, are those of one process, to a bit."""
+    """Whether `count` scans drawn by two processes, killed twice and gone on with, are those of one, to a bit."""
     recipe, model = root / "drawer.toml", root / "drawer"
     recipe.write_text(GENERATOR)
     run(command(recipe, data, model, "--quiet"))

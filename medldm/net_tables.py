@@ -272,6 +272,8 @@ class GeneratorTable(Table):
     coarsen : its images are means of so many voxels an axis; levels go from coarse to fine, the last is 1
     coarse_noise : noise, least and most, that the coarser image is taught with (shares of the range)
     sampled_noise : of the coarser image in sampling
+    last_sigma : the lowest level in sampling, of latents of deviation 1; the estimate there is the result, since below
+        it networks of short trainings add errors of their own (decision 0017). None: the lowest that was trained
     tile : of fields larger than this (latent cells an axis), parts are computed and blended in every step; None: whole
     distilled : None for a level that wants many steps
     """
@@ -281,6 +283,7 @@ class GeneratorTable(Table):
     process: AnyProcess = ProcessTable(sigma_max=80.0, log_mean=0.3, log_std=1.2)
     coarse_noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.05)
     sampled_noise: float = Field(0.01, ge=0)
+    last_sigma: float | None = Field(None, gt=0)
     tile: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     distilled: DistilledTable | None = None
 
@@ -289,4 +292,10 @@ class GeneratorTable(Table):
         if isinstance(self.unet, ImportedNetTable) != isinstance(self.process, ScheduleTable):
             expected = "an imported unet with a process of kind schedule, or neither"
             raise wrong(("process",), self.process.__class__.__name__, expected)
+        if self.last_sigma is not None:
+            if not isinstance(self.process, ProcessTable):
+                raise wrong(("last_sigma",), f"{self.last_sigma:g}", "none: the levels are those of the schedule")
+            low, high = self.process.sigma_min, self.process.sigma_max
+            if not low <= self.last_sigma < high:
+                raise wrong(("last_sigma",), f"{self.last_sigma:g}", f"a level of the process, {low:g} to {high:g}")
         return self

@@ -1,14 +1,20 @@
 """One network, bound, guided, tiled and brought to agree with a measurement; and whose random numbers are whose."""
 
 import numpy as np
+import pytest
 import torch
 
+from medldm.diffusion.cascade import levels_of
+from medldm.diffusion.generator import Generator
 from medldm.diffusion.noise import sample_generator
 from medldm.diffusion.predict import agreement, bind, consistent, guided, tiled
 from medldm.diffusion.process import Denoiser, NoiseProcess
+from medldm.errors import RecipeError
 from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.operators.block_average import BlockAverage
 from medldm.operators.mask import Mask
+from medldm.recipe import parse_recipe
+from tests.tiny import tiny_pack, tiny_table, with_pack
 
 
 def gaussian(std):
@@ -36,6 +42,21 @@ def test_a_denoiser_is_exact_for_the_network_that_is_exact():
 def test_the_weight_evens_the_networks_error_over_the_levels():
     process, sigma = NoiseProcess(sigma_data=0.5), torch.tensor([0.01, 1.0, 30.0])
     torch.testing.assert_close(process.weight(sigma) * process.scalings(sigma)[1].square(), torch.ones(3))
+
+
+def test_sampling_stops_at_the_last_level_and_takes_the_estimate_there():
+    table = tiny_pack(2)
+    level = table["synthesis"]["cascade"][0] | {"last_sigma": 0.4}
+    pack = parse_recipe(with_pack(tiny_table(2), synthesis=table["synthesis"] | {"cascade": [level]})).pack
+    generator = Generator(pack, 0)
+    levels = levels_of(generator, 6)
+    assert len(levels) == 7 and levels[0].item() == pytest.approx(80) and levels[-1] == 0
+    assert levels[-2].item() == pytest.approx(0.4) and bool((levels.diff() < 0).all())
+    for wrong, expected in ((100, "a level of the process, 0.008 to 80"), (0, "greater than 0")):
+        bad = with_pack(tiny_table(2), synthesis=table["synthesis"] | {"cascade": [level | {"last_sigma": wrong}]})
+        with pytest.raises(RecipeError, match="last_sigma") as refused:
+            parse_recipe(bad)
+        assert expected in str(refused.value)
 
 
 def test_guidance_goes_on_beyond_the_condition_within_its_interval():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -161,9 +161,12 @@ def levels_of(generator: Generator, steps: int | None, highest: float | None = N
 
     Where `steps` are not said, they are those that it was distilled for.
     """
-    process, distilled = generator.denoiser.process, generator.table.distilled
-    few = steps is None and distilled is not None
-    sigmas = process.sigmas(distilled.steps, "time_uniform") if few and distilled else process.sigmas(steps or STEPS)
+    process, distilled, last = generator.denoiser.process, generator.table.distilled, generator.table.last_sigma
+    if steps is None and distilled is not None:
+        sigmas = process.sigmas(distilled.steps, "time_uniform")
+    else:
+        sampled = process if last is None else replace(process, sigma_min=last)
+        sigmas = sampled.sigmas(steps or STEPS)
     if highest is None or highest >= sigmas[0]:
         return sigmas
     return torch.cat([sigmas.new_tensor([highest]), sigmas[sigmas < highest]])
