@@ -1,5 +1,7 @@
 """The loop: batches that do not depend on how they are divided, and failures that name their scan."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -14,11 +16,11 @@ from medldm.nets.blocks import rows_last
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import problems_of
 from medldm.recipe import GeneratorStage, parse_recipe
-from medldm.training.batches import Batches, prefetch
+from medldm.training.batches import Batch, Batches, prefetch
 from medldm.training.data import Scan, load_scans
 from medldm.training.loop import Hooks, Means, PartwiseGradients, run_stage
 from medldm.training.parallel import fastest_precision, start_fabric
-from medldm.training.stages import build_stage
+from medldm.training.stages import Stage, build_stage
 from medldm.training.whole_images import whole_batch
 from medldm.volume import Volume
 from tests.tiny import tiny_table, with_pack, with_stages
@@ -297,3 +299,41 @@ def test_means_hold_a_sum_and_a_count_however_many_steps():
     found = means.over(fabric)
     assert found["loss"] == pytest.approx(float(values.double().mean()), rel=1e-9)
     assert found["synthesis"] == pytest.approx(2 * float(values[1::2].double().mean()), rel=1e-9)
+
+
+class Line(Stage):
+    """One weight learns a number from 0 up; what is held out wants about half of it."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Linear(1, 1, bias=False))
+        torch.nn.init.zeros_(self.trained.weight)
+
+    def batch(self, batches, step):
+        raise NotImplementedError
+
+    def forward(self, batch):
+        return {"loss": (self.trained.weight - batch.x.mean()).square().mean()}
+
+
+def of_value(value):
+    return Batch(torch.full((1, 1, 1, 1), value), None, "", (0,), (0,), None, None)
+
+
+def test_a_stage_ends_when_held_out_scans_do_no_better_and_keeps_what_was_best():
+    table = GeneratorStage(train="generator", steps=5000, batch_size=1, lr=1e-3, ema=0.5)
+    draw = lambda first: ((step, of_value(1.0)) for step in range(first, table.steps))  # noqa: E731
+    ends, looks = {}, []
+    for patience in (0, 3):
+        notes, line = [], Line()
+        told = dataclasses.replace(
+            hooks(notes),
+            scalars=lambda name, values, step: looks.append(step) if "validation" in values else None,
+            held_out=(of_value(0.55),),
+            patience=patience,
+        )
+        run_stage("line", Fabric(accelerator="cpu"), line, draw, str, table, told, "fp32", None)
+        ends[patience] = looks[-1]
+        assert line.trained.weight.item() == pytest.approx(0.55, abs=0.05)  # at a look, every 100 steps
+        assert len(notes) == bool(patience)
+    assert ends == {0: 5000, 3: 1000}  # after three more than the look at 700 is the best
+    assert notes == ["stage line: ended after step 1000, since held-out scans did best at step 700"]

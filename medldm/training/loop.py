@@ -40,6 +40,7 @@ class Hooks:
 
     look : called after a checkpoint, with the weights as they would be kept
     held_out : batches of held-out scans, always the same, for stages that are validated; none: the last weights count
+    patience : the stage ends after so many looks at them without a better one; 0: never before its last step
     """
 
     progress: Progress | None
@@ -49,6 +50,7 @@ class Hooks:
     note: Callable[[str], None]
     look: Callable[[int], None] = lambda step: None
     held_out: Sequence[Batch] = ()
+    patience: int = 0
 
 
 def _out_of_memory(failure: RuntimeError) -> bool:
@@ -117,11 +119,11 @@ def run_stage(
     """Train `stage` for `table.steps` steps, then give `stage.trained` its averaged weights.
 
     batches : given the first step, yields (step, batch) to the last
-    Returns the mean losses of the last tenth. Raises RunError, naming step and scans, at a loss or gradient that
-    is not finite, before the step is taken.
+    Returns the mean losses of the last tenth, or of the last steps where held-out scans ended it. Raises RunError,
+    naming step and scans, at a loss or gradient that is not finite, before the step is taken.
     """
     first, skipped = 0, 0
-    window, tail = Means(), Means()
+    window, last, tail = Means(), Means(), Means()
     if resume is not None:
         for learner, weights in zip(stage.learners(), resume["weights"], strict=True):
             learner.module.load_state_dict(weights)
@@ -134,7 +136,7 @@ def run_stage(
     fused = precision != "16-mixed" and not is_divided(stage)
     bare = torch.optim.AdamW(groups, lr=table.lr, weight_decay=1e-3, fused=fused)
     average = WeightAverage(stage.trained, table.ema)
-    best = Best(stage, average, hooks.held_out, table.steps)
+    best = Best(stage, average, hooks.held_out, table.steps, hooks.patience)
     if resume is not None:
         average.load_state_dict(resume["average"])
         best.load_state_dict(resume["best"])
@@ -176,9 +178,9 @@ def run_stage(
             tail.add(losses)
         if (step + 1) % REPORT_STEPS == 0:
             hooks.scalars(name, window.over(fabric), step + 1)
-            window = Means()
+            last, window = window, Means()
         if best.is_due(step + 1):
-            hooks.scalars(name, {"validation": best.judge(fabric)}, step + 1)
+            hooks.scalars(name, {"validation": best.judge(fabric, step + 1)}, step + 1)
         if hooks.progress is not None:
             hooks.progress(name, step + 1, table.steps)
         if step + 1 == table.steps or _any_process(fabric, time.monotonic() - saved > hooks.checkpoint_seconds):
@@ -195,10 +197,13 @@ def run_stage(
             with average.in_place():  # what is looked at in between is what will be kept
                 hooks.look(step + 1)
             saved = time.monotonic()
+        if best.is_past:
+            hooks.note(f"stage {name}: ended after step {step + 1}, since held-out scans did best at step {best.step}")
+            break
     best.copy_to_average()
     average.copy_to_module()
     make_whole(stage)
-    return tail.over(fabric)
+    return (tail if tail.sums else last).over(fabric)
 
 
 def _any_process(fabric: Fabric, due: bool) -> bool:
@@ -279,16 +284,19 @@ class Best:
     others shows it. Held-out batches have the same levels and noise each time.
     """
 
-    def __init__(self, stage: Stage, average: WeightAverage, held_out: Sequence[Batch], steps: int) -> None:
-        self.stage, self.average, self.held_out = stage, average, held_out
+    def __init__(
+        self, stage: Stage, average: WeightAverage, held_out: Sequence[Batch], steps: int, patience: int
+    ) -> None:
+        self.stage, self.average, self.held_out, self.patience = stage, average, held_out, patience
         self.steps, self.every, self.loss = steps, max(VALIDATION_STEPS, steps // VALIDATIONS), math.inf
         self.weights: dict[str, Tensor] = {}
+        self.step, self.looked = 0, 0  # when it was best, and last looked at
 
     def is_due(self, step: int) -> bool:
         return bool(self.held_out) and (step % self.every == 0 or step == self.steps)
 
     @torch.no_grad()
-    def judge(self, fabric: Fabric) -> float:
+    def judge(self, fabric: Fabric, step: int) -> float:
         """Mean loss on the held-out batches; the weights are kept where none did better."""
         training = self.stage.training
         self.stage.eval()
@@ -298,9 +306,16 @@ class Best:
                 found.add(self.stage(fabric.to_device(batch)))
             loss = found.over(fabric)["loss"]
         self.stage.train(training)
+        self.looked = step
         if loss < self.loss:
-            self.loss, self.weights = loss, {name: mean.clone() for name, mean in self.average.mean.items()}
+            self.loss, self.step = loss, step
+            self.weights = {name: mean.clone() for name, mean in self.average.mean.items()}
         return loss
+
+    @property
+    def is_past(self) -> bool:
+        """Whether it was best longer ago than there is patience."""
+        return bool(self.patience) and self.looked - self.step >= self.patience * self.every
 
     def copy_to_average(self) -> None:
         """What was best becomes the average."""
@@ -308,9 +323,9 @@ class Best:
             self.average.mean[name].copy_(mean)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"loss": self.loss, "weights": dict(self.weights)}
+        return {"loss": self.loss, "step": self.step, "looked": self.looked, "weights": dict(self.weights)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.loss = float(state["loss"])
+        self.loss, self.step, self.looked = float(state["loss"]), int(state["step"]), int(state["looked"])
         mine = self.average.mean
         self.weights = {name: scattered(value, mine[name]).clone() for name, value in state["weights"].items()}

@@ -174,6 +174,7 @@ class _Training:
             self.note,
             lambda step: self.pictures(name, step),
             self.held_out_batches(number) if stage.validated and self.held_out is not self.scans else (),
+            getattr(table, "patience", 0),
         )
 
         def from_step(first: int) -> Iterator[tuple[int, Batch]]:
