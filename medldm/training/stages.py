@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from medldm.diffusion.generator import Coarse
+from medldm.diffusion.generator import Coarse, Generator
 from medldm.diffusion.noise import PerSample
 from medldm.errors import RecipeError
 from medldm.io.array_cache import ArrayCache
@@ -165,7 +165,7 @@ class DenoiserStage(Stage):
 
 class GeneratorStage(Stage):
     """A level of the cascade on the latents of whole images, their mean; conditions are dropped example by example, so
-    that the network knows what is likely with and without each.
+    that the network knows what is likely with and without each. Channels count by what they carry, as in restoration.
 
     cache : keeps the latents of images that come again and again, as those that nothing moves do
     """
@@ -199,7 +199,13 @@ class GeneratorStage(Stage):
         sigma = process.draw(own.normal())
         x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
         error = (self.trained(x_t, sigma, asked, coarse) - z).square()
-        return {"loss": (process.weight(_per_example(sigma, z)) * error).mean()}
+        return {"loss": (self._channel_weights() * process.weight(_per_example(sigma, z)) * error).mean()}
+
+    def _channel_weights(self) -> Tensor:
+        """Deviation of the image that a channel of the level's latents carries, of mean 1."""
+        own = cast(Generator, self.trained).latent_std
+        carried = self.autoencoder.channel_weights() * self.autoencoder.per_channel(own)
+        return carried / carried.mean()
 
     def _some_dropped(self, asked: Conditions, own: PerSample) -> Conditions:
         every = own.uniform() >= self.table.drop
