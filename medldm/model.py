@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from medldm import thumbnail
 from medldm.diffusion.generator import Generator
 from medldm.diffusion.process import Denoiser, NoiseProcess
 from medldm.errors import MedldmError, ModelError
@@ -86,9 +87,19 @@ class Networks(nn.Module):
         return Condition(concat=latent_condition(measurement, self.autoencoder, self.told))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """Networks and everything that belongs to them: the pack's tables, card, hash of the weights."""
+    """Networks and everything that belongs to them, as `medldm.load_model` gives them.
+
+    name : of the pack
+    networks : autoencoder; denoiser and heads, which restore; generators, which synthesize
+    pack : its tables: which scans it is for, what it was trained for
+    card : Markdown, for a person
+    weights_sha256 : of the weights' file
+
+    >>> model
+    Model(tiny-3d: denoise, super_resolve, inpaint, synthesize; 3D MR; cpu)
+    """
 
     name: str
     networks: Networks
@@ -96,25 +107,46 @@ class Model:
     card: str
     weights_sha256: str
 
+    def __repr__(self) -> str:
+        kind = f"{self.pack.dims}D {', '.join(self.pack.trained_modality)}"
+        return f"Model({self.name}: {', '.join(self._tasks)}; {kind}; {self.device})"
+
+    def _repr_html_(self) -> str:
+        low, high = self.pack.trained_range
+        figures = {
+            "for": ", ".join(self._tasks),
+            "scans": f"{self.pack.dims}D {', '.join(self.pack.trained_modality)}",
+            "voxels": f"{low:.3g} to {high:.3g} mm",
+            "asked for by": ", ".join(self.pack.synthesis.conditions if self.pack.synthesis else ()),
+            "parameters": f"{sum(p.numel() for p in self.networks.parameters()):,}",
+            "device": str(self.device),
+            "weights": self.weights_sha256[:12],
+        }
+        return thumbnail.page({}, figures, f"Model: {self.name}")
+
+    @property
+    def _tasks(self) -> list[str]:
+        return [*self.pack.problems, *(["synthesize"] if self.pack.synthesis is not None else [])]
+
     @property
     def device(self) -> torch.device:
         return self.networks.autoencoder.latent_mean.device
 
     def on(self, device: str | None) -> Model:
-        """This model on another device: itself where it is there already, or where None is asked for; else a copy."""
+        """This model on another `device`: itself where it is there already, or where None is asked for; else a copy."""
         target = self.device if device is None else default_device(device)
         if target == self.device or (target.type == self.device.type and target.index is None):
             return self
         return replace(self, networks=copy.deepcopy(self.networks).to(target))
 
     def value_range(self, scan: Volume) -> tuple[float, float]:
-        """Values of a scan that are the model's 0 and 1. Raises ModelError for several slices in 2D."""
+        """Values of a `scan` that are the model's 0 and 1. Raises ModelError for several slices in 2D."""
         space = ModelSpace.of(self.pack, scan)
         scaling = space.fitted(space.turned(scan)).range
         return scaling.offset, scaling.offset + scaling.scale
 
     def problem(self, name: str) -> Problem:
-        """A problem that this model was trained for. Raises ModelError for another."""
+        """The problem `name` that this model was trained for. Raises ModelError for another."""
         if name not in self.pack.problems:
             got, known = f"no training for {name.replace('_', ' ')}", ", ".join(self.pack.problems) or "none"
             raise ModelError(f"model {self.name}", got, f"a model for it (this one: {known})", "see medldm models")
@@ -164,8 +196,16 @@ def default_device(device: str | None = None) -> torch.device:
 def load_model(name_or_folder: str | Path, device: str | None = None) -> Model:
     """Load a pack by name or folder.
 
+    name_or_folder : as `medldm models` lists it, or the folder that a training left
+    device : "cpu", "cuda", "cuda:1"; default None: a GPU where there is one
     Raises ModelError for an unknown name (the nearest ones are named), a damaged folder or a bad device.
+
+    >>> medldm.load_model("runs/brain", device="cpu").pack.dims
+    3
     """
+    given: object = name_or_folder
+    if not isinstance(given, str | Path):
+        raise ModelError(f"model {given}"[:60], f"a {type(given).__name__}", "a name or a folder", "see medldm models")
     target, where, pack = default_device(device), _where(name_or_folder), read_tables(str(name_or_folder))
     if not isinstance(pack, ModelPack):
         do = "train one on it (docs/importing.md)"
