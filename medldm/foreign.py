@@ -206,8 +206,8 @@ def to_nibabel(array: NDArray[np.float32], geometry: Geometry, marks: Marks) -> 
     if max(array.shape) > 32767:
         raise OutputError("NIfTI", f"an axis of {max(array.shape)} voxels", "at most 32767 in NIfTI-1")
     image: Any = nib.Nifti1Image(np.array(array, dtype=np.float32), geometry.affine, dtype=np.float32)
-    image.set_sform(geometry.affine, code=1)
-    image.set_qform(geometry.affine, code=0 if geometry.is_sheared else 1)
+    image.set_sform(geometry.affine, code=1, update_affine=False)  # the header's is rounded to 32 bits
+    image.set_qform(geometry.affine, code=0 if geometry.is_sheared else 1, update_affine=False)
     image.header.set_xyzt_units("mm")
     marks.into_header(image.header)
     return image  # type: ignore[no-any-return]

@@ -92,8 +92,7 @@ class Model:
     """Networks and everything that belongs to them, as `medldm.load_model` gives them.
 
     name : of the pack
-    networks : autoencoder; denoiser and heads, which restore; generators, which synthesize
-    pack : its tables: which scans it is for, what it was trained for
+    networks, pack : those of the autoencoder and of each task; for which scans and tasks it is
     card : Markdown, for a person
     weights_sha256 : of the weights' file
 
@@ -108,25 +107,18 @@ class Model:
     weights_sha256: str
 
     def __repr__(self) -> str:
-        kind = f"{self.pack.dims}D {', '.join(self.pack.trained_modality)}"
-        return f"Model({self.name}: {', '.join(self._tasks)}; {kind}; {self.device})"
+        kind = f"{self.pack.dims}D {', '.join(self.pack.trained_modality)}; {self.device}"
+        return f"Model({self.name}: {', '.join(self.pack.tasks)}; {kind})"
 
     def _repr_html_(self) -> str:
-        low, high = self.pack.trained_range
+        pack, (low, high) = self.pack, self.pack.trained_range
         figures = {
-            "for": ", ".join(self._tasks),
-            "scans": f"{self.pack.dims}D {', '.join(self.pack.trained_modality)}",
-            "voxels": f"{low:.3g} to {high:.3g} mm",
-            "asked for by": ", ".join(self.pack.synthesis.conditions if self.pack.synthesis else ()),
-            "parameters": f"{sum(p.numel() for p in self.networks.parameters()):,}",
-            "device": str(self.device),
-            "weights": self.weights_sha256[:12],
+            "for": ", ".join(pack.tasks),
+            "scans": f"{pack.dims}D {', '.join(pack.trained_modality)}, voxels of {low:.3g} to {high:.3g} mm",
+            "asked by": ", ".join(pack.synthesis.conditions if pack.synthesis else ()),
+            "parameters": f"{sum(p.numel() for p in self.networks.parameters()):,} on {self.device}",
         }
         return thumbnail.page({}, figures, f"Model: {self.name}")
-
-    @property
-    def _tasks(self) -> list[str]:
-        return [*self.pack.problems, *(["synthesize"] if self.pack.synthesis is not None else [])]
 
     @property
     def device(self) -> torch.device:
@@ -162,7 +154,7 @@ class Model:
 
     def save(self, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
         """Write the pack into `folder`; networks are stored in half precision, buffers and imported networks in
-        full. training : how it was trained, kept beside it. Raises OutputError."""
+        full. `training`: how it was trained, kept beside it. Raises OutputError."""
         full = {name for name, _ in self.networks.named_buffers()}
         if self.pack.autoencoder.kind == "imported":
             full |= {name for name, _ in self.networks.named_parameters() if name.startswith(PREFIX)}

@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 
 import medldm
-from medldm import Geometry, InputError, ModelError, OutputError, Volume
+from medldm import Geometry, InputError, ModelError, OutputError, Volume, transforms
 from medldm.model import load_model
+from medldm.recipe import parse_recipe
 from tests.dicom_maker import CANARY, make_series
 from tests.test_plan import radiographs
 from tests.tiny import pack_of, tiny_table, with_generator, with_mask_head
@@ -60,6 +61,8 @@ def desk(tmp_path_factory):
     pack_of(root / "runs" / "brain", with_mask_head(tiny_table(3)))
     pack_of(root / "runs" / "painter", tiny_table(2))
     recipe = with_generator(tiny_table(2))
+    trained = parse_recipe(recipe).training_table()
+    load_model(root / "runs" / "painter").save(root / "runs" / "painter", trained)
     (root / "recipe.toml").write_text("".join(f"{key} = {toml(value)}\n" for key, value in recipe.items()))
     return root
 
@@ -71,6 +74,7 @@ def model(desk):
 
 def examples():
     named = [(name, getattr(medldm, name)) for name in [*FUNCTIONS, *CLASSES]]
+    named += [(name, getattr(transforms, name)) for name in ("to_metatensor", "ReadScan", "ReadScand")]
     found = [test for name, thing in named for test in doctest.DocTestFinder().find(thing, name)]
     return [test for test in found if test.examples]
 

@@ -75,8 +75,9 @@ def superres(
     def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
         from medldm import api
 
-        asked = {"scale": factor, "target_spacing": target}
-        return api.super_resolve(scan, model=model, noise_std=noise_std, **asked, **settings)
+        return api.super_resolve(
+            scan, model=model, scale=factor, target_spacing=target, noise_std=noise_std, **settings
+        )
 
     own = {"task": "super_resolve", "scale": scale, "spacing": spacing, "noise_std": noise_std}
     run_any(call, solve, each, each_volume, own)
