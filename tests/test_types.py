@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 CLIENT = ROOT / "tests" / "client.py"
 CACHE = Path(tempfile.gettempdir()) / f"medldm-mypy-{getpass.getuser()}"  # kept: torch takes long the first time
@@ -42,12 +43,10 @@ def said_by_mypy(tmp_path_factory):
     return checked(["mypy", "--strict", "--cache-dir", str(CACHE), "client.py", "wrong.py"], folder)[1]
 
 
-@pytest.mark.slow
 def test_mypy_strict_has_nothing_to_say_of_a_client(said_by_mypy):
     assert "Found" in said_by_mypy and "client.py" not in said_by_mypy, said_by_mypy
 
 
-@pytest.mark.slow
 def test_mypy_finds_each_mistake(said_by_mypy):
     lines = [int(line.split(":")[1]) for line in said_by_mypy.splitlines() if "wrong.py" in line and ": error:" in line]
     assert set(lines) == {3, 4, 5, 6}, said_by_mypy
