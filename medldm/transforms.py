@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
-from monai.utils import MetaKeys, SpaceKeys
+from monai.config.type_definitions import KeysCollection
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform, Transform
+from monai.utils.enums import MetaKeys, SpaceKeys
 
 from medldm.inputs import Scan, as_volume
 from medldm.io import read_choice

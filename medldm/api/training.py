@@ -90,7 +90,7 @@ def train(
 ) -> Model:
     """Train a model by a recipe (TOML file or table) on the scans below `data`; the pack is left in `out`.
 
-    recipe : TOML file, a table like it, or a checked Recipe
+    recipe : TOML file, the name of one that comes with medldm ("quick-3d"), a table like it, or a checked Recipe
     data : folder of the data sets that the recipe names
     out : folder for checkpoints and the finished model, made if need be
     start : name or folder of a model of the same networks, to go on from its weights (fine-tuning); or of a pack of an
