@@ -119,10 +119,8 @@ def _no_place_twice(what: str, spacing: object, affine: object) -> None:
 
 def _is_picture(scan: Any) -> bool:
     """Whether it is an array of rows and columns, as displayed, without a place of its own."""
-    if isinstance(scan, str | Path | Volume):
-        return False
-    found = _voxels(scan)
-    return found.affine is None and found.array.ndim == 2
+    placed = hasattr(scan, "affine") or "affine" in getattr(scan, "attrs", ())
+    return not placed and getattr(scan, "ndim", None) == 2
 
 
 def mask_of(scan: Scan, mask: Scan, volume: Volume) -> NDArray[np.bool_]:

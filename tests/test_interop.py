@@ -256,6 +256,11 @@ def test_each_form_of_a_scan_is_restored_alike(tmp_path):
         result = medldm.denoise(to(scan), model=model, noise_std=0.1)
         np.testing.assert_array_equal(result.array, wanted.array)
         assert result.volume.geometry.isclose(scan.geometry)
+    flat, picture = tiny_model(tmp_path, 2), np.random.default_rng(1).random((12, 20)).astype(np.float32)
+    by_array = medldm.denoise(picture, model=flat, noise_std=0.1)
+    for same_picture in (torch.from_numpy(picture), xarray.DataArray(picture)):  # rows x columns, and so comes back
+        result = medldm.denoise(same_picture, model=flat, noise_std=0.1)
+        assert result.array.shape == (12, 20) and np.array_equal(result.array, by_array.array)
     tensor = torch.from_numpy(scan.array.copy())
     np.testing.assert_array_equal(
         medldm.denoise(tensor, model=model, noise_std=0.1, spacing=(2, 2, 3)).array, wanted.array
