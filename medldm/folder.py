@@ -68,12 +68,21 @@ def restore_each(
 ) -> Iterator[Row]:
     """Yield a row a scan as each is done; results that are there from the same settings and scan are kept.
 
+    folder : of the scans
+    out : folder for the results, outside of it; a new one, or that of an earlier run
     restore : what is done to a scan, as `functools.partial(medldm.denoise, model=model)`
     settings : plain data that says what `restore` does; another run's results are not mixed with them
-    format : "nifti" for all; None: DICOM for DICOM, .png for pictures, NIfTI for the rest
-    uncertainty : whether to write it too, NAME-uncertainty.nii.gz beside each result
-    progress : called as (file, scans done, scans); whatever it raises ends the run, and what is done stays
+    format : "nifti" for all; default None: DICOM for DICOM, .png for pictures, NIfTI for the rest
+    uncertainty : whether to write it too, NAME-uncertainty.nii.gz beside each result; default True
+    choice : what may be assumed; default None: nothing
+    progress : called as (file, scans done, scans); whatever it raises ends the run, and what is done stays; default
+        None
     Raises EmptyInput where there is no scan, OutputError where `out` lies in the folder or holds other results.
+
+    >>> import functools
+    >>> denoise = functools.partial(medldm.denoise, model=model, noise_std=20.0)
+    >>> [row.state for row in medldm.restore_each("dicom", "restored", denoise, settings={"noise_std": 20.0})]
+    ['done']
     """
     folder, out = Path(folder), Path(out)
     if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:

@@ -15,13 +15,17 @@ _CODES = (("L", "R"), ("P", "A"), ("I", "S"))
 LARGEST_COORDINATE = 1e6
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Geometry:
     """A grid of voxels in the world.
 
     affine : (4, 4) float64, voxel indices -> RAS+ millimetres, voxel centres at whole indices
     shape : (I, J, K)
     Raises GeometryError for values that are not finite, a singular matrix or an empty shape.
+
+    >>> grid = medldm.Geometry.from_spacing((64, 64, 20), (1, 1, 3))
+    >>> grid.zoom((1, 1, 3)).shape
+    (64, 64, 60)
     """
 
     affine: NDArray[np.float64]
@@ -45,11 +49,19 @@ class Geometry:
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", shape)
 
+    def __repr__(self) -> str:
+        size, spacing = " x ".join(map(str, self.shape)), " x ".join(f"{s:.3g}" for s in self.spacing)
+        return f"Geometry({size}, {spacing} mm, {''.join(self.axcodes)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied read-only, as it is."""
+        return type(self), (np.array(self.affine), self.shape)
+
     @classmethod
     def from_spacing(
         cls, shape: Sequence[int], spacing: Sequence[float], origin: Sequence[float] = (0.0, 0.0, 0.0)
     ) -> Geometry:
-        """Axes along right, anterior, superior; `spacing` and `origin` (centre of the first voxel) in mm."""
+        """A grid of `shape` along right, anterior, superior; `spacing` and `origin` (first voxel's centre) in mm."""
         if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
             raise GeometryError("spacing", f"{tuple(spacing)}", "three lengths > 0 in mm")
         affine = np.diag([*np.asarray(spacing, dtype=np.float64), 1.0])
@@ -86,11 +98,11 @@ class Geometry:
         return world, sign
 
     def to_world(self, ijk: ArrayLike) -> NDArray[np.float64]:
-        """Voxel indices (..., 3) -> RAS+ mm (..., 3)."""
+        """Voxel indices `ijk` (..., 3) -> RAS+ mm (..., 3)."""
         return np.asarray(np.asarray(ijk, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3])
 
     def to_voxel(self, xyz: ArrayLike) -> NDArray[np.float64]:
-        """RAS+ mm (..., 3) -> voxel indices (..., 3), not rounded."""
+        """RAS+ mm `xyz` (..., 3) -> voxel indices (..., 3), not rounded."""
         inverse = np.linalg.inv(self.affine)
         return np.asarray(np.asarray(xyz, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3])
 
@@ -106,21 +118,21 @@ class Geometry:
         return Geometry(affine, (shape[0], shape[1], shape[2]))
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> Geometry:
-        """Voxels start <= index < stop. Raises GeometryError outside the grid."""
+        """Voxels from `start` up to, not with, `stop`. Raises GeometryError outside the grid."""
         inside = all(0 <= a < b <= n for a, b, n in zip(start, stop, self.shape, strict=True))
         if not inside:
             raise GeometryError("crop", f"{tuple(start)} to {tuple(stop)}", f"a range inside {self.shape}")
         return self._moved(np.eye(3), start, [b - a for a, b in zip(start, stop, strict=True)])
 
     def pad(self, before: Sequence[int], after: Sequence[int]) -> Geometry:
-        """More voxels on either side of each axis. Raises GeometryError for negative numbers."""
+        """More voxels `before` and `after` along each axis. Raises GeometryError for negative numbers."""
         if min(*before, *after) < 0:
             raise GeometryError("pad", f"{tuple(before)}, {tuple(after)}", "numbers >= 0")
         size = [n + b + a for n, b, a in zip(self.shape, before, after, strict=True)]
         return self._moved(np.eye(3), [-b for b in before], size)
 
     def flip(self, axes: Sequence[int]) -> Geometry:
-        """Reverse some axes; each voxel stays where it is in the world. Raises GeometryError."""
+        """Reverse some `axes`; each voxel stays where it is in the world. Raises GeometryError."""
         if len(set(axes)) != len(axes) or not set(axes) <= {0, 1, 2}:
             raise GeometryError("flip", f"axes {tuple(axes)}", "different ones of 0, 1, 2")
         sign = np.array([-1.0 if a in axes else 1.0 for a in range(3)])
@@ -128,7 +140,7 @@ class Geometry:
         return self._moved(np.diag(sign), start, self.shape)
 
     def permute(self, order: Sequence[int]) -> Geometry:
-        """New axis a is the old axis order[a]. Raises GeometryError."""
+        """New axis a is the old axis `order`[a]. Raises GeometryError."""
         if sorted(order) != [0, 1, 2]:
             raise GeometryError("permute", str(tuple(order)), "an order of 0, 1, 2")
         return self._moved(np.eye(3)[:, list(order)], (0, 0, 0), [self.shape[a] for a in order])
@@ -161,13 +173,15 @@ class Geometry:
         return (i, j, k), flips
 
     def isclose(self, other: Geometry, atol: float = 1e-3) -> bool:
-        """Same shape, and corners within `atol` mm."""
+        """Whether the `other` has the same shape, and corners within `atol` mm."""
         return self.shape == other.shape and bool(np.abs(self.corners() - other.corners()).max() <= atol)
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
         return {"affine": self.affine.tolist(), "shape": list(self.shape)}
 
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> Geometry:
+        """From a `table` of `to_dict`."""
         i, j, k = table["shape"]
         return cls(np.array(table["affine"], dtype=np.float64), (i, j, k))

@@ -109,5 +109,9 @@ def _words(problem: str, table: ProblemTable) -> str:
 
 
 def installed_models() -> list[Pack]:
-    """Every model on offer, usable or not."""
+    """Every model on offer, usable or not.
+
+    >>> all(model.name for model in medldm.installed_models())
+    True
+    """
     return [describe(name) for name in registry.names("models")]

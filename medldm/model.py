@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from medldm import thumbnail
 from medldm.diffusion.generator import Generator
 from medldm.diffusion.process import Denoiser, NoiseProcess
 from medldm.errors import MedldmError, ModelError
@@ -86,9 +87,18 @@ class Networks(nn.Module):
         return Condition(concat=latent_condition(measurement, self.autoencoder, self.told))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """Networks and everything that belongs to them: the pack's tables, card, hash of the weights."""
+    """Networks and everything that belongs to them, as `medldm.load_model` gives them.
+
+    name : of the pack
+    networks, pack : those of the autoencoder and of each task; for which scans and tasks it is
+    card : Markdown, for a person
+    weights_sha256 : of the weights' file
+
+    >>> model
+    Model(tiny-3d: denoise, super_resolve, inpaint, synthesize; 3D MR; cpu)
+    """
 
     name: str
     networks: Networks
@@ -96,25 +106,39 @@ class Model:
     card: str
     weights_sha256: str
 
+    def __repr__(self) -> str:
+        kind = f"{self.pack.dims}D {', '.join(self.pack.trained_modality)}; {self.device}"
+        return f"Model({self.name}: {', '.join(self.pack.tasks)}; {kind})"
+
+    def _repr_html_(self) -> str:
+        pack, (low, high) = self.pack, self.pack.trained_range
+        figures = {
+            "for": ", ".join(pack.tasks),
+            "scans": f"{pack.dims}D {', '.join(pack.trained_modality)}, voxels of {low:.3g} to {high:.3g} mm",
+            "asked by": ", ".join(pack.synthesis.conditions if pack.synthesis else ()),
+            "parameters": f"{sum(p.numel() for p in self.networks.parameters()):,} on {self.device}",
+        }
+        return thumbnail.page({}, figures, f"Model: {self.name}")
+
     @property
     def device(self) -> torch.device:
         return self.networks.autoencoder.latent_mean.device
 
     def on(self, device: str | None) -> Model:
-        """This model on another device: itself where it is there already, or where None is asked for; else a copy."""
+        """This model on another `device`: itself where it is there already, or where None is asked for; else a copy."""
         target = self.device if device is None else default_device(device)
         if target == self.device or (target.type == self.device.type and target.index is None):
             return self
         return replace(self, networks=copy.deepcopy(self.networks).to(target))
 
     def value_range(self, scan: Volume) -> tuple[float, float]:
-        """Values of a scan that are the model's 0 and 1. Raises ModelError for several slices in 2D."""
+        """Values of a `scan` that are the model's 0 and 1. Raises ModelError for several slices in 2D."""
         space = ModelSpace.of(self.pack, scan)
         scaling = space.fitted(space.turned(scan)).range
         return scaling.offset, scaling.offset + scaling.scale
 
     def problem(self, name: str) -> Problem:
-        """A problem that this model was trained for. Raises ModelError for another."""
+        """The problem `name` that this model was trained for. Raises ModelError for another."""
         if name not in self.pack.problems:
             got, known = f"no training for {name.replace('_', ' ')}", ", ".join(self.pack.problems) or "none"
             raise ModelError(f"model {self.name}", got, f"a model for it (this one: {known})", "see medldm models")
@@ -130,7 +154,7 @@ class Model:
 
     def save(self, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
         """Write the pack into `folder`; networks are stored in half precision, buffers and imported networks in
-        full. training : how it was trained, kept beside it. Raises OutputError."""
+        full. `training`: how it was trained, kept beside it. Raises OutputError."""
         full = {name for name, _ in self.networks.named_buffers()}
         if self.pack.autoencoder.kind == "imported":
             full |= {name for name, _ in self.networks.named_parameters() if name.startswith(PREFIX)}
@@ -164,8 +188,16 @@ def default_device(device: str | None = None) -> torch.device:
 def load_model(name_or_folder: str | Path, device: str | None = None) -> Model:
     """Load a pack by name or folder.
 
+    name_or_folder : as `medldm models` lists it, or the folder that a training left
+    device : "cpu", "cuda", "cuda:1"; default None: a GPU where there is one
     Raises ModelError for an unknown name (the nearest ones are named), a damaged folder or a bad device.
+
+    >>> medldm.load_model("runs/brain", device="cpu").pack.dims
+    3
     """
+    given: object = name_or_folder
+    if not isinstance(given, str | Path):
+        raise ModelError(f"model {given}"[:60], f"a {type(given).__name__}", "a name or a folder", "see medldm models")
     target, where, pack = default_device(device), _where(name_or_folder), read_tables(str(name_or_folder))
     if not isinstance(pack, ModelPack):
         do = "train one on it (docs/importing.md)"

@@ -209,6 +209,11 @@ class ModelPack(AutoencoderPack):
         return self
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the problems that it solves, and "synthesize" where it does."""
+        return (*self.problems, *(("synthesize",) if self.synthesis is not None else ()))
+
+    @property
     def multiple(self) -> tuple[int, ...]:
         """What each image size is padded to a multiple of, so that every restoring network takes it (dims numbers)."""
         heads = [2 ** len(head.channels) for head in self.heads.values()]

@@ -359,14 +359,26 @@ def parse_recipe(table: dict[str, Any], *, where: str = "recipe") -> Recipe:
         raise RecipeError(where, f"{first.path}: {first.got}", first.expected) from None
 
 
+def named_recipes() -> dict[str, Path]:
+    """The recipes that come with medldm, by their names."""
+    return {path.stem: path for path in sorted(Path(__file__).with_name("recipes").glob("*.toml"))}
+
+
 def load_recipe(path: str | Path) -> Recipe:
     """Read a TOML recipe; raises RecipeError."""
     return parse_recipe(read_table(path), where=str(path))
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
-    """A TOML recipe as it is written, not checked yet; raises RecipeError."""
-    path = Path(path)
+    """A TOML recipe as it is written, not checked yet; one of those that come with medldm by its name alone.
+
+    Raises RecipeError.
+    """
+    path, named = Path(path), named_recipes()
+    if path.name == str(path) and not path.suffix and not path.exists():
+        if path.name not in named:
+            raise RecipeError(f"recipe {path}", "no such name or file", ", ".join(named) or "a TOML file")
+        path = named[path.name]
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as failure:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medldm import foreign, thumbnail
 from medldm.errors import GeometryError, InputError
 from medldm.geometry import Geometry
+from medldm.marks import AI_PROCESSED, QUANTITY, RESEARCH_USE, Marks
+
+if TYPE_CHECKING:
+    import nibabel
+    import SimpleITK
+    import xarray
 
 PadMode = Literal["reflect", "edge", "constant"]
-AI_PROCESSED = "ai_processed"  # key of a step of the history: a model had a hand in it
-RESEARCH_USE = "research use only"
-QUANTITY = "quantity"  # key of a step of the history: what a map is that was made beside a result
-MAPS = ("residual", "uncertainty")  # what it may be
 
 
 class WithHistory:
@@ -31,7 +34,7 @@ class WithHistory:
 
     @property
     def quantity(self) -> str:
-        """What a map beside a result holds, one of `MAPS`; "" for a scan."""
+        """What a map beside a result holds, one of `medldm.marks.MAPS`; "" for a scan."""
         return str(next((step[QUANTITY] for step in reversed(self.history) if QUANTITY in step), ""))
 
 
@@ -51,6 +54,10 @@ class Volume(WithHistory):
     history : what was done to it, plain data, never a patient's identity
     source : what the writer of a derived series needs of the original, if any
     Raises GeometryError where array and geometry differ in shape.
+
+    >>> import numpy as np
+    >>> medldm.Volume(np.zeros((64, 64, 20)), medldm.Geometry.from_spacing((64, 64, 20), (1, 1, 3)), "HU", "CT")
+    Volume(64 x 64 x 20, 1 x 1 x 3 mm, RAS, HU, CT)
     """
 
     array: NDArray[np.float32]
@@ -74,27 +81,94 @@ class Volume(WithHistory):
         codes = "".join(self.geometry.axcodes)
         return f"Volume({size}, {spacing} mm, {codes}, {self.unit}, {self.modality or 'modality unknown'})"
 
+    def _repr_html_(self) -> str:
+        picture, low, high = thumbnail.grey_slice(self.array, self.geometry)
+        unit = "" if self.unit == "arbitrary" else f" {self.unit}"
+        figures = {
+            "voxels": " x ".join(map(str, self.geometry.shape)),
+            "spacing": " x ".join(f"{s:.3g}" for s in self.geometry.spacing) + " mm",
+            "axes": "".join(self.geometry.axcodes),
+            "unit": self.unit,
+            "modality": self.modality or "unknown",
+            "values": f"{self.array.min():.4g} to {self.array.max():.4g}",
+            "history": ", ".join(str(step.get("step", "")) for step in self.history),
+            "made by a model": RESEARCH_USE if self.ai_processed else "",
+        }
+        title = "Volume" + (f": {self.quantity}" if self.quantity else "")
+        return thumbnail.page({f"middle slice, {low:.4g} to {high:.4g}{unit}": picture}, figures, title)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as what it is: read-only, with all that belongs to it."""
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The voxels for numpy, (I, J, K) float32: read-only, unless they are copied."""
+        return np.array(self.array, dtype=dtype, copy=copy)
+
+    @property
+    def marks(self) -> Marks:
+        """What an image of another program can carry of it beside voxels and place."""
+        return Marks(self.unit, self.modality, self.ai_processed, self.quantity)
+
+    def to_nibabel(self) -> nibabel.Nifti1Image:
+        """The same scan for nibabel: float32, affine (RAS+ mm) in sform and qform; unit and marks are described.
+
+        Raises OutputError for an axis of more than 32767 voxels.
+
+        >>> scan.to_nibabel().shape
+        (24, 20, 16)
+        """
+        return foreign.to_nibabel(self.array, self.geometry, self.marks)
+
+    def to_sitk(self) -> SimpleITK.Image:
+        """The same scan for SimpleITK (extra `interop`), in ITK's LPS+ mm; its index is (i, j, k), too.
+
+        Unit and marks are metadata. Raises GeometryError for axes off a right angle, which ITK cannot hold, and
+        OutputError where SimpleITK is not installed.
+
+        >>> scan.to_sitk().GetSize()
+        (24, 20, 16)
+        """
+        return foreign.to_sitk(self.array, self.geometry, self.marks)
+
+    def to_xarray(self) -> xarray.DataArray:
+        """The same scan for xarray (extra `interop`): dimensions i, j, k, their coordinates the voxel indices.
+
+        The attribute `affine` takes coordinates to RAS+ mm, so that parts and turned arrays come back in their place.
+        Raises OutputError where xarray is not installed.
+
+        >>> scan.to_xarray().isel(k=slice(4, 8)).sizes["k"]
+        4
+        """
+        return foreign.to_xarray(self.array, self.geometry, self.marks)
+
     def with_array(self, array: NDArray[Any], step: dict[str, Any] | None = None) -> Volume:
-        """Other values on the same grid."""
+        """Other values, `array` (I, J, K), on the same grid; `step` (default None) goes into the history."""
         return replace(self, array=array, history=(*self.history, step) if step else self.history)
 
     def with_step(self, step: dict[str, Any]) -> Volume:
-        """The same scan with one more entry in its history."""
+        """The same scan with one more entry in its history: `step`, plain data with a key "step"."""
         return replace(self, history=(*self.history, step))
 
     def permute(self, order: Sequence[int]) -> Volume:
-        """New axis a is the old axis order[a]."""
+        """New axis a is the old axis `order`[a]; each voxel stays where it is in the world."""
         return replace(self, array=self.array.transpose(tuple(order)), geometry=self.geometry.permute(order))
 
     def flip(self, axes: Sequence[int]) -> Volume:
+        """Reverse some `axes` (0, 1, 2); each voxel stays where it is in the world. Raises GeometryError."""
         return replace(self, array=np.flip(self.array, tuple(axes)), geometry=self.geometry.flip(axes))
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> Volume:
+        """Voxels from `start` up to, not with, `stop` along each axis. Raises GeometryError."""
         geometry = self.geometry.crop(start, stop)
         window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         return replace(self, array=self.array[window], geometry=geometry)
 
     def pad(self, before: Sequence[int], after: Sequence[int], mode: PadMode = "edge") -> Volume:
+        """More voxels `before` and `after` along each axis, filled by `mode`: "reflect", "edge" or "constant" (0).
+
+        Raises GeometryError for negative numbers.
+        """
         geometry = self.geometry.pad(before, after)
         array = np.pad(self.array, list(zip(before, after, strict=True)), mode=mode)
         return replace(self, array=array, geometry=geometry)
@@ -105,7 +179,7 @@ class Volume(WithHistory):
         return self.permute(order).flip(flips)
 
     def resample(self, spacing: Sequence[float], *, nearest: bool = False) -> Volume:
-        """On a grid of another spacing (mm along I, J, K); the outer edges stay, to half a new voxel.
+        """On a grid of another `spacing` (mm along I, J, K); the outer edges stay, to half a new voxel.
 
         nearest : each value is that of the nearest voxel (masks, label maps). Else cubic splines, never beyond the
             values that there are, after a Gaussian along the axes that become coarser: what the new grid cannot hold

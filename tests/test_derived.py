@@ -5,7 +5,8 @@ import pytest
 import medldm
 from medldm.errors import OutputError
 from medldm.geometry import Geometry
-from medldm.volume import AI_PROCESSED, Volume
+from medldm.marks import AI_PROCESSED
+from medldm.volume import Volume
 from tests.dicom_maker import CANARY, OBLIQUE, SAGITTAL
 
 STEP = {"step": "denoise", "model": "brain", "weights_sha256": "ab" * 32, "seed": 7, "version": "0.1.0"}

@@ -9,7 +9,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 import medldm
 from medldm.errors import OutputError
-from medldm.volume import QUANTITY
+from medldm.marks import QUANTITY
 from tests.dicom_maker import CANARY
 from tests.referees import validator_errors
 

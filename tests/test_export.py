@@ -20,7 +20,7 @@ from medldm.cli import app
 from medldm.conditions import in_turn
 from medldm.errors import InputError, OutputError
 from medldm.synthesis.bids import BidsFolder, suffix_of
-from tests.tiny import _pack, tiny_table, with_pack
+from tests.tiny import pack_of, tiny_table, with_pack
 
 PROGRAM = Path(sys.executable).with_name("medldm")
 CONDITIONS = {
@@ -33,7 +33,7 @@ CONDITIONS = {
 def model_of(folder, dims=3, **synthesis):
     table = tiny_table(dims)
     table = with_pack(table, name="t1-heads", synthesis=table["pack"]["synthesis"] | synthesis)
-    return _pack(folder, table, seed=0, scale=0.02)
+    return pack_of(folder / table["pack"]["name"], table)
 
 
 @pytest.fixture(scope="module")

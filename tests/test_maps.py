@@ -7,7 +7,7 @@ import pytest
 import medldm
 from medldm import Geometry, Restoration, Volume
 from medldm.errors import InputError, NotImage
-from medldm.volume import AI_PROCESSED, MAPS, RESEARCH_USE
+from medldm.marks import AI_PROCESSED, MAPS, RESEARCH_USE
 from tests.dicom_maker import OBLIQUE
 from tests.tiny import tiny_model
 

@@ -10,7 +10,8 @@ import pytest
 import medldm
 from medldm.errors import OutputError
 from medldm.geometry import Geometry
-from medldm.volume import AI_PROCESSED, Volume
+from medldm.marks import AI_PROCESSED
+from medldm.volume import Volume
 from tests.test_nifti import OBLIQUE, values
 
 

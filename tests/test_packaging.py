@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-VOLUME_HALF = ("errors", "geometry", "volume", "registry", "intensity", "recipe", "io", "io.manifest")
+VOLUME_HALF = ("errors", "geometry", "marks", "foreign", "thumbnail", "volume", "registry", "intensity", "recipe", "io",
+               "io.manifest")  # fmt: skip
 HEAVY = ("torch", "monai", "lightning_fabric")
 
 
@@ -71,7 +72,8 @@ def test_the_command_line_does_without_torch_until_there_is_work(words):
 
 
 def test_importing_medldm_loads_nothing_heavy():
-    assert loaded_after("import medldm; medldm.Volume; medldm.read") == "[]"
+    light = "dir(medldm); medldm.Volume; medldm.read; medldm.as_volume; medldm.Choice; medldm.InputError"
+    assert loaded_after(f"import medldm; {light}") == "[]"
 
 
 def test_every_entry_point_of_ours_loads_or_names_a_pack():
@@ -121,3 +123,13 @@ def test_files_name_no_machine():
             continue
         text = path.read_text(encoding="utf-8")
         assert not [word for word in words if word in text], name
+
+
+@pytest.mark.parametrize("path", sorted(path.parent.name for path in (ROOT / "plugins").glob("*/pyproject.toml")))
+def test_each_package_brings_its_licence_and_a_pack_its_card(path):
+    folder = ROOT / "plugins" / path
+    meta = project(f"plugins/{path}/pyproject.toml")["project"]
+    named = {"Apache-2.0": "Apache License", "CC-BY-SA-3.0": "Attribution-ShareAlike 3.0"}[meta["license"]]
+    assert all(named in (folder / name).read_text(encoding="utf-8") for name in meta["license-files"])
+    if "medldm.models" in meta.get("entry-points", {}):
+        assert (folder / meta["readme"]).name == "card.md" and (folder / meta["readme"]).is_file()

@@ -9,7 +9,8 @@ from PIL import Image
 import medldm
 from medldm.errors import AmbiguousInput, InputError, OutputError, PixelError, UnsupportedInput
 from medldm.geometry import Geometry
-from medldm.volume import AI_PROCESSED, Volume
+from medldm.marks import AI_PROCESSED
+from medldm.volume import Volume
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_super_resolution_agrees_with_the_measurement_and_pins_the_edge(model_3d
 def test_one_factor_refines_the_thickest_axis(model_3d):
     scan = Volume(head_like((16, 8, 16)), Geometry.from_spacing((16, 8, 16), (1, 2.4, 1)), "arbitrary", "MR")
     assert medldm.super_resolve(scan, model=model_3d, scale=2).volume.array.shape == (16, 16, 16)
-    assert medldm.super_resolve(scan, model=model_3d, spacing=(1, 1.2, 1)).volume.array.shape == (16, 16, 16)
+    assert medldm.super_resolve(scan, model=model_3d, target_spacing=(1, 1.2, 1)).volume.array.shape == (16, 16, 16)
 
 
 def test_a_picture_is_refined_on_both_axes(model_2d):
@@ -122,8 +122,8 @@ def test_a_picture_is_refined_on_both_axes(model_2d):
         ({"scale": 3}, "factors out of 2, 4"),
         ({"scale": (2, 2, 1)}, "one axis"),
         ({"scale": 1}, "factors out of"),
-        ({"spacing": (1, 1, 1.7)}, "whole fractions"),
-        ({}, "one of scale and spacing"),
+        ({"target_spacing": (1, 1, 1.7)}, "whole fractions"),
+        ({}, "one of scale and target_spacing"),
         ({"scale": 2.9}, "a whole factor"),
         ({"scale": (2.5, 2.5)}, "a whole factor"),
         ({"scale": (2, 2, 1, 7)}, "a whole factor"),

@@ -100,17 +100,19 @@ def with_mask_head(table: dict[str, Any]) -> dict[str, Any]:
 
 def tiny_model(folder: Path, dims: int, *, seed: int = 0, scale: float = 0.02) -> Model:
     """A pack of random weights, saved and loaded again."""
-    return _pack(folder, tiny_table(dims), seed=seed, scale=scale)
+    table = tiny_table(dims)
+    return pack_of(folder / table["pack"]["name"], table, seed=seed, scale=scale)
 
 
 def mask_model(folder: Path, dims: int) -> Model:
     """The same with a head for masks: `masks-2d` or `masks-3d`."""
     table = with_mask_head(tiny_table(dims))
     table["pack"] = table["pack"] | {"name": f"masks-{dims}d"}
-    return _pack(folder, table, seed=0, scale=0.05)
+    return pack_of(folder / table["pack"]["name"], table, scale=0.05)
 
 
-def _pack(folder: Path, table: dict[str, Any], *, seed: int, scale: float) -> Model:
+def pack_of(folder: Path, table: dict[str, Any], *, seed: int = 0, scale: float = 0.02) -> Model:
+    """What a recipe's training would leave in `folder`, with random weights; loaded again."""
     pack = parse_recipe(table).pack
     torch.manual_seed(seed)
     networks = Networks(pack)
@@ -120,4 +122,4 @@ def _pack(folder: Path, table: dict[str, Any], *, seed: int, scale: float) -> Mo
     networks.autoencoder.begin(
         torch.rand(2000, 4**pack.dims, generator=generator) + torch.rand(2000, 1, generator=generator)
     )
-    return load_model(Model(pack.name, networks, pack, "# tiny\n", "").save(folder / pack.name))
+    return load_model(Model(pack.name, networks, pack, "# tiny\n", "").save(folder))

@@ -75,7 +75,9 @@ def superres(
     def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
         from medldm import api
 
-        return api.super_resolve(scan, model=model, scale=factor, spacing=target, noise_std=noise_std, **settings)
+        return api.super_resolve(
+            scan, model=model, scale=factor, target_spacing=target, noise_std=noise_std, **settings
+        )
 
     own = {"task": "super_resolve", "scale": scale, "spacing": spacing, "noise_std": noise_std}
     run_any(call, solve, each, each_volume, own)

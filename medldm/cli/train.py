@@ -16,7 +16,7 @@ from medldm.io.atomic import check_folder
 if TYPE_CHECKING:
     from medldm.training.cost import StageCost
 
-RecipeFile = Annotated[Path, typer.Argument(help="TOML recipe (see configs/).")]
+RecipeFile = Annotated[Path, typer.Argument(help="TOML recipe, or the name of one that comes along: quick-3d, ...")]
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the recipe names.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for checkpoints and the finished model.")]
 Start = Annotated[

@@ -30,9 +30,13 @@ def read(
 ) -> Volume:
     """Read a scan: NIfTI file, DICOM folder or file, zip of DICOM, picture, or what a plugin reads.
 
-    series, select : which one, where there are several; the refusal lists them
-    resample_nonuniform, xform, assume_affine, nan, max_bytes : see `medldm.io.choice.Choice`
+    path : of the file, or of the folder of a DICOM series
+    series, select : which one, where there are several (the refusal lists them), as in `Choice`
+    resample_nonuniform, xform, assume_affine, nan, max_bytes : what may be assumed, as in `Choice`
     Raises InputError and its children (`medldm.errors`) with the reason; there are no partial results.
+
+    >>> medldm.read("scan.nii.gz")
+    Volume(24 x 20 x 16, 2 x 2 x 3 mm, RAS, arbitrary, MR)
     """
     choice = Choice(series, dict(select or {}), resample_nonuniform, xform, assume_affine, nan, max_bytes)
     return read_choice(path, choice)
@@ -40,7 +44,7 @@ def read(
 
 def read_choice(path: str | Path, choice: Choice) -> Volume:
     """`read`, with all that was chosen in one piece."""
-    path = Path(path)
+    path = _path(path)
     check_exists(path)
     for name in registry.names("readers"):
         try:
@@ -60,9 +64,24 @@ def read_choice(path: str | Path, choice: Choice) -> Volume:
     raise UnsupportedInput(str(path), got, "NIfTI, DICOM or a picture")
 
 
+def _path(path: object) -> Path:
+    """Raises InputError for what is no path, such as a list of them."""
+    if not isinstance(path, str | Path):
+        expected = "one path (a DICOM series is a folder)"
+        raise InputError("path", f"a {type(path).__name__}", expected, "read one after the other")
+    return Path(path)
+
+
 def can_read(path: str | Path) -> bool:
-    """Whether some reader claims a file or folder, by its name and first bytes; nothing is decoded."""
-    path = Path(path)
+    """Whether some reader claims a file or folder, by its name and first bytes; nothing is decoded.
+
+    path : of it
+    Raises InputError for what is no path.
+
+    >>> medldm.can_read("dicom"), medldm.can_read("recipe.toml")
+    (True, False)
+    """
+    path = _path(path)
     for name in registry.names("readers"):
         try:
             if registry.find("readers", name).can_read(path):
@@ -100,7 +119,7 @@ def check_output(
     Raises OutputError for an existing target without `overwrite`, a missing or read-only parent folder, or
     a name that no writer knows.
     """
-    path = Path(path)
+    path = _path(path)
     _writer(volume, path, format)
     if path.exists() and not overwrite:
         raise OutputError(str(path), "an existing file or folder", "a new name", "or overwrite")
@@ -119,9 +138,19 @@ def check_output(
 def write(volume: Volume, path: str | Path, format: str | None = None, *, overwrite: bool = False) -> Path:
     """Write a scan, whole or not at all, as its name says: .nii.gz, .png; a folder is a DICOM series.
 
-    format : name of a writer ("nifti", "dicom", "picture", a plugin's), where the name does not tell
-    Raises OutputError (see `check_output`), and InputError for a volume that the format cannot hold.
+    volume : what to write
+    path : its name, in a folder that is there
+    format : name of a writer ("nifti", "dicom", "picture", a plugin's); default None: as the name tells
+    overwrite : replace what is there; default False: it is refused
+    Raises OutputError (see `check_output`), and InputError for what is no Volume, or one that the format cannot hold.
+
+    >>> medldm.write(scan, "copy.nii.gz").name
+    'copy.nii.gz'
     """
+    given: object = volume
+    if not isinstance(given, Volume):
+        do = "medldm.as_volume makes one of an array or image"
+        raise InputError("write", f"a {type(given).__name__}", "a Volume", do)
     path = check_output(path, overwrite=overwrite, volume=volume, format=format)
     _writer(volume, path, format).write(volume, path)
     return path

@@ -13,7 +13,7 @@ from medldm.errors import OutputError
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes what is open for writing
     try:
         os.fsync(handle)
     finally:

@@ -19,15 +19,19 @@ VOLUME = "volume"
 class Choice:
     """Which scan, and what may be assumed. The default takes nothing for granted.
 
-    series : SeriesInstanceUID, or the `series_key` of it that `medldm inspect` and manifests give
+    series : SeriesInstanceUID, or the `series_key` of it that `medldm inspect` and manifests give; default None: there
+        is but one
     select : DICOM keyword -> value, as in EchoTime -> 5.19; "Stack" -> the number in the listing; of a 4D NIfTI,
-        "volume" -> its number, from 1
-    resample_nonuniform : take uneven slices and interpolate them to an even step
-    xform : "sform" or "qform" of a NIfTI that has both
-    assume_affine : take a scan that does not say where it lies; its place is made up and marked as such
-    nan : "refuse" voxels that are not finite, or "fill" them with the smallest finite value
-    max_bytes : most voxels to hold, in bytes
+        "volume" -> its number, from 1; default {}
+    resample_nonuniform : take uneven slices and interpolate them to an even step; default False: they are refused
+    xform : "sform" or "qform" of a NIfTI that has both; default None: the sform
+    assume_affine : take a scan that does not say where it lies; its place is made up and marked as such; default False
+    nan : "refuse" (default) voxels that are not finite, or "fill" them with the smallest finite value
+    max_bytes : most voxels to hold, in bytes; default 8 GiB
     Raises InputError for other values.
+
+    >>> medldm.Choice(select={"EchoTime": "5.19"}).nan
+    'refuse'
     """
 
     series: str | None = None
@@ -47,12 +51,12 @@ class Choice:
             raise InputError("max_bytes", str(self.max_bytes), "a number of bytes >= 1")
 
     def refuse_selection(self, where: str) -> None:
-        """Raise InputError where a series or part was chosen and the format has none."""
+        """Raise InputError, naming the file `where`, where a series or part was chosen and the format has none."""
         if self.series is not None or self.select:
             raise InputError(where, "a series or a selection", "none: the file holds one image", "leave it out")
 
     def volume(self, where: str, count: int, shape: Sequence[int]) -> int:
-        """Which of `count` volumes of a file was chosen, from 0; `shape` is that of each.
+        """Which of `count` volumes of the file `where` was chosen, from 0; `shape` is that of each.
 
         Raises AmbiguousInput where none was and there are several, InputError for any other selection.
         """

@@ -16,7 +16,8 @@ from medldm.io.labels import Labels, find_labels
 from medldm.io.manifest import draw_splits, pack_select, write_manifest
 from medldm.io.patients import Patients, patients_of, patients_told
 from medldm.io.survey import Item, Progress, shown, survey
-from medldm.volume import QUANTITY, refused_map
+from medldm.marks import QUANTITY
+from medldm.volume import refused_map
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from medldm.volume import Volume, WithHistory
 class LazyScan(WithHistory):
     """What is known of a scan from its headers.
 
+    geometry, unit, modality : as of a `Volume`
     plane : slice k as (I, J), float32, in the scan's unit; raises InputError for a damaged one
     load : the whole scan, as `medldm.read` gives it, with all of its checks
     history : as far as it is known without the voxels
@@ -55,8 +56,13 @@ class LazyScan(WithHistory):
 def open_lazily(path: str | Path, choice: Choice | None = None) -> LazyScan | None:
     """The scan at `path` without its voxels; None where its format can only be read whole.
 
+    path : of the file, or of the folder of a DICOM series
+    choice : which scan, and what may be assumed; default None: there is but one, nothing is assumed
     Slice by slice are read: DICOM series, and NIfTI that is not compressed; a reader plugin may offer `lazily(path,
     choice)`, too. Raises InputError and its children as `medldm.read` does.
+
+    >>> medldm.open_lazily("dicom").plane(0).shape
+    (10, 12)
     """
     path, choice = Path(path), choice or Choice()
     for name in registry.names("readers"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medldm.errors import InputError, OutputError
+from medldm.foreign import to_nibabel
 from medldm.geometry import Geometry
 from medldm.io.atomic import write_whole
 from medldm.io.choice import VOLUME, Choice
@@ -28,12 +28,12 @@ from medldm.io.nifti_voxels import (
     shape_of,
     voxels_of,
 )
-from medldm.volume import AI_PROCESSED, MAPS, QUANTITY, RESEARCH_USE, Volume
+from medldm.marks import QUANTITY, Marks
+from medldm.volume import Volume
 
 WRITTEN = (".nii.gz", ".nii")
 SUFFIXES = (*WRITTEN, ".hdr", ".hdr.gz")  # of a pair, the file that is to be read
 _MARK = "medldm"
-_UNIT, _MODALITY = re.compile(r"[^\s;=]{1,16}"), re.compile(r"[A-Z]{2,4}")
 
 
 def can_read(path: Path) -> bool:
@@ -147,9 +147,9 @@ def _volume(
 
     if count > 1:
         notes = notes | {VOLUME: number + 1, "volumes": count} | _time_step(header)
-    unit, modality, marked = _described(header)
-    step = {"step": "read", "format": "nifti", "nibabel": nib.__version__, **notes, **marked}
-    return Volume(array, geometry, unit, modality, (step,))
+    marks = Marks.of_header(header)
+    step = {"step": "read", "format": "nifti", "nibabel": nib.__version__, **notes, **marks.step()}
+    return Volume(array, geometry, marks.unit, marks.modality, (step,))
 
 
 def _time_step(header: Any) -> dict[str, Any]:
@@ -176,26 +176,9 @@ def lazily(path: Path, choice: Choice | None = None) -> LazyScan | None:
     plane = plane_reader(header, shape, path, number)
     if plane is None:
         return None
-    unit, modality, marked = _described(header)
-    step = {"step": "read", "format": "nifti", **notes, **marked}
-    return LazyScan(geometry, unit, modality, (step,), plane, lambda: read(path, choice))
-
-
-def _described(header: Any) -> tuple[str, str, dict[str, str]]:
-    """Unit, modality and marks from the description that `write` leaves; no other text of a header is looked at."""
-    text = bytes(header["descrip"].tobytes()).split(b"\0")[0].decode("ascii", "replace")
-    parts = text.split("; ") if text.startswith(_MARK + "; ") else []
-    fields = dict(part.split("=", 1) for part in parts if "=" in part)
-    unit, modality = fields.get("unit", ""), fields.get("modality", "")
-    marked = {AI_PROCESSED: RESEARCH_USE} if AI_PROCESSED in fields else {}
-    intent = bytes(header["intent_name"].tobytes()).rstrip(b"\0").decode("ascii", "replace")
-    if parts and intent in MAPS:
-        marked[QUANTITY] = intent
-    return (
-        unit if _UNIT.fullmatch(unit) else "arbitrary",
-        modality if _MODALITY.fullmatch(modality) else "",
-        marked,
-    )
+    marks = Marks.of_header(header)
+    step = {"step": "read", "format": "nifti", **notes, **marks.step()}
+    return LazyScan(geometry, marks.unit, marks.modality, (step,), plane, lambda: read(path, choice))
 
 
 def sidecar_of(path: Path) -> Path:
@@ -235,28 +218,17 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 def _written(volume: Volume, array: NDArray[Any], path: Path, histories: dict[str, Any]) -> Path:
-    import nibabel as nib
-
     check_free(path, overwrite=True)
     sidecar = sidecar_of(path)
     if sidecar.exists() and not _is_ours(sidecar):
         raise OutputError(
             sidecar.name, "a JSON file of another program", "a name without one", "choose another name"
         )
-    if max(array.shape) > 32767:
-        raise OutputError(path.name, f"an axis of {max(array.shape)} voxels", "at most 32767 in NIfTI-1")
-    image: Any = nib.Nifti1Image(array, volume.geometry.affine, dtype=np.float32)
-    image.set_sform(volume.geometry.affine, code=1)
-    image.set_qform(volume.geometry.affine, code=0 if volume.geometry.is_sheared else 1)
+    image: Any = to_nibabel(array, volume.geometry, volume.marks)
     first = volume.history[0] if array.ndim == 4 and volume.history else {}
     if "volume_step" in first:
         image.header["pixdim"][4] = first["volume_step"]
     image.header.set_xyzt_units("mm", first.get("volume_unit"))
-    mark = f"; {AI_PROCESSED}={RESEARCH_USE}" if volume.ai_processed else ""
-    described = f"{_MARK}{mark}; unit={volume.unit}; modality={volume.modality}"
-    if volume.quantity:
-        image.header.set_intent("estimate", name=volume.quantity)
-    image.header["descrip"] = described.encode("ascii", "replace")[:79]
     about = {"unit": volume.unit, "modality": volume.modality, **histories}
     if volume.quantity:
         about[QUANTITY] = volume.quantity
@@ -267,7 +239,7 @@ def _written(volume: Volume, array: NDArray[Any], path: Path, histories: dict[st
     text = json.dumps(table, indent=2, default=str) + "\n"
 
     def save(part: Path) -> None:
-        nib.save(image, part)
+        image.to_filename(part)
         write_whole(sidecar, lambda file: file.write_text(text, encoding="utf-8"))
 
     write_whole(path, save)

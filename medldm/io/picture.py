@@ -16,7 +16,8 @@ from medldm.errors import AmbiguousInput, InputError, LimitError, OutputError, P
 from medldm.geometry import Geometry
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice, check_size
-from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
+from medldm.marks import AI_PROCESSED, RESEARCH_USE
+from medldm.volume import Volume
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")

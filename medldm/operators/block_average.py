@@ -153,12 +153,12 @@ class SuperResolve(Problem):
 
     def operator(self, options: Mapping[str, Any], axes: Axes) -> BlockAverage:
         """options : `scale`, a factor (of an image's axes, or of a volume's thickest), or one an axis of the scan; or
-        `spacing`, the voxel size to reach in mm."""
-        scale, spacing = options.get("scale"), options.get("spacing")
-        unknown = sorted(set(options) - {"scale", "spacing"})
+        `target_spacing`, the voxel size to reach in mm."""
+        scale, spacing = options.get("scale"), options.get("target_spacing")
+        unknown = sorted(set(options) - {"scale", "target_spacing"})
         if unknown or (scale is None) == (spacing is None):
-            got = unknown[0] if unknown else "both or neither of scale and spacing"
-            raise InputError("super_resolve", got, "one of scale and spacing")
+            got = unknown[0] if unknown else "both or neither of scale and target_spacing"
+            raise InputError("super_resolve", got, "one of scale and target_spacing")
         factor = self._factor(scale, axes) if spacing is None else self._towards(spacing, axes)
         text, refined = " x ".join(map(str, factor)), [f for f in factor if f != 1]
         if not refined or any(f not in self.factors for f in refined):
@@ -201,12 +201,12 @@ class SuperResolve(Problem):
         except (TypeError, ValueError):
             wanted = np.zeros(3)
         if not (np.isfinite(wanted).all() and (wanted > 0).all()):
-            raise InputError("spacing", str(spacing), "one or three lengths > 0 in mm")
+            raise InputError("voxel size to reach", str(spacing), "one or three lengths > 0 in mm")
         exact = np.where(np.arange(3) < axes.dims, now / wanted, 1.0)
         factor = np.rint(exact)
         if np.any(np.abs(exact - factor) > 0.02 * factor) or np.any(factor < 1):
-            text = " x ".join(f"{s:.4g}" for s in now)
-            raise InputError("spacing", str(spacing), f"whole fractions of the scan's {text} mm", "or give scale")
+            expected = f"whole fractions of the scan's {' x '.join(f'{s:.4g}' for s in now)} mm"
+            raise InputError("voxel size to reach", str(spacing), expected, "or give scale")
         return (int(factor[0]), int(factor[1]), int(factor[2]))
 
     def drawn_operator(self, shape: tuple[int, int, int], draw: Draw, dims: int) -> BlockAverage:

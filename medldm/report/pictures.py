@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medldm.errors import InputError
+from medldm.thumbnail import png, scaled
 from medldm.volume import Volume
 
 Plane = NDArray[np.float32]
@@ -92,25 +93,6 @@ def planes(volume: Volume, at: tuple[float, float, float] = CENTRE) -> list[Cut]
     return [plane for plane in every if min(plane[1].shape) > 1]
 
 
-def _png(colours: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    grey = (colours == colours[..., :1]).all()  # one channel: smaller, and three times as fast
-    Image.fromarray(colours[..., 0] if grey else colours).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _scaled(plane: Plane, mm_row: float, mm_column: float, pixels_mm: float, *, smooth: bool) -> Plane:
-    """The plane with `pixels_mm` pixels a millimetre both ways, which gives it the right aspect."""
-    from PIL import Image
-
-    rows, columns = plane.shape
-    size = (max(round(columns * mm_column * pixels_mm), 1), max(round(rows * mm_row * pixels_mm), 1))
-    image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST))
-
-
 def montage(
     volume: Volume,
     window: Window,
@@ -128,7 +110,7 @@ def montage(
     cuts = _cuts(volume, at)
     edge = max(max(p.shape[0] * r, p.shape[1] * c) for _, p, r, c in cuts)
     pixels_mm = size * (2 if len(cuts) == 1 else 1) / edge
-    shown = [window.colour(_scaled(p, row, column, pixels_mm, smooth=smooth)) for _, p, row, column in cuts]
+    shown = [window.colour(scaled(p, row, column, pixels_mm, smooth=smooth)) for _, p, row, column in cuts]
     height = max(len(picture) for picture in shown)
     between = 8
     canvas = np.zeros((height, sum(p.shape[1] for p in shown) + between * (len(shown) - 1), 3), dtype=np.uint8)
@@ -137,7 +119,7 @@ def montage(
         top = (height - len(picture)) // 2
         canvas[top : top + len(picture), x : x + picture.shape[1]] = picture
         x += picture.shape[1] + between
-    return _png(canvas)
+    return png(canvas)
 
 
 def joined(pictures: Sequence[bytes], *, below: bool = False) -> bytes:
@@ -153,7 +135,7 @@ def joined(pictures: Sequence[bytes], *, below: bool = False) -> bytes:
         gap[across] = (size - array.shape[across]) // 2, -((array.shape[across] - size) // 2)
         gap[along, 0] = between if parts else 0
         parts.append(np.pad(array, [*map(tuple, gap), (0, 0)], constant_values=0))
-    return _png(np.concatenate(parts, along))
+    return png(np.concatenate(parts, along))
 
 
 def detail(
@@ -181,7 +163,7 @@ def detail(
     top = int(np.clip(round(down * rows) - height // 2, 0, rows - height))
     start = int(np.clip(round(right * columns) - width // 2, 0, columns - width))
     part = values[top : top + height, start : start + width]
-    return _png(window.colour(_scaled(part, mm_row, mm_column, size / edge, smooth=smooth)))
+    return png(window.colour(scaled(part, mm_row, mm_column, size / edge, smooth=smooth)))
 
 
 def _cuts(volume: Volume, at: tuple[float, float, float]) -> list[Cut]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medldm.errors import RunError
 from medldm.geometry import Geometry
+from medldm.marks import AI_PROCESSED, RESEARCH_USE
 from medldm.model import Model
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.measurement import Measurement
@@ -27,7 +28,7 @@ from medldm.restoration.prior import estimate_with_prior
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import Settings
 from medldm.space import ModelSpace
-from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume
+from medldm.volume import Volume
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from medldm import registry
 from medldm.errors import InputError
 from medldm.volume import Volume
 
@@ -18,9 +19,14 @@ METHODS = ("trained", "posterior")
 MODES = {"fidelity": 0.0, "perceptual": 1.0}
 
 
-class SamplingOptions(TypedDict, total=False):
-    """Keyword arguments of every restoring function that say how to restore.
+class RestoreOptions(TypedDict, total=False):
+    """Keyword arguments of every restoring function: where the scan lies, how to restore it, where to compute.
 
+    spacing : mm an axis (rows x columns of a picture), or one number for all, of a scan that is an array (default None:
+        of a picture 1 mm is assumed)
+    affine : (4, 4), voxel indices -> RAS+ mm, of a scan that is an array, in the place of `spacing` (default None)
+    series : which one, of a path that holds several (default None: there is but one)
+    device : "cpu", "cuda", "cuda:1" (default None: a GPU where there is one, or where a loaded model is)
     noise_std : of the scan, in its own unit (default None: estimated; in super-resolution 0 where it may be anatomy)
     method : "trained" (default), by networks trained for the problem; "posterior", by a model that was trained to
         synthesize alone, and any problem: slow, and no better than its samples look
@@ -29,11 +35,19 @@ class SamplingOptions(TypedDict, total=False):
     steps : of the sampler (default 20)
     sampler : "dpmpp_2m" (default), "heun", "ddim", or that of a plugin
     seed : default 0; the same seed gives the same result
-    value_range : values of the scan that are the model's 0 and 1 (default None: found in the scan)
-    progress : called with (task, steps done, steps in all); whatever it raises ends the work
-    preview : called with the decoded estimate after each step, on the result's grid
+    value_range : (low, high) in the scan's unit: the model's 0 and 1 (default None: found in the scan)
+    progress : called with (task, steps done, steps in all); whatever it raises ends the work (default None)
+    preview : called with the decoded estimate, a Volume on the result's grid, after each step (default None)
+
+    >>> options: medldm.RestoreOptions = {"noise_std": 20.0, "seed": 1}
+    >>> medldm.denoise(scan, model=model, **options).report["seed"]
+    1
     """
 
+    spacing: Sequence[float] | float | None
+    affine: NDArray[Any] | None
+    series: str | None
+    device: str | None
     noise_std: float | None
     method: str
     mode: str | float
@@ -46,24 +60,9 @@ class SamplingOptions(TypedDict, total=False):
     preview: Preview | None
 
 
-class RestoreOptions(SamplingOptions, total=False):
-    """The same, and what says where the scan lies and where to compute.
-
-    spacing : mm an axis, of a scan that is an array (default None); a 2D array is rows x columns
-    affine : voxel -> RAS+ mm, of a scan that is an array, in the place of `spacing`
-    series : which one, of a path that holds several
-    device : "cpu", "cuda", "cuda:1" (default None: a GPU where there is one, or where a loaded model is)
-    """
-
-    spacing: Sequence[float] | float | None
-    affine: NDArray[Any] | None
-    series: str | None
-    device: str | None
-
-
 @dataclass(frozen=True)
 class Settings:
-    """`SamplingOptions` with their defaults, checked."""
+    """Those of `RestoreOptions` that say how to restore, with their defaults, checked."""
 
     noise_std: float | None = None
     method: str = "trained"
@@ -81,6 +80,8 @@ class Settings:
         self.depth()
         if self.method not in METHODS:
             raise InputError("method", repr(self.method), " or ".join(METHODS))
+        if self.sampler not in registry.names("samplers"):
+            registry.find("samplers", str(self.sampler))  # says which there are
         for name, least in (("samples", 1), ("steps", 2), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < least:
@@ -88,8 +89,11 @@ class Settings:
         if self.noise_std is not None and not _is_number(self.noise_std, least=0):
             expected = "a number >= 0 in the scan's unit, or None to estimate it"
             raise InputError("noise_std", repr(self.noise_std), expected)
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+        if self.value_range is not None and not _is_range(self.value_range):
             raise InputError("value_range", str(self.value_range), "(low, high) with low < high")
+        for name in ("progress", "preview"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise InputError(name, repr(getattr(self, name))[:60], "a function, or None")
 
     def depth(self) -> float:
         """The dial as a number: 0 posterior mean, 1 posterior sample. Raises InputError."""
@@ -100,6 +104,11 @@ class Settings:
         if not 0 <= depth <= 1:
             raise InputError("mode", repr(self.mode), "fidelity, perceptual, or a number from 0 to 1")
         return depth
+
+
+def _is_range(value: object) -> bool:
+    pair = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) and len(value) == 2
+    return pair and all(_is_number(v, least=-np.inf) for v in value) and bool(value[0] < value[1])  # type: ignore[index,attr-defined]
 
 
 def _is_number(value: object, *, least: float) -> bool:

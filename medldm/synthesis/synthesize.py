@@ -17,12 +17,13 @@ from medldm.diffusion.generator import padded_shape
 from medldm.diffusion.noise import FieldNoise
 from medldm.errors import InputError, ModelError
 from medldm.geometry import Geometry
+from medldm.marks import AI_PROCESSED, RESEARCH_USE
 from medldm.model import Model
 from medldm.nets.conditioner import Conditions
 from medldm.pack import SynthesisTable
 from medldm.restoration.restore import versions
 from medldm.space import ModelSpace, centred, centred_geometry, map_condition, to_array
-from medldm.volume import AI_PROCESSED, RESEARCH_USE, Volume, refused_map
+from medldm.volume import Volume, refused_map
 
 Progress = Callable[[str, int, int], None]
 _TOP = {"grey8": 255.0, "grey16": 65535.0}

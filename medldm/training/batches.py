@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -220,7 +221,8 @@ def prefetch(
             batch_size=None,
             num_workers=workers,
             collate_fn=_as_is,
-            multiprocessing_context="fork",  # scans are shared, not copied
+            # where processes can be forked safely, scans are shared, not copied
+            multiprocessing_context="fork" if sys.platform == "linux" else "spawn",
         )
     )
     drawn = iter(loader)

@@ -25,6 +25,9 @@ def resolve(recipe: str | Path | dict[str, Any] | Recipe, start: str | Path | No
     """
     if isinstance(recipe, Recipe):
         return _known_here(recipe, "recipe"), False
+    given: object = recipe
+    if not isinstance(given, str | Path | dict):
+        raise RecipeError("recipe", f"a {type(given).__name__}", "a TOML file or a table")
     where, table = ("recipe", recipe) if isinstance(recipe, dict) else (str(recipe), read_table(recipe))
     own = table.get("pack")
     wanted = own.get("autoencoder") if isinstance(own, dict) else None

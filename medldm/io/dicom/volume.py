@@ -40,7 +40,8 @@ from medldm.io.dicom.pixels import (
 )
 from medldm.io.dicom.stacks import select_stack
 from medldm.io.dicom.tiles import TILE_KEYWORDS, check_tiles, is_tiled, take_apart
-from medldm.volume import AI_PROCESSED, MAPS, QUANTITY, RESEARCH_USE, Volume
+from medldm.marks import AI_PROCESSED, MAPS, QUANTITY, RESEARCH_USE
+from medldm.volume import Volume
 
 _THREADS, _TOGETHER = 3, 16  # slices that a thread takes at a time
 _OF_ONE = {
