@@ -17,7 +17,7 @@ from napari_medldm._reader import Opened, layer_of, look_into
 from napari_medldm.adding import add_layer
 
 _DRAGS = (QEvent.Type.DragEnter, QEvent.Type.DragMove)
-_FOLDER, _FILES = QFileDialog.FileMode.Directory, QFileDialog.FileMode.ExistingFiles
+FOLDER, FILES = QFileDialog.FileMode.Directory, QFileDialog.FileMode.ExistingFiles
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -140,7 +140,7 @@ class OpenBox(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self.folder, self.file = QPushButton("Open a folder …"), QPushButton("Open a file …")
-        for button, mode in ((self.folder, _FOLDER), (self.file, _FILES)):
+        for button, mode in ((self.folder, FOLDER), (self.file, FILES)):
             button.clicked.connect(partial(self.ask, mode))
             layout.addWidget(button)
 

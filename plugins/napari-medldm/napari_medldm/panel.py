@@ -26,6 +26,7 @@ from napari_medldm.request import CONTEXT, region_of_slice
 from napari_medldm.running import Ran, Runner
 from napari_medldm.saving import SaveBox
 from napari_medldm.viewing import ViewBox
+from napari_medldm.welcome import Welcome
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -76,7 +77,9 @@ class RestorePanel(QWidget):
             inside.addWidget(widget)
         inside.addLayout(buttons)
         inside.addWidget(self.progress)
-        parts = {"Open": [OpenBox(self.opening), self.view], "Restore": [restoring], "Judge": [self.judge]}
+        self.open_box = OpenBox(self.opening)
+        self.welcome = Welcome(self.viewer, self.open_box)
+        parts = {"Open": [self.open_box, self.view], "Restore": [restoring], "Judge": [self.judge]}
         parts["Save"] = [self.saving]
         for number, (title, widgets) in enumerate(parts.items(), start=1):
             heading = QHBoxLayout()
@@ -265,6 +268,7 @@ class RestorePanel(QWidget):
     def end(self) -> None:
         """Stop what runs, and follow the viewer no more; safe to call again."""
         self.opening.end()
+        self.welcome.end()
         self.keys.unbind()
         self.active.close()
         self.run.end()
