@@ -19,6 +19,7 @@ from napari_medldm.judge import JudgeBox
 from napari_medldm.keys import MODES, THREE_PLANES, Keys
 from napari_medldm.layers import entry_of, scan_of
 from napari_medldm.mark import keep_marked
+from napari_medldm.measure import MeasureButton
 from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
 from napari_medldm.progress import Progress
@@ -58,6 +59,7 @@ class RestorePanel(QWidget):
         self.stop.setEnabled(False)
         self.undo.setToolTip("Remove the layers of the last restoration.")
         self.again.setToolTip("Repeat the last restoration with its own settings, region and seed.")
+        self.measure = MeasureButton(self.viewer, self.active)
         self.docks = QPushButton("Layers")
         self.docks.setCheckable(True)
         self.docks.setChecked(True)
@@ -84,8 +86,8 @@ class RestorePanel(QWidget):
         for number, (title, widgets) in enumerate(parts.items(), start=1):
             heading = QHBoxLayout()
             heading.addWidget(QLabel(f"<b>{number} {title}</b>"), 1)
-            if number == 1:
-                heading.addWidget(self.docks)
+            if title in ("Open", "Judge"):
+                heading.addWidget(self.docks if title == "Open" else self.measure)
             layout.addLayout(heading)
             for widget in widgets:
                 layout.addWidget(widget)
@@ -103,7 +105,8 @@ class RestorePanel(QWidget):
     def _connect(self) -> None:
         for teller in (self.run, self.opening, self.judge, self.saving):
             teller.said.connect(self.message.say)
-        self.run.unsaid.connect(self.message.unsay)
+        for teller in (self.run, self.opening):
+            teller.unsaid.connect(self.message.unsay)
         self.run.stepped.connect(self.progress.show_step)
         self.run.changed.connect(self._run_changed)
         self.run.restored.connect(self._restored)
@@ -269,6 +272,7 @@ class RestorePanel(QWidget):
         """Stop what runs, and follow the viewer no more; safe to call again."""
         self.opening.end()
         self.welcome.end()
+        self.measure.end()
         self.keys.unbind()
         self.active.close()
         self.run.end()
