@@ -110,6 +110,18 @@ def mask_model(folder: Path, dims: int) -> Model:
     return _pack(folder, table, seed=0, scale=0.05)
 
 
+def asked_model(folder: Path, dims: int) -> Model:
+    """The same that can be asked for: `asked-2d` or `asked-3d`."""
+    table = tiny_table(dims)
+    conditions: dict[str, Any] = {
+        "finding": {"kind": "class", "values": ["none", "lesion"]},
+        "age": {"kind": "number", "low": 20, "high": 90},
+        "anatomy": {"kind": "label_map", "labels": {"brain": [1], "lesion": [2]}},
+    }
+    synthesis = table["pack"]["synthesis"] | {"conditions": conditions}
+    return _pack(folder, with_pack(table, name=f"asked-{dims}d", synthesis=synthesis), seed=0, scale=0.05)
+
+
 def _pack(folder: Path, table: dict[str, Any], *, seed: int, scale: float) -> Model:
     pack = parse_recipe(table).pack
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Measuring: lengths in mm, areas in mm², volumes in mL; mean, SD, SNR and CNR on the scan and on what was made of it."""
+"""Measuring: mm, mm² and mL; mean, SD, SNR and CNR on the scan and on what was made of it."""
 
 from __future__ import annotations
 

@@ -6,12 +6,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Labels
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 import medldm
 from medldm import LazyScan, Volume
 from napari_medldm.active import ActiveScan
+from napari_medldm.asking import with_maps
 from napari_medldm.contexts import guard_canvases
 from napari_medldm.form import RestoreForm
 from napari_medldm.jobs import Job
@@ -150,6 +152,7 @@ class RestorePanel(QWidget):
         source = self.source()
         names = [layer.name for layer in self.active.scans()]
         self.form.list_scans(names, "" if source is None else source.name)
+        self.form.conditions.offer([layer.name for layer in self.viewer.layers if isinstance(layer, Labels)], names)
 
     def _choose(self, name: str) -> None:
         if name in self.viewer.layers:
@@ -172,6 +175,7 @@ class RestorePanel(QWidget):
         self.banner.show_doubts(doubts, () if last is None else last.result.report.get("warnings", ()))
         self.start.setEnabled(bool(not self.run.running() and not obstacle and self.banner.confirmed()))
         most = self.form.draw.isVisibleTo(self.form)  # what is drawn may be small
+        self.start.setText("Draw" if request.task == "synthesize" else "Restore")
         self.advice.setText(obstacle or self.run.cost.describe(voxels, request, most))
         self.view.follow()
 
@@ -219,7 +223,10 @@ class RestorePanel(QWidget):
         if obstacle:
             self.message.say(obstacle)
         elif request.task == "synthesize":
-            self.run.synthesize(request)
+            try:
+                self.run.synthesize(with_maps(self.viewer, request))
+            except medldm.MedldmError as failure:
+                self.message.say(str(failure))
         elif source is not None:
             try:
                 scan = scan_of(source)

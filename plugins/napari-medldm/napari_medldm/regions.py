@@ -166,7 +166,7 @@ def _sampled(labels: Labels, source: Image) -> NDArray[Any]:
 def _rasterised(
     kind: str, points: NDArray[np.float64], shown: int, shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], NDArray[np.bool_]]:
-    """The slice across the axis `shown` that vertices in voxels lie in, and which of its voxels they enclose or meet."""
+    """The slice across `shown` that vertices in voxels lie in, and which of its voxels they enclose or meet."""
     from skimage.draw import ellipse, line, polygon
 
     index = int(np.clip(round(float(points[:, shown].mean())), 0, shape[shown] - 1))

@@ -1,4 +1,4 @@
-"""What there is to choose from at a path: each series told by what is known of it, or why it was refused and what helps.
+"""The series at a path: each told by what is known of it, or why it was refused and what helps.
 
 Reads files and headers, and touches no window.
 """

@@ -1,4 +1,4 @@
-"""Measuring with the mouse: sizes in mm, mm² and mL, the same regions on the scan and on the result, a table to copy."""
+"""Measuring with the mouse: mm, mm² and mL, the same regions on scan and result, a table to copy."""
 
 import numpy as np
 import pytest
