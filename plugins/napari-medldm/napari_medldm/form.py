@@ -41,6 +41,7 @@ _TIPS = {
     "seed": "The same seed gives the same result.",
     "count": "How many new scans; each a layer of its own.",
     "draw": "A layer to paint the region in. Shapes that you draw count as well.",
+    "this_slice": "Restore the slice that is shown, at once.",
     "place": "A slice comes in seconds. A region is restored with a soft edge; outside it nothing changes.",
 }
 
@@ -74,7 +75,7 @@ class RestoreForm(QWidget):
         self.task.addItems([task for task in tasks() if not many or task in ("denoise", "super-resolve")])
         self.place.addItems(PLACES)
         self.scale.addItems(["× 2", "× 3", "× 4"])
-        self.draw = QPushButton("Draw a region")
+        self.draw, self.this_slice = QPushButton("Draw a region"), QPushButton("this slice")
         self.estimated = QCheckBox("estimate")
         self.estimated.setChecked(True)
         self.noise_std = QDoubleSpinBox()
@@ -89,7 +90,9 @@ class RestoreForm(QWidget):
             box.setValue(value)
         for name, text in _TIPS.items():
             getattr(self, name).setToolTip(text)
-        noise, dial = QHBoxLayout(), QHBoxLayout()
+        noise, dial, where = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
+        where.addWidget(self.place, 1)
+        where.addWidget(self.this_slice)
         noise.addWidget(self.noise_std)
         noise.addWidget(self.estimated)
         for widget in (QLabel("fidelity"), self.dial, QLabel("perceptual")):
@@ -103,7 +106,7 @@ class RestoreForm(QWidget):
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setVerticalSpacing(4)
         rows: dict[str, Any] = {"Scan": self.scan, "Task": self.task, "Model": self.model, "Refine by": self.scale}
-        rows |= {"Noise": noise, "Where": self.place, "Region": self.draw, "": self.advanced, "Result": dial}
+        rows |= {"Noise": noise, "Where": where, "Region": self.draw, "": self.advanced, "Result": dial}
         rows |= {"Samples": self.samples, "How many": self.count, "Steps": self.steps, "Seed": self.seed}
         for text, widget in rows.items():
             if not text:

@@ -124,6 +124,7 @@ class RestorePanel(QWidget):
         self.form.draw.clicked.connect(self.draw)
         self.banner.changed.connect(self._look)
         self.start.clicked.connect(lambda: self.restore())
+        self.form.this_slice.clicked.connect(self.restore_slice)
         self.stop.clicked.connect(self.run.cancel)
         self.undo.clicked.connect(self.undo_last)
         self.again.clicked.connect(self.run_again)
@@ -174,6 +175,7 @@ class RestorePanel(QWidget):
         doubts = [] if obstacle or request.task == "synthesize" else self.form.model.doubts(scan, request.scale)
         self.banner.show_doubts(doubts, () if last is None else last.result.report.get("warnings", ()))
         self.start.setEnabled(bool(not self.run.running() and not obstacle and self.banner.confirmed()))
+        self.form.this_slice.setEnabled(bool(scan is not None and not self.run.running() and self.banner.confirmed()))
         most = self.form.draw.isVisibleTo(self.form)  # what is drawn may be small
         self.start.setText("Draw" if request.task == "synthesize" else "Restore")
         self.advice.setText(obstacle or self.run.cost.describe(voxels, request, most))
@@ -212,6 +214,12 @@ class RestorePanel(QWidget):
             self.message.say("Paint the region, in as many slices as it has; keys 1 to 4 change the tool.")
 
     # --- running ---
+
+    def restore_slice(self) -> None:
+        """Start with the slice that is shown."""
+        self.form.place.setCurrentText("current slice")
+        if self.start.isEnabled():
+            self.restore()
 
     def restore(self, mask: Any = None) -> None:
         """Start, within `mask` (I, J, K) or, for None, where the form says; what comes out has its own layers."""
