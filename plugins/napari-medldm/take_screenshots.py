@@ -178,17 +178,16 @@ def _synthesize(person: Person, strip: Any) -> None:
     """A model that can be asked for a finding, an age and an anatomy; nothing is drawn with its random weights."""
     from tests.tiny import asked_model
 
-    with tempfile.TemporaryDirectory() as name:
-        asked_model(Path(name), 3)
-        strip.form.model.addItem(str(Path(name) / "asked-3d"))
-        person.choose(strip.form.task, "synthesize")
-        strip.form.model.setCurrentIndex(strip.form.model.count() - 1)
-        person.click(strip.form.advanced)
-        person.look("synthesize")
-        person.click(strip.form.advanced)
-        person.choose(strip.form.task, "denoise")
-        strip.form.model.removeItem(strip.form.model.count() - 1)
-        strip.form.model.setCurrentIndex(0)
+    asked_model(Path("."), 3)
+    strip.form.model.addItem("asked-3d")
+    person.choose(strip.form.task, "synthesize")
+    strip.form.model.setCurrentText("asked-3d")
+    person.click(strip.form.advanced)
+    person.look("synthesize")
+    person.click(strip.form.advanced)
+    person.choose(strip.form.task, "denoise")
+    strip.form.model.removeItem(strip.form.model.findText("asked-3d"))
+    strip.form.model.setCurrentIndex(0)
 
 
 def _restore(person: Person, strip: Any, folder: Path) -> None:

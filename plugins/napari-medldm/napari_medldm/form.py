@@ -29,6 +29,7 @@ PLACES = ("whole scan", "current slice", "drawn region")
 NO_TORCH = "Restoring needs PyTorch: pip install torch. Opening, comparing and saving work without it."
 NO_MODEL = "No model is installed: pip install a medldm model pack, or train one with medldm train."
 NO_SCAN = "Open a scan: drop a NIfTI file, a DICOM folder or a zip file on the window."
+NEW = "New scans of nobody, in layers of their own; how long they take is told while they are drawn."
 _TIPS = {
     "scan": "The scan to restore. Its layer stays as it is.",
     "task": "Remove noise, refine the grid, fill a drawn region, or draw new scans from the model.",
@@ -91,6 +92,7 @@ class RestoreForm(QWidget):
         for name, text in _TIPS.items():
             getattr(self, name).setToolTip(text)
         noise, dial, where = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
+        where.setSpacing(6)
         where.addWidget(self.place, 1)
         where.addWidget(self.this_slice)
         noise.addWidget(self.noise_std)

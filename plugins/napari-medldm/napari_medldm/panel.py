@@ -15,13 +15,13 @@ from medldm import LazyScan, Volume
 from napari_medldm.active import ActiveScan
 from napari_medldm.asking import with_maps
 from napari_medldm.contexts import guard_canvases
-from napari_medldm.form import RestoreForm
+from napari_medldm.form import NEW, RestoreForm
 from napari_medldm.jobs import Job
 from napari_medldm.judge import JudgeBox
 from napari_medldm.keys import MODES, THREE_PLANES, Keys
 from napari_medldm.layers import entry_of, scan_of
 from napari_medldm.mark import keep_marked
-from napari_medldm.measure import MeasureButton
+from napari_medldm.measuring import MeasureButton
 from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
 from napari_medldm.progress import Progress
@@ -56,8 +56,8 @@ class RestorePanel(QWidget):
         self._follow()
 
     def _build(self) -> None:
-        self.start, self.stop, self.again = QPushButton("Restore"), QPushButton("Cancel"), QPushButton("Again")
-        self.undo = QPushButton("Undo")
+        names = ("Restore", "Cancel", "Again", "Undo")
+        self.start, self.stop, self.again, self.undo = (QPushButton(name) for name in names)
         self.stop.setEnabled(False)
         self.undo.setToolTip("Remove the layers of the last restoration.")
         self.again.setToolTip("Repeat the last restoration with its own settings, region and seed.")
@@ -85,11 +85,12 @@ class RestorePanel(QWidget):
         self.welcome = Welcome(self.viewer, self.open_box)
         parts = {"Open": [self.open_box, self.view], "Restore": [restoring], "Judge": [self.judge]}
         parts["Save"] = [self.saving]
+        beside = {"Open": self.docks, "Judge": self.measure}
         for number, (title, widgets) in enumerate(parts.items(), start=1):
             heading = QHBoxLayout()
             heading.addWidget(QLabel(f"<b>{number} {title}</b>"), 1)
-            if title in ("Open", "Judge"):
-                heading.addWidget(self.docks if title == "Open" else self.measure)
+            if title in beside:
+                heading.addWidget(beside[title])
             layout.addLayout(heading)
             for widget in widgets:
                 layout.addWidget(widget)
@@ -177,8 +178,9 @@ class RestorePanel(QWidget):
         self.start.setEnabled(bool(not self.run.running() and not obstacle and self.banner.confirmed()))
         self.form.this_slice.setEnabled(bool(scan is not None and not self.run.running() and self.banner.confirmed()))
         most = self.form.draw.isVisibleTo(self.form)  # what is drawn may be small
-        self.start.setText("Draw" if request.task == "synthesize" else "Restore")
-        self.advice.setText(obstacle or self.run.cost.describe(voxels, request, most))
+        new = request.task == "synthesize"
+        self.start.setText("Draw" if new else "Restore")
+        self.advice.setText(obstacle or (NEW if new else self.run.cost.describe(voxels, request, most)))
         self.view.follow()
 
     def _voxels(self, scan: Volume | LazyScan | None) -> int:
