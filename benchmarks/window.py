@@ -7,6 +7,7 @@ All by drops, clicks and keys, in the reading room at 1280 x 720, under software
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class Hand:
     def __init__(self, viewer: Any) -> None:
         self.viewer, self.clicks, self.drops = viewer, 0, 0
         self.canvas = viewer.window._qt_viewer.canvas.native
-        self.held: dict[str, tuple[float, str]] = {}
+        self.held: dict[str, tuple[float, float, str]] = {}
 
     def wait(self, until: Callable[[], object], seconds: float = PATIENCE_S) -> None:
         from qtpy.QtWidgets import QApplication
@@ -89,7 +90,7 @@ class Hand:
         self.wait(until)
         self.wait(lambda: False, SETTLE_S)
         heart.stop()
-        self.held[what] = float(max(heart.pauses)), heart.held_by()
+        self.held[what] = float(max(heart.pauses)), float(max(heart.computing)), heart.held_by()
 
 
 def frames_a_second(hand: Hand, volume: Any) -> float:
@@ -168,9 +169,11 @@ def main() -> None:
         {"what": "clicks for that", "value": clicks},
         {"what": "frames a second, scrolling 512 x 512 x 300", "value": round(frames, 1)},
         {"what": "300 slices of 512 x 512 from folder to screen, s", "value": round(opening, 2)},
+        {"what": "processes that wanted a core meanwhile", "value": round(os.getloadavg()[1], 1)},
     ]
-    for what, (seconds, held_by) in hand.held.items():
-        rows.append({"what": f"longest standstill: {what}, s", "value": round(seconds, 3), "ran": held_by})
+    for what, (seconds, computing, held_by) in hand.held.items():
+        row = {"what": f"longest standstill: {what}, s", "value": round(seconds, 3), "computing": round(computing, 3)}
+        rows.append(row | {"ran": held_by})
     bars = [
         bar("clicks to the first restored slice", clicks, f"<= {MOST_CLICKS}", clicks <= MOST_CLICKS),
         bar("drops to the first restored slice", drops, "1", drops == 1),
@@ -178,11 +181,12 @@ def main() -> None:
         bar("a CT of 300 slices shown, s", opening, f"< {MOST_OPENING_S}", opening < MOST_OPENING_S),
         *(
             bar(f"longest standstill: {what}, s", seconds, f"< {MOST_BLOCKED_S}", seconds < MOST_BLOCKED_S)
-            for what, (seconds, _) in hand.held.items()
+            for what, (seconds, *_) in hand.held.items()
         ),
     ]
     for row in rows:
-        print(f"{row['what']}: {row['value']}" + (f" ({row['ran']})" if "ran" in row else ""))
+        more = f" ({row['computing']} computing; {row['ran']})" if "ran" in row else ""
+        print(f"{row['what']}: {row['value']}{more}")
     for each in bars:
         print(f"{each['name']}: {each['value']:g} (bar {each['target']}) {'holds' if each['holds'] else 'MISSED'}")
     write("window", rows, bars)

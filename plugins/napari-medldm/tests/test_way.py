@@ -110,10 +110,9 @@ def test_from_three_series_to_a_derived_one_beside_another_patient(
         press("Right")
     assert viewer.dims.point != place
     assert panel.form.model.currentText() == "brain-t1-2mm"
-    down_to(panel.form.place, "current slice")
     if not panel.banner.confirmed():
         click(panel.banner.confirm)
-    click(panel.start)
+    click(panel.form.this_slice)
     until(lambda: panel.message.text() != "", 300)
     assert "Done" in panel.message.text(), panel.message.text()
     result = viewer.layers["t1 · result"]
