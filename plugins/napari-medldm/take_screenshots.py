@@ -72,7 +72,7 @@ class Person:
     def drag(self, start: QPoint, end: QPoint) -> None:
         QTest.mouseMove(self.canvas, start)
         QTest.mousePress(self.canvas, LEFT, pos=start)
-        for share in (0.3, 0.6, 1):
+        for share in (0.3, 0.6, 0.98, 1, 1):
             QTest.mouseMove(self.canvas, start + (end - start) * share)
             QTest.qWait(30)
         QTest.mouseRelease(self.canvas, LEFT, pos=end)

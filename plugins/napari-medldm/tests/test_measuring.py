@@ -43,9 +43,9 @@ def drag(viewer, canvas, qtbot):
         start, end = (middle + QPoint(*each) for each in (start, end))
         qtbot.mouseMove(canvas, start)
         qtbot.mousePress(canvas, LEFT, pos=start)
-        for share in (0.3, 0.6, 1):
+        for share in (0.3, 0.6, 0.98, 1, 1):
             qtbot.mouseMove(canvas, start + (end - start) * share)
-            qtbot.wait(20)
+            qtbot.wait(40)
         qtbot.mouseRelease(canvas, LEFT, pos=end)
         qtbot.wait(200)  # the table follows a moment later
         return (start.x(), start.y()), (end.x(), end.y())

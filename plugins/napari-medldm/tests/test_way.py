@@ -137,7 +137,7 @@ def test_from_three_series_to_a_derived_one_beside_another_patient(
     middle = canvas.rect().center()
     qtbot.mouseMove(canvas, middle - QPoint(60, 60))
     qtbot.mousePress(canvas, LEFT, pos=middle - QPoint(60, 60))
-    for share in (-30, 0, 40):
+    for share in (-30, 0, 39, 40, 40):
         qtbot.mouseMove(canvas, middle + QPoint(share, share))
         qtbot.wait(20)
     qtbot.mouseRelease(canvas, LEFT, pos=middle + QPoint(40, 40))
