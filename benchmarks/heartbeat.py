@@ -12,15 +12,19 @@ BEAT_MS, LATE_S, LOOK_S = 5, 0.04, 0.01
 
 
 class Heartbeat:
-    """A timer of the event loop, and a thread that looks at the main thread's stack where a beat is late."""
+    """A timer of the event loop, and a thread that looks at the main thread's stack where a beat is late.
+
+    pauses : seconds between beats; computing : of these, what the main thread itself computed, however busy the machine
+    """
 
     def __init__(self) -> None:
         from qtpy.QtCore import QTimer
 
         self.pauses: list[float] = []
+        self.computing: list[float] = []
         self._longest_seen: list[str] = []
         self._seen: list[str] = []
-        self._last = time.perf_counter()
+        self._last, self._computed = time.perf_counter(), time.thread_time()
         self._timer, self._stopped = QTimer(), threading.Event()
         self._timer.timeout.connect(self._beat)
         self._timer.start(BEAT_MS)
@@ -39,6 +43,9 @@ class Heartbeat:
     def _beat(self) -> None:
         now = time.perf_counter()
         pause, self._last = now - self._last, now
+        computed = time.thread_time()
+        self.computing.append(computed - self._computed)
+        self._computed = computed
         if pause > max(self.pauses, default=0):
             self._longest_seen = list(self._seen)
         self.pauses.append(pause)

@@ -111,6 +111,18 @@ def mask_model(folder: Path, dims: int) -> Model:
     return pack_of(folder / table["pack"]["name"], table, scale=0.05)
 
 
+def asked_model(folder: Path, dims: int) -> Model:
+    """The same that can be asked for: `asked-2d` or `asked-3d`."""
+    table = tiny_table(dims)
+    conditions: dict[str, Any] = {
+        "finding": {"kind": "class", "values": ["none", "lesion"]},
+        "age": {"kind": "number", "low": 20, "high": 90},
+        "anatomy": {"kind": "label_map", "labels": {"brain": [1], "lesion": [2]}},
+    }
+    synthesis = table["pack"]["synthesis"] | {"conditions": conditions}
+    return pack_of(folder / f"asked-{dims}d", with_pack(table, name=f"asked-{dims}d", synthesis=synthesis), scale=0.05)
+
+
 def pack_of(folder: Path, table: dict[str, Any], *, seed: int = 0, scale: float = 0.02) -> Model:
     """What a recipe's training would leave in `folder`, with random weights; loaded again."""
     pack = parse_recipe(table).pack

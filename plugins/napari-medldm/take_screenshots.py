@@ -1,6 +1,6 @@
 """Pictures of the window as they stand in docs/napari.md, taken by the events that a person sends: drops, clicks, keys.
 
-    xvfb-run -a -s "-screen 0 1600x1000x24" python plugins/napari-medldm/take_screenshots.py docs/images
+xvfb-run -a -s "-screen 0 1600x1000x24" python plugins/napari-medldm/take_screenshots.py docs/images
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from qtpy.QtWidgets import QApplication, QComboBox, QWidget
 import medldm
 from medldm import Geometry, Volume
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # makers of test data
 PATIENCE = 600.0  # seconds: each picture waits for what it shows
 LEFT = Qt.MouseButton.LeftButton
 
@@ -61,11 +62,21 @@ class Person:
         data.setUrls([QUrl.fromLocalFile(str(path))])
         where = target.rect().center()
         ended: list[bool] = []
-        opening.ended.connect(lambda: ended.append(True))
+        if opening is not None:
+            opening.ended.connect(lambda: ended.append(True))
         how = Qt.DropAction.CopyAction, data, LEFT, Qt.KeyboardModifier.NoModifier
         QApplication.sendEvent(target, QDragEnterEvent(where, *how))
         QApplication.sendEvent(target, QDropEvent(QPointF(where), *how))
-        self.wait(lambda: ended)
+        self.wait(lambda: ended or opening is None)
+
+    def drag(self, start: QPoint, end: QPoint) -> None:
+        QTest.mouseMove(self.canvas, start)
+        QTest.mousePress(self.canvas, LEFT, pos=start)
+        for share in (0.3, 0.6, 0.98, 1, 1):
+            QTest.mouseMove(self.canvas, start + (end - start) * share)
+            QTest.qWait(30)
+        QTest.mouseRelease(self.canvas, LEFT, pos=end)
+        QTest.qWait(300)
 
     def paint(self, radius: int) -> None:
         """Move the brush to and fro around the middle of the canvas."""
@@ -76,10 +87,10 @@ class Person:
             QTest.qWait(30)
         QTest.mouseRelease(self.canvas, LEFT, pos=middle)
 
-    def look(self, name: str) -> None:
+    def look(self, name: str, window: QWidget | None = None) -> None:
         """What stands on the screen: a window that paints itself into a picture leaves old digits beneath the new."""
         QTest.qWait(800)
-        window = self.viewer.window._qt_window
+        window = window or self.viewer.window._qt_window
         shot = QApplication.primaryScreen().grabWindow(window.winId())
         with tempfile.TemporaryDirectory() as folder:
             shot.save(str(Path(folder) / "shot.png"))
@@ -101,6 +112,9 @@ def main(out: Path) -> None:
         person, strip = Person(viewer, out), room.enter(viewer)
         QTest.qWait(1000)
         person.look("empty")
+        _choose(person, strip, folder)
+        _measure(person, strip)
+        _synthesize(person, strip)
         _restore(person, strip, folder)
         _refuse(person, strip, folder)
         _fill(person, strip, folder)
@@ -109,6 +123,71 @@ def main(out: Path) -> None:
         viewer.window.remove_dock_widget("all")
         _restore_folder(person, folder, noisy)
         viewer.close()
+
+
+def _choose(person: Person, strip: Any, folder: Path) -> None:
+    """Three series of a made-up patient, one of them uneven."""
+    from tests.dicom_maker import AXIAL, CORONAL, SAGITTAL, make_series
+
+    head = medldm.read(folder / "clean.nii.gz").reorient("LPS").array
+    ways = {"T1 sagittal": (SAGITTAL, 0), "T2 coronal": (CORONAL, 1), "PD axial, uneven": (AXIAL, 2)}
+    for number, (name, (orientation, axis)) in enumerate(ways.items(), start=1):
+
+        def pixels(k: int, axis: int = axis) -> Any:
+            plane = np.take(head, 10 + 3 * k, axis).T
+            return np.clip(plane[:: -1 if axis < 2 else 1], 0, 4000).astype(np.uint16)
+
+        def change(dataset: Any, k: int, name: str = name) -> None:
+            dataset.SeriesDescription, dataset.SeriesDate = name, "20260301"
+            if "uneven" in name:
+                x, y, z = dataset.ImagePositionPatient
+                dataset.ImagePositionPatient = [x, y, str(float(z) + 0.4 * (k % 3))]
+
+        rows, columns = pixels(0).shape
+        size = {"n": 20, "rows": rows, "columns": columns, "spacing": (2.0, 2.0), "orientation": orientation}
+        size["step"] = tuple(6 * np.cross(orientation[:3], orientation[3:]))
+        make_series(folder / "study" / name.split()[0], series=f"1.2.3.{number}", pixels=pixels, change=change, **size)
+    person.drop(folder / "study", None)
+    person.wait(lambda: strip.opening.chooser is not None)
+    person.look("choose", strip.opening.chooser)
+    strip.opening.chooser.reject()
+
+
+def _measure(person: Person, strip: Any) -> None:
+    """The phantom, a slice restored, and two regions and a line."""
+    person.click(strip.welcome.sample)
+    QTest.qWait(500)
+    person.click(strip.form.this_slice)
+    person.wait(strip.judge.last)
+    person.click(strip.measure)
+    QTest.qWait(1000)
+    tools, half = strip.measure.panel.tools, person.canvas.rect().center()
+    for name, (start, end) in {
+        "Rectangle": ((-60, -60), (-10, 0)),
+        "Ellipse": ((60, -60), (120, 0)),
+        "Length": ((-100, 70), (100, 70)),
+    }.items():
+        person.click(tools[name])
+        person.drag(half + QPoint(*start), half + QPoint(*end))
+    person.look("measure")
+    person.click(strip.measure)
+    strip.viewer.layers.clear()
+
+
+def _synthesize(person: Person, strip: Any) -> None:
+    """A model that can be asked for a finding, an age and an anatomy; nothing is drawn with its random weights."""
+    from tests.tiny import asked_model
+
+    asked_model(Path("."), 3)
+    strip.form.model.addItem("asked-3d")
+    person.choose(strip.form.task, "synthesize")
+    strip.form.model.setCurrentText("asked-3d")
+    person.click(strip.form.advanced)
+    person.look("synthesize")
+    person.click(strip.form.advanced)
+    person.choose(strip.form.task, "denoise")
+    strip.form.model.removeItem(strip.form.model.findText("asked-3d"))
+    strip.form.model.setCurrentIndex(0)
 
 
 def _restore(person: Person, strip: Any, folder: Path) -> None:

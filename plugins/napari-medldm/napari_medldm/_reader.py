@@ -13,9 +13,11 @@ from napari.utils.notifications import show_error, show_info, show_warning
 
 import medldm
 from medldm import AmbiguousInput, LazyScan, MedldmError, Volume
+from medldm.errors import InputError
 from napari_medldm.compare import residual_style, uncertainty_style
 from napari_medldm.layers import Entry, Layer, layer_data, oblique_note
 from napari_medldm.orientation import PLANES, acquired_plane, display_of
+from napari_medldm.series import Series, refused_series, series_below
 
 LARGE_BYTES = 2**30  # of voxels in float32: a scan with more is read slice by slice, as it is looked at
 _STYLES = {"residual": residual_style, "uncertainty": uncertainty_style}
@@ -26,35 +28,44 @@ _NOTHING: list[Any] = [(None,)]  # napari's sign for: read, and nothing to show
 class Opened:
     """What was found at a path.
 
-    scan : None where one of `found` (`medldm.read_each`) is to be chosen
+    scan : None where some of `found` are to be chosen, or helped
     notes : what a person has to hear of it
+    refusal : why it could not be opened as it is
     """
 
     name: str
     scan: Volume | LazyScan | None
-    found: tuple[Any, ...] = ()
+    found: tuple[Series, ...] = ()
     notes: tuple[str, ...] = ()
+    refusal: str = ""
 
-    def chosen(self, found: Any) -> Opened:
+    def chosen(self, series: Series) -> Opened:
         """One of those that were found."""
-        words = "".join(f" {key}={value}" for key, value in found.select.items())
-        return Opened(self.name + words, found.volume, (), self.notes)
+        return Opened(series.name, series.scan, (), self.notes)
 
 
 def look_into(where: Path) -> Opened:
-    """Read a scan, or the series of a folder to choose from; touches no window. Raises MedldmError."""
+    """Read a scan, or the series of a folder to choose from; touches no window.
+
+    What is refused is among those to choose from, if there are others or something helps. Raises MedldmError.
+    """
     name = where.name.removesuffix(".gz").removesuffix(".nii") if where.is_file() else where.name
-    found: tuple[Any, ...] = ()
+    found: tuple[Series, ...] = ()
+    refusal = ""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
             scan = _whole_or_large(where)
-        except AmbiguousInput as failure:
-            scan, found = None, tuple(medldm.read_each(where))
-            if not any(each.volume is not None for each in found):
-                raise failure from None
+        except InputError as failure:
+            scan, refusal = None, str(failure)
+            found = series_below(where) if isinstance(failure, AmbiguousInput) else ()
+            alone = None if found else refused_series(where, failure)
+            found = found or (() if alone is None else (alone,))
+            if not found:
+                raise
     told = [w for w in heard if issubclass(w.category, UserWarning) and not issubclass(w.category, DeprecationWarning)]
-    return Opened(name, scan, found, tuple(dict.fromkeys(str(each.message) for each in told)))  # looked at twice
+    notes = tuple(dict.fromkeys(str(each.message) for each in told))  # looked at twice
+    return Opened(name, scan, found, notes, refusal)
 
 
 def layer_of(opened: Opened) -> tuple[Layer, tuple[str, ...]]:
@@ -91,18 +102,24 @@ def read(path: str | list[str]) -> list[Any]:
         return _NOTHING
     for text in opened.notes:
         show_warning(text)
+    several = [opened]
     if opened.scan is None:
+        if all(each.scan is None for each in opened.found):
+            show_error(opened.refusal)
+            return _NOTHING
         from napari_medldm.chooser import choose
 
-        chosen = choose(opened.found)
-        if chosen is None:
-            return _NOTHING
-        opened = opened.chosen(chosen)
-    layer, notes = layer_of(opened)
-    for text in notes[len(opened.notes) :]:
-        show_info(text)
-    _look_along_slices(acquired_plane(opened.scan))
-    return [layer]
+        several = [opened.chosen(series) for series in choose(opened.found)]
+    layers = []
+    for each in several:
+        layer, notes = layer_of(each)
+        layers.append(layer)
+        for text in notes[len(opened.notes) :]:
+            show_info(text)
+    if several:
+        assert several[-1].scan is not None
+        _look_along_slices(acquired_plane(several[-1].scan))
+    return layers or _NOTHING
 
 
 def _look_along_slices(plane: str) -> None:

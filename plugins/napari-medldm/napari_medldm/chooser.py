@@ -1,90 +1,150 @@
-"""Which of several series: a list with thumbnails; what cannot be read stands there with its reason."""
+"""Which of several series: a table with thumbnails; what was refused says why, and has the button that helps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
+from napari.qt.threading import thread_worker
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QIcon, QImage, QPixmap
-from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QDialog,
+    QDialogButtonBox,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
 
-from napari_medldm.orientation import display_of
-from napari_medldm.windows import limits
+from medldm import MedldmError
+from napari_medldm.series import THUMBNAIL, Series
 
-THUMBNAIL = 96
-
-
-def describe(found: Any) -> str:
-    """Lines about a series: what it is and how large, or why it cannot be read."""
-    parts = " ".join(f"{key}={value}" for key, value in found.select.items())
-    head = f"{found.modality or 'unknown kind'}, {len(found.files)} files" + (f", {parts}" if parts else "")
-    if found.volume is None:
-        return f"{head}\ncannot be read: {found.refusal}"
-    geometry = found.volume.geometry
-    size = " × ".join(map(str, geometry.shape))
-    spacing = " × ".join(f"{s:.3g}" for s in geometry.spacing)
-    return f"{head}\n{size} voxels of {spacing} mm, {found.volume.unit}"
-
-
-def thumbnail(found: Any) -> Any:
-    """The middle slice as it will be shown, or an empty picture."""
-    image = np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
-    if found.volume is not None:
-        display = display_of(found.volume.geometry)
-        array = display.forward(found.volume.array)
-        array = array[tuple(slice(None, None, -1) if s < 0 else slice(None) for s in display.scale)]
-        plane = int(np.argmin(array.shape))
-        middle = np.take(array, array.shape[plane] // 2, plane)
-        low, high = limits(found.volume)
-        grey = np.clip((middle - low) / (high - low), 0, 1) * 255
-        step = max(1, max(grey.shape) // (2 * THUMBNAIL))
-        image = np.ascontiguousarray(grey[::step, ::step].astype(np.uint8))
-    shown = QImage(image.data, image.shape[1], image.shape[0], image.strides[0], QImage.Format.Format_Grayscale8)
-    size = QSize(THUMBNAIL, THUMBNAIL)
-    return QIcon(QPixmap.fromImage(shown.copy()).scaled(size, Qt.AspectRatioMode.KeepAspectRatio))
+COLUMNS = ("", "Series", "Date", "Slices", "Plane", "Folder")
+_SERIES, _DATE = 1, 2
+_WIDTHS = {0: THUMBNAIL + 12, 2: 96, 3: 64, 4: 80, 5: 200}
 
 
 class Chooser(QDialog):
-    """Modal list of series; `chosen` after it was accepted."""
+    """A table of series; `chosen` tells what is marked when it is accepted. Several may be."""
 
-    def __init__(self, found: Sequence[Any], parent: QWidget | None = None) -> None:
+    def __init__(self, found: Sequence[Series], parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setWindowTitle("Several scans: which one?")
-        self.found = sorted(found, key=lambda each: each.volume is None)
-        self.items = QListWidget()
-        self.items.setIconSize(QSize(THUMBNAIL, THUMBNAIL))
-        self.items.setWordWrap(True)
-        for each in self.found:
-            item = QListWidgetItem(thumbnail(each), describe(each))
-            if each.volume is None:
-                item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEnabled)
-            self.items.addItem(item)
-        self.items.setCurrentRow(0)
-        self.items.itemDoubleClicked.connect(self.accept)
-        buttons = QDialogButtonBox(
-            QDialogButtonBox.StandardButton.Open | QDialogButtonBox.StandardButton.Cancel
-        )
-        buttons.accepted.connect(self.accept)
-        buttons.rejected.connect(self.reject)
+        self.setWindowTitle("Choose a series")
+        self.found = list(found)
+        self.table, self.head = QTableWidget(len(self.found), len(COLUMNS)), QLabel()
+        self.helps: dict[int, QPushButton] = {}
+        self.table.setHorizontalHeaderLabels(COLUMNS)
+        self.table.verticalHeader().hide()
+        self.table.setIconSize(QSize(THUMBNAIL, THUMBNAIL))
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setTabKeyNavigation(False)
+        for column, width in _WIDTHS.items():
+            self.table.setColumnWidth(column, width)
+        self.table.horizontalHeader().setSectionResizeMode(_SERIES, QHeaderView.ResizeMode.Stretch)
+        kinds = QDialogButtonBox.StandardButton
+        self.buttons = QDialogButtonBox(kinds.Open | kinds.Cancel)
+        self.open_button = self.buttons.button(kinds.Open)
         layout = QVBoxLayout(self)
-        readable = sum(each.volume is not None for each in self.found)
-        layout.addWidget(QLabel(f"{readable} of {len(self.found)} can be opened."))
-        layout.addWidget(self.items)
-        layout.addWidget(buttons)
-        self.resize(640, 480)
+        for widget in (self.head, self.table, self.buttons):
+            layout.addWidget(widget)
+        self.buttons.accepted.connect(self.accept)
+        self.buttons.rejected.connect(self.reject)
+        self.table.itemSelectionChanged.connect(self._count)
+        self.table.itemDoubleClicked.connect(lambda item: self.accept() if self.chosen() else None)
+        for row in range(len(self.found)):
+            self._fill(row)
+        if self.found and self.found[0].scan is not None:
+            self.table.selectRow(0)
+        self._count()
+        self.table.setFocus()
+        self.resize(900, 520)
 
-    def chosen(self) -> Any | None:
-        """The series of the row that is marked, None for one that cannot be read."""
-        row = self.items.currentRow()
-        return self.found[row] if row >= 0 and self.found[row].volume is not None else None
+    def chosen(self) -> list[Series]:
+        """What is marked and can be opened, from top to bottom."""
+        rows = sorted({index.row() for index in self.table.selectionModel().selectedRows()})
+        return [self.found[row] for row in rows if self.found[row].scan is not None]
+
+    def _count(self) -> None:
+        count, readable = len(self.chosen()), sum(each.scan is not None for each in self.found)
+        self.open_button.setEnabled(count > 0)
+        self.open_button.setText(f"Open {count}" if count > 1 else "Open")
+        text = f"{readable} of {len(self.found)} can be opened"
+        self.head.setText(text + ("; Ctrl and Shift mark several." if readable > 1 else "."))
+
+    def _fill(self, row: int) -> None:
+        each = self.found[row]
+        texts = ("", each.description, each.date, each.size, each.plane, each.folder)
+        for column, text in enumerate(texts):
+            item = QTableWidgetItem(text)
+            item.setToolTip(text)
+            if each.scan is None:
+                item.setFlags(Qt.ItemFlag.NoItemFlags)
+            self.table.setItem(row, column, item)
+        self.table.removeCellWidget(row, _DATE)
+        span = 1 if each.scan is not None else len(COLUMNS) - _DATE
+        if self.table.columnSpan(row, _DATE) != span:
+            self.table.setSpan(row, _DATE, 1, span)
+        height = THUMBNAIL + 8
+        if each.scan is None:
+            cell = self._why_not(row, each)
+            self.table.setCellWidget(row, _DATE, cell)
+            width = sum(width for column, width in _WIDTHS.items() if column >= _DATE)
+            height = max(height, cell.layout().totalHeightForWidth(width))
+        else:
+            self.table.item(row, 0).setIcon(_icon(each))
+        self.table.setRowHeight(row, height)
+
+    def _why_not(self, row: int, each: Series) -> QWidget:
+        cell, reason = QWidget(), QLabel(each.refusal)
+        reason.setWordWrap(True)
+        reason.setTextFormat(Qt.TextFormat.PlainText)
+        layout = QVBoxLayout(cell)
+        layout.setContentsMargins(6, 6, 6, 6)
+        layout.addWidget(reason)
+        if each.remedy is not None:
+            button = self.helps[row] = QPushButton(each.remedy.text)
+            button.setAutoDefault(False)
+            button.clicked.connect(partial(self._help, row))
+            layout.addWidget(button, 0, Qt.AlignmentFlag.AlignLeft)
+        return cell
+
+    def _help(self, row: int, *_: Any) -> None:
+        """Read it as its button says, while the window goes on."""
+        button, each = self.helps[row], self.found[row]
+        button.setEnabled(False)
+        button.setText("Reading …")
+
+        def show(series: Series) -> None:
+            self.found[row] = series
+            self._fill(row)
+            self.table.selectRow(row)
+            self._count()
+
+        def fail(failure: Exception) -> None:
+            button.setText(str(failure) if isinstance(failure, MedldmError) else "It cannot be read so, either")
+
+        thread_worker(each.helped, connect={"returned": show, "errored": fail})()
 
 
-def choose(found: Sequence[Any]) -> Any | None:
-    """Ask; None if the user cancels."""
+def _icon(series: Series) -> QIcon:
+    image = series.picture
+    assert image is not None
+    shown = QImage(image.data, image.shape[1], image.shape[0], image.strides[0], QImage.Format.Format_Grayscale8)
+    return QIcon(QPixmap.fromImage(shown.copy()))
+
+
+def choose(found: Sequence[Series]) -> list[Series]:
+    """Ask, and wait for the answer; empty if the user cancels."""
     from napari import current_viewer
 
     viewer = current_viewer()
     dialog = Chooser(found, viewer.window._qt_window if viewer is not None else None)
-    return dialog.chosen() if dialog.exec() == QDialog.DialogCode.Accepted else None
+    return dialog.chosen() if dialog.exec() == QDialog.DialogCode.Accepted else []

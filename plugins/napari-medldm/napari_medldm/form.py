@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from medldm import LazyScan, Volume
+from napari_medldm.asking import Conditions
 from napari_medldm.layers import Entry
 from napari_medldm.models import ModelBox
 from napari_medldm.request import Request, refined, tasks
@@ -28,6 +29,7 @@ PLACES = ("whole scan", "current slice", "drawn region")
 NO_TORCH = "Restoring needs PyTorch: pip install torch. Opening, comparing and saving work without it."
 NO_MODEL = "No model is installed: pip install a medldm model pack, or train one with medldm train."
 NO_SCAN = "Open a scan: drop a NIfTI file, a DICOM folder or a zip file on the window."
+NEW = "New scans of nobody, in layers of their own; how long they take is told while they are drawn."
 _TIPS = {
     "scan": "The scan to restore. Its layer stays as it is.",
     "task": "Remove noise, refine the grid, fill a drawn region, or draw new scans from the model.",
@@ -40,6 +42,7 @@ _TIPS = {
     "seed": "The same seed gives the same result.",
     "count": "How many new scans; each a layer of its own.",
     "draw": "A layer to paint the region in. Shapes that you draw count as well.",
+    "this_slice": "Restore the slice that is shown, at once.",
     "place": "A slice comes in seconds. A region is restored with a soft edge; outside it nothing changes.",
 }
 
@@ -53,7 +56,7 @@ _ROWS = {  # beside task and model
 }
 
 
-_ADVANCED = {"Result", "Samples", "Steps", "Seed"}
+_ADVANCED = {"Result", "Samples", "How many", "Steps", "Seed"}
 
 
 class RestoreForm(QWidget):
@@ -69,11 +72,11 @@ class RestoreForm(QWidget):
         self.many, self._without = many, {"Scan", "Where"} if many else set()
         self._entry: Entry | None = None
         self.scan, self.task, self.place, self.scale = (QComboBox() for _ in range(4))
-        self.model = ModelBox()
+        self.model, self.conditions = ModelBox(), Conditions()
         self.task.addItems([task for task in tasks() if not many or task in ("denoise", "super-resolve")])
         self.place.addItems(PLACES)
         self.scale.addItems(["× 2", "× 3", "× 4"])
-        self.draw = QPushButton("Draw a region")
+        self.draw, self.this_slice = QPushButton("Draw a region"), QPushButton("this slice")
         self.estimated = QCheckBox("estimate")
         self.estimated.setChecked(True)
         self.noise_std = QDoubleSpinBox()
@@ -88,7 +91,10 @@ class RestoreForm(QWidget):
             box.setValue(value)
         for name, text in _TIPS.items():
             getattr(self, name).setToolTip(text)
-        noise, dial = QHBoxLayout(), QHBoxLayout()
+        noise, dial, where = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
+        where.setSpacing(6)
+        where.addWidget(self.place, 1)
+        where.addWidget(self.this_slice)
         noise.addWidget(self.noise_std)
         noise.addWidget(self.estimated)
         for widget in (QLabel("fidelity"), self.dial, QLabel("perceptual")):
@@ -102,15 +108,18 @@ class RestoreForm(QWidget):
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setVerticalSpacing(4)
         rows: dict[str, Any] = {"Scan": self.scan, "Task": self.task, "Model": self.model, "Refine by": self.scale}
-        rows |= {"Noise": noise, "How many": self.count, "Where": self.place, "Region": self.draw, "": self.advanced}
-        rows |= {"Result": dial, "Samples": self.samples, "Steps": self.steps, "Seed": self.seed}
+        rows |= {"Noise": noise, "Where": where, "Region": self.draw, "": self.advanced, "Result": dial}
+        rows |= {"Samples": self.samples, "How many": self.count, "Steps": self.steps, "Seed": self.seed}
         for text, widget in rows.items():
+            if not text:
+                self._layout.addRow(self.conditions)
             self._layout.addRow(text, widget)
         self._rows = rows
         for box in (self.scan, self.task, self.model, self.scale, self.place):
             box.currentTextChanged.connect(self._on_change)
         for box in (self.dial, self.samples, self.steps, self.count):
             box.valueChanged.connect(self._on_change)
+        self.conditions.changed.connect(self._on_change)
         self.advanced.toggled.connect(self._on_change)
         self.estimated.toggled.connect(self._on_change)
         self.estimated.toggled.connect(self._keep_noise)
@@ -128,6 +137,9 @@ class RestoreForm(QWidget):
             shown -= _ADVANCED
         for text, widget in self._rows.items():
             self._layout.setRowVisible(widget, text in shown - self._without)
+        if task == "synthesize":
+            self.conditions.show_for(self.model.currentText())
+        self._layout.setRowVisible(self.conditions, task == "synthesize" and bool(self.conditions.boxes))
         self.noise_std.setEnabled(not self.estimated.isChecked())
         self.changed.emit()
 
@@ -164,7 +176,9 @@ class RestoreForm(QWidget):
             return NO_SCAN
         if volume is not None:
             self.noise_std.setSuffix("" if volume.unit == "arbitrary" else f" {volume.unit}")
-        return "" if self.model.fits() else f"No installed model can {task} this scan; the list says why."
+        if not self.model.fits():
+            return f"No installed model can {task} this scan; the list says why."
+        return self.conditions.obstacle() if task == "synthesize" else ""
 
     def factor(self) -> int:
         """How much finer, for super-resolution."""
@@ -185,6 +199,7 @@ class RestoreForm(QWidget):
             seed=self.seed.value(),
             scale=scale,
             count=self.count.value(),
+            conditions=self.conditions.values() if self.task.currentText() == "synthesize" else {},
         )
 
     def set_request(self, request: Request) -> None:

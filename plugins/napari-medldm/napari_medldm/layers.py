@@ -67,13 +67,18 @@ def entry_of(layer: Any) -> Entry | None:
     return found if isinstance(found, Entry) else None
 
 
+def root_of(layer: Any) -> str:
+    """Name of the layer that a layer was made of, its own where it was made of none."""
+    entry = entry_of(layer)
+    return str(layer.name if entry is None else entry.of or layer.name)
+
+
 def family(viewer: Any, layer: Any, roles: tuple[str, ...] | None = SHOWN_ALIKE) -> list[Any]:
     """The scan that a layer was made of and what was made of that, too.
 
     roles : by default those that show intensities, which are windowed alike; None: all
     """
-    entry = entry_of(layer)
-    root = layer.name if entry is None else entry.of or layer.name
+    root = root_of(layer)
     found = [(each, entry_of(each)) for each in viewer.layers]
     return [each for each, e in found if e and (roles is None or e.role in roles) and root in (each.name, e.of)]
 

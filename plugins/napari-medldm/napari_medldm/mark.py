@@ -6,16 +6,22 @@ from typing import Any
 
 from napari.components.overlays import TextOverlay
 
-from napari_medldm.layers import entry_of
+from napari_medldm.layers import Entry, entry_of
 
 TEXT = "AI-processed, research use only"
+SYNTHETIC = "Synthetic, nobody's scan, research use only"
 KEY = "medldm_mark"
 
 
 def is_marked(viewer: Any) -> bool:
     """Whether the mark can be seen on a viewer's canvas."""
     overlay = viewer.canvas.overlays.get(KEY)
-    return overlay is not None and overlay.visible and overlay.opacity == 1 and overlay.text == TEXT
+    return overlay is not None and overlay.visible and overlay.opacity == 1 and overlay.text in (TEXT, SYNTHETIC)
+
+
+def is_synthetic(entry: Entry) -> bool:
+    """Whether nobody was scanned."""
+    return entry.role == "synthetic" or any(step.get("synthetic") for step in entry.volume.history)
 
 
 def update_mark(viewer: Any) -> None:
@@ -23,6 +29,9 @@ def update_mark(viewer: Any) -> None:
     entries = [entry_of(layer) for layer in viewer.layers if layer.visible]
     made = any(entry is not None and entry.made for entry in entries)
     overlay = viewer.canvas.overlays[KEY]
+    synthetic = any(entry is not None and is_synthetic(entry) for entry in entries)
+    if made and (overlay.text == SYNTHETIC) != synthetic:
+        overlay.text = SYNTHETIC if synthetic else TEXT
     if (overlay.opacity == 1) != made:
         overlay.opacity, overlay.box = float(made), made
 

@@ -1,24 +1,20 @@
-"""Statistics of drawn regions and lines, on the scan and on what was made of it: mean, SD, SNR, CNR."""
+"""Measuring: mm, mm² and mL; mean, SD, SNR and CNR on the scan and on what was made of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QLabel, QPushButton, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
-from scipy import ndimage
 
 from medldm import MedldmError
-from napari_medldm.layers import entry_of
-from napari_medldm.regions import masks_of_shapes
+from napari_medldm.layers import entry_of, family, root_of
+from napari_medldm.regions import regions_of
 from napari_medldm.slices import SlicedArray
 
-if TYPE_CHECKING:
-    import napari.viewer
-
-COLUMNS = ("layer", "region", "voxels", "mean", "SD", "SNR", "CNR to region 1")
+COLUMNS = ("image", "region", "size", "unit", "voxels", "mean", "SD", "SNR", "CNR to 1")
+IMAGES = {"scan": "original", "result": "restored", "synthetic": "synthetic"}
 
 
 def statistics(values: NDArray[Any], reference: NDArray[Any] | None = None) -> dict[str, float]:
@@ -32,57 +28,40 @@ def statistics(values: NDArray[Any], reference: NDArray[Any] | None = None) -> d
     return table
 
 
-def _within(data: Any, mask: NDArray[np.bool_]) -> NDArray[Any]:
-    """Values where the mask is; of a large scan the slices that it lies in are read. Raises MedldmError."""
-    box = (ndimage.find_objects(mask.astype(np.uint8)) or [(slice(0, 0),) * 3])[0]
-    part = data.block(box) if isinstance(data, SlicedArray) else np.asarray(data)[box]
-    return np.asarray(part[mask[box]])
-
-
 def measure(viewer: Any) -> list[dict[str, Any]]:
-    """One row a scan or result and region, every layer on its own grid. Raises MedldmError."""
-    layers = [layer for layer in viewer.layers if (e := entry_of(layer)) and e.role in ("scan", "result")]
+    """One row an image and region: of the scan that is shown, and of what was restored of it, each on its own grid.
+
+    Raises MedldmError.
+    """
+    shown = [layer for layer in reversed(viewer.layers) if layer.visible and entry_of(layer)]
+    layers = family(viewer, shown[0], tuple(IMAGES)) if shown else []
     if not layers:
         raise MedldmError("measure", "no scan", "a scan opened with medldm")
+    names = [IMAGES[entry_of(layer).role] for layer in layers]
     rows = []
-    for layer in layers:
-        masks = masks_of_shapes(viewer, layer)
-        first = _within(layer.data, masks[0][1])
-        for number, (kind, mask) in enumerate(masks, start=1):
-            values = _within(layer.data, mask)
-            if values.size:
-                row: dict[str, Any] = {"layer": layer.name, "region": f"{number} ({kind})"}
-                rows.append(row | statistics(values, first if number > 1 else None))
+    for index, layer in enumerate(layers):
+        number = names[:index].count(names[index]) + 1
+        image = names[index] if names.count(names[index]) < 2 else f"{names[index]} {number}"
+        first: NDArray[Any] | None = None
+        for place, region in enumerate(regions_of(viewer, layer, root_of(layer)), start=1):
+            values = _within(layer.data, region.box, region.mask)
+            row = {"layer": layer.name, "image": image, "region": f"{place} ({region.kind})"}
+            row |= {"size": region.size, "unit": region.unit}
+            rows.append(row | (statistics(values, first) if values.size else {"voxels": 0.0}))
+            first = values if place == 1 else first
     return rows
 
 
-class MeasurePanel(QWidget):
-    """Draw areas or lines in a shapes layer, then press the button: one row a layer and region."""
+def _within(data: Any, box: tuple[slice, ...], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Values where the mask is; of a large scan the slices that it lies in are read. Raises MedldmError."""
+    if not mask.any():
+        return np.empty(0, np.float32)
+    part = data.block(box) if isinstance(data, SlicedArray) else np.asarray(data)[box]
+    return np.asarray(part[mask])
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.viewer = viewer
-        self.button, self.table, self.message = QPushButton("Measure"), QTableWidget(0, len(COLUMNS)), QLabel()
-        self.table.setHorizontalHeaderLabels(COLUMNS)
-        self.message.setWordWrap(True)
-        self.message.setText("Draw rectangles, ellipses, polygons or lines in a shapes layer.")
-        layout = QVBoxLayout(self)
-        for widget in (self.button, self.table, self.message):
-            layout.addWidget(widget)
-        self.button.clicked.connect(self.update_table)
 
-    def update_table(self) -> None:
-        try:
-            rows: Sequence[dict[str, Any]] = measure(self.viewer)
-        except MedldmError as failure:
-            self.message.setText(str(failure))
-            return
-        self.message.setText("")
-        self.table.setRowCount(len(rows))
-        for index, row in enumerate(rows):
-            keys = ("layer", "region", "voxels", "mean", "SD", "SNR", "CNR")
-            for column, key in enumerate(keys):
-                value = row.get(key, "")
-                text = value if isinstance(value, str) else f"{value:.4g}"
-                self.table.setItem(index, column, QTableWidgetItem(text))
-        self.table.resizeColumnsToContents()
+def cells(row: dict[str, Any], digits: int = 4) -> Sequence[str]:
+    """The texts of a row, in the order of `COLUMNS`."""
+    keys = ("image", "region", "size", "unit", "voxels", "mean", "SD", "SNR", "CNR")
+    values = [row.get(key, "") for key in keys]
+    return [value if isinstance(value, str) else f"{value:.{digits}g}" for value in values]

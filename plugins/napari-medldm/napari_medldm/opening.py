@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import thread_worker
-from qtpy.QtCore import QEvent, QObject, Qt, Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QWidget
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from qtpy.QtWidgets import QDialog, QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QWidget
 
 import medldm
 from medldm import MedldmError
 from napari_medldm._reader import Opened, layer_of, look_into
 from napari_medldm.adding import add_layer
+from napari_medldm.chooser import Chooser
 
 _DRAGS = (QEvent.Type.DragEnter, QEvent.Type.DragMove)
-_FOLDER, _FILES = QFileDialog.FileMode.Directory, QFileDialog.FileMode.ExistingFiles
+FOLDER, FILES = QFileDialog.FileMode.Directory, QFileDialog.FileMode.ExistingFiles
+LAYER_MS = 100  # between two layers, so that the window is painted
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -25,17 +27,20 @@ class Opening(QObject):
     """Opens scans in a viewer, and takes what is dropped anywhere on its window.
 
     Napari would ask which of its readers is to be used for each new kind of file; here it is medldm, and napari for
-    what medldm cannot read. `said(text)` tells what became of it, `ended()` that nothing is left to be opened.
+    what medldm cannot read. `said(text)` tells what became of it, `unsaid(text)` takes it back, `ended()` tells that
+    nothing is left to be opened.
     """
 
     said = Signal(str)
+    unsaid = Signal(str)
     ended = Signal()
 
     def __init__(self, viewer: Any, panel: QWidget) -> None:
         super().__init__(panel)
         self.viewer, self.panel = viewer, panel
-        self._waiting: list[Path] = []
+        self._waiting: list[Path | Opened] = []
         self._reading = False
+        self.chooser: Chooser | None = None
         self._widgets: list[QWidget] = []
 
     def take_drops(self, window: QWidget) -> None:
@@ -52,6 +57,8 @@ class Opening(QObject):
             widget.removeEventFilter(self)
         self._widgets.clear()
         self._waiting.clear()
+        if self.chooser is not None:
+            self.chooser.reject()
 
     def open(self, paths: Iterable[Path]) -> None:
         """One after the other; files of one folder are one series."""
@@ -77,22 +84,29 @@ class Opening(QObject):
     # --- one path ---
 
     def _next(self) -> None:
-        if self._reading:
+        if self._reading or self.chooser is not None:
             return
         if not self._waiting:
             self.ended.emit()
             return
-        where, self._reading = self._waiting.pop(0), True
-        self.said.emit(f"Reading {where.name} …")
+        where = self._waiting.pop(0)
+        if isinstance(where, Opened):
+            self._add(where)
+            QTimer.singleShot(LAYER_MS, self._next)
+            return
+        self._reading = True
+        text = f"Reading {where.name} …"
+        self.said.emit(text)
         connect = {
             "returned": partial(self._show, where),
             "errored": partial(self._fail, where),
-            "finished": self._finished,
+            "finished": partial(self._finished, text),
         }
         thread_worker(_look, connect=connect)(where)
 
-    def _finished(self) -> None:
+    def _finished(self, text: str) -> None:
         self._reading = False
+        self.unsaid.emit(text)
         self._next()
 
     def _show(self, where: Path, opened: Opened | None) -> None:
@@ -100,12 +114,26 @@ class Opening(QObject):
             self._leave_to_napari(where, f"{where.name}: not a scan that medldm knows")
             return
         if opened.scan is None:
-            from napari_medldm.chooser import choose
+            self._ask(opened)
+        else:
+            self._add(opened)
 
-            chosen = choose(opened.found)
-            if chosen is None:
-                return
-            opened = opened.chosen(chosen)
+    def _ask(self, opened: Opened) -> None:
+        """Which series; the window goes on meanwhile."""
+        self.chooser = Chooser(opened.found, self.viewer.window._qt_window)
+        self.chooser.finished.connect(partial(self._chosen, opened))
+        self.chooser.open()
+
+    def _chosen(self, opened: Opened, answer: int) -> None:
+        chooser, self.chooser = self.chooser, None
+        if chooser is None:
+            return
+        if answer == QDialog.DialogCode.Accepted:  # the first is added last, and so is the one that is shown
+            self._waiting[:0] = [opened.chosen(series) for series in reversed(chooser.chosen())]
+        chooser.deleteLater()
+        self._next()
+
+    def _add(self, opened: Opened) -> None:
         (data, attributes, _), notes = layer_of(opened)
         layer = add_layer(self.viewer, self.panel, data, attributes)
         self.viewer.layers.selection.active = layer
@@ -140,7 +168,7 @@ class OpenBox(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self.folder, self.file = QPushButton("Open a folder …"), QPushButton("Open a file …")
-        for button, mode in ((self.folder, _FOLDER), (self.file, _FILES)):
+        for button, mode in ((self.folder, FOLDER), (self.file, FILES)):
             button.clicked.connect(partial(self.ask, mode))
             layout.addWidget(button)
 

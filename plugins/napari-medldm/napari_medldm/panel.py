@@ -6,19 +6,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Labels
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 import medldm
 from medldm import LazyScan, Volume
 from napari_medldm.active import ActiveScan
+from napari_medldm.asking import with_maps
 from napari_medldm.contexts import guard_canvases
-from napari_medldm.form import RestoreForm
+from napari_medldm.form import NEW, RestoreForm
 from napari_medldm.jobs import Job
 from napari_medldm.judge import JudgeBox
 from napari_medldm.keys import MODES, THREE_PLANES, Keys
 from napari_medldm.layers import entry_of, scan_of
 from napari_medldm.mark import keep_marked
+from napari_medldm.measuring import MeasureButton
 from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
 from napari_medldm.progress import Progress
@@ -26,6 +29,7 @@ from napari_medldm.request import CONTEXT, region_of_slice
 from napari_medldm.running import Ran, Runner
 from napari_medldm.saving import SaveBox
 from napari_medldm.viewing import ViewBox
+from napari_medldm.welcome import Welcome
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -52,11 +56,12 @@ class RestorePanel(QWidget):
         self._follow()
 
     def _build(self) -> None:
-        self.start, self.stop, self.again = QPushButton("Restore"), QPushButton("Cancel"), QPushButton("Again")
-        self.undo = QPushButton("Undo")
+        names = ("Restore", "Cancel", "Again", "Undo")
+        self.start, self.stop, self.again, self.undo = (QPushButton(name) for name in names)
         self.stop.setEnabled(False)
         self.undo.setToolTip("Remove the layers of the last restoration.")
         self.again.setToolTip("Repeat the last restoration with its own settings, region and seed.")
+        self.measure = MeasureButton(self.viewer, self.active)
         self.docks = QPushButton("Layers")
         self.docks.setCheckable(True)
         self.docks.setChecked(True)
@@ -76,13 +81,16 @@ class RestorePanel(QWidget):
             inside.addWidget(widget)
         inside.addLayout(buttons)
         inside.addWidget(self.progress)
-        parts = {"Open": [OpenBox(self.opening), self.view], "Restore": [restoring], "Judge": [self.judge]}
+        self.open_box = OpenBox(self.opening)
+        self.welcome = Welcome(self.viewer, self.open_box)
+        parts = {"Open": [self.open_box, self.view], "Restore": [restoring], "Judge": [self.judge]}
         parts["Save"] = [self.saving]
+        beside = {"Open": self.docks, "Judge": self.measure}
         for number, (title, widgets) in enumerate(parts.items(), start=1):
             heading = QHBoxLayout()
             heading.addWidget(QLabel(f"<b>{number} {title}</b>"), 1)
-            if number == 1:
-                heading.addWidget(self.docks)
+            if title in beside:
+                heading.addWidget(beside[title])
             layout.addLayout(heading)
             for widget in widgets:
                 layout.addWidget(widget)
@@ -100,7 +108,8 @@ class RestorePanel(QWidget):
     def _connect(self) -> None:
         for teller in (self.run, self.opening, self.judge, self.saving):
             teller.said.connect(self.message.say)
-        self.run.unsaid.connect(self.message.unsay)
+        for teller in (self.run, self.opening):
+            teller.unsaid.connect(self.message.unsay)
         self.run.stepped.connect(self.progress.show_step)
         self.run.changed.connect(self._run_changed)
         self.run.restored.connect(self._restored)
@@ -116,6 +125,7 @@ class RestorePanel(QWidget):
         self.form.draw.clicked.connect(self.draw)
         self.banner.changed.connect(self._look)
         self.start.clicked.connect(lambda: self.restore())
+        self.form.this_slice.clicked.connect(self.restore_slice)
         self.stop.clicked.connect(self.run.cancel)
         self.undo.clicked.connect(self.undo_last)
         self.again.clicked.connect(self.run_again)
@@ -144,6 +154,7 @@ class RestorePanel(QWidget):
         source = self.source()
         names = [layer.name for layer in self.active.scans()]
         self.form.list_scans(names, "" if source is None else source.name)
+        self.form.conditions.offer([layer.name for layer in self.viewer.layers if isinstance(layer, Labels)], names)
 
     def _choose(self, name: str) -> None:
         if name in self.viewer.layers:
@@ -165,8 +176,11 @@ class RestorePanel(QWidget):
         doubts = [] if obstacle or request.task == "synthesize" else self.form.model.doubts(scan, request.scale)
         self.banner.show_doubts(doubts, () if last is None else last.result.report.get("warnings", ()))
         self.start.setEnabled(bool(not self.run.running() and not obstacle and self.banner.confirmed()))
+        self.form.this_slice.setEnabled(bool(scan is not None and not self.run.running() and self.banner.confirmed()))
         most = self.form.draw.isVisibleTo(self.form)  # what is drawn may be small
-        self.advice.setText(obstacle or self.run.cost.describe(voxels, request, most))
+        new = request.task == "synthesize"
+        self.start.setText("Draw" if new else "Restore")
+        self.advice.setText(obstacle or (NEW if new else self.run.cost.describe(voxels, request, most)))
         self.view.follow()
 
     def _voxels(self, scan: Volume | LazyScan | None) -> int:
@@ -203,6 +217,12 @@ class RestorePanel(QWidget):
 
     # --- running ---
 
+    def restore_slice(self) -> None:
+        """Start with the slice that is shown."""
+        self.form.place.setCurrentText("current slice")
+        if self.start.isEnabled():
+            self.restore()
+
     def restore(self, mask: Any = None) -> None:
         """Start, within `mask` (I, J, K) or, for None, where the form says; what comes out has its own layers."""
         if self.run.running():
@@ -213,7 +233,10 @@ class RestorePanel(QWidget):
         if obstacle:
             self.message.say(obstacle)
         elif request.task == "synthesize":
-            self.run.synthesize(request)
+            try:
+                self.run.synthesize(with_maps(self.viewer, request))
+            except medldm.MedldmError as failure:
+                self.message.say(str(failure))
         elif source is not None:
             try:
                 scan = scan_of(source)
@@ -265,6 +288,8 @@ class RestorePanel(QWidget):
     def end(self) -> None:
         """Stop what runs, and follow the viewer no more; safe to call again."""
         self.opening.end()
+        self.welcome.end()
+        self.measure.end()
         self.keys.unbind()
         self.active.close()
         self.run.end()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Request:
     scale : an axis of the scan, for super-resolution
     noise_std : in the scan's unit, None to estimate it
     mode : 0 (fidelity) to 1 (perceptual)
-    count : of new scans, for synthesis
+    count : of new scans, for synthesis; conditions : what they are to be, as `medldm.synthesize` takes it
     """
 
     task: str
@@ -45,9 +45,14 @@ class Request:
     seed: int = 0
     scale: tuple[int, int, int] = (1, 1, 1)
     count: int = 1
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain data; of a map, only that there was one."""
+        table = asdict(replace(self, conditions={}))
+        del table["conditions"]
+        said = {name: "a map" if isinstance(value, Volume) else value for name, value in self.conditions.items()}
+        return table | ({"conditions": said} if said else {})
 
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> Request:
@@ -101,7 +106,12 @@ def run(
 def new_scans(request: Request, model: Any, progress: Progress) -> Iterator[Volume]:
     """`count` scans that were never measured. Raises MedldmError, and whatever `progress` raises to cancel."""
     return medldm.synthesize(
-        model=model, n=request.count, seed=request.seed, steps=request.steps, progress=progress
+        model=model,
+        n=request.count,
+        seed=request.seed,
+        steps=request.steps,
+        conditions=request.conditions,
+        progress=progress,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from qtpy.QtCore import QObject, Signal
@@ -133,7 +134,8 @@ class Runner(QObject):
     def _made(self, request: Request, made: list[Any], volume: Volume) -> None:
         number = volume.history[-1].get("index", 0) + 1
         entry = Entry(volume, display_of(volume.geometry), "synthetic", report={"request": request.to_dict()})
-        name = f"synthetic {number} of {request.model}, seed {request.seed}"
+        said = [f"{key} {value}" for key, value in request.to_dict().get("conditions", {}).items()]
+        name = f"synthetic {number} of {', '.join([Path(request.model).name, *said])}, seed {request.seed}"
         data, attributes, _ = layer_data(volume, name, entry, visible=self.active.layer is None)
         made.append(add_layer(self.viewer, self.panel, data, attributes))
 

@@ -10,6 +10,7 @@ from napari_medldm.folder import FolderPanel
 from napari_medldm.layers import entry_of
 from napari_medldm.mark import is_marked
 from napari_medldm.panel import RestorePanel
+from napari_medldm.series import series_below
 
 import medldm
 
@@ -185,16 +186,15 @@ def test_models_that_do_not_fit_say_why(viewer, panel):
 
 
 def test_the_chooser_lists_series_and_reasons(qtbot, data_dir):
-    found = list(medldm.read_each(data_dir / "dicom" / "ct_same_position_siemens"))
-    found += list(medldm.read_each(data_dir / "dicom" / "mr_multiecho_siemens"))
+    found = series_below(data_dir / "dicom" / "ct_same_position_siemens")
+    found += series_below(data_dir / "dicom" / "mr_multiecho_siemens")
     dialog = Chooser(found)
     qtbot.addWidget(dialog)
-    texts = [dialog.items.item(i).text() for i in range(dialog.items.count())]
-    assert sum("EchoTime=" in text and "64 × 64 × 4" in text for text in texts) == 2
-    assert sum("cannot be read" in text and "SliceThickness" in text for text in texts) == 2
-    assert dialog.chosen().volume is not None
-    dialog.items.setCurrentRow(3)
-    assert dialog.chosen() is None
+    readable = [each for each in found if each.scan is not None]
+    assert [each.size for each in readable] == ["4", "4"] and all("EchoTime=" in each.description for each in readable)
+    assert sum("SliceThickness" in each.refusal for each in found) == 2
+    dialog.table.selectAll()
+    assert dialog.chosen() == readable
 
 
 def test_what_cannot_be_read_is_said_in_one_line(viewer, data_dir):

@@ -1,0 +1,183 @@
+"""Measuring with the mouse: mm, mm² and mL, the same regions on scan and result, a table to copy."""
+
+import numpy as np
+import pytest
+from napari_medldm.layers import entry_of
+from napari_medldm.measure import COLUMNS, measure
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QApplication
+
+pytestmark = pytest.mark.usefixtures("display")
+LEFT = Qt.MouseButton.LeftButton
+
+
+@pytest.fixture
+def tools(viewer, panel, qtbot, until):
+    """The panel that the button shows, for a window of the least size."""
+    viewer.window.resize(1280, 720)
+    qtbot.mouseClick(panel.measure, LEFT)
+    until(lambda: panel.measure.panel is not None and panel.measure.panel.isVisible(), 20)
+    qtbot.wait(600)  # docks take their sizes
+    return panel.measure.panel
+
+
+@pytest.fixture
+def world(viewer, canvas):
+    """World coordinates (mm) of a place on the canvas, in the two axes that are shown."""
+
+    def at(point):
+        camera = viewer.scene.camera
+        middle = canvas.rect().center()
+        shift = np.array([point[1] - middle.y(), point[0] - middle.x()]) / camera.zoom
+        return np.array(camera.center[1:]) + shift
+
+    return at
+
+
+@pytest.fixture
+def drag(viewer, canvas, qtbot):
+    """Hold the left button from one place, in pixels off the canvas's middle, to another."""
+
+    def move(start, end):
+        middle = canvas.rect().center()
+        start, end = (middle + QPoint(*each) for each in (start, end))
+        qtbot.mouseMove(canvas, start)
+        qtbot.mousePress(canvas, LEFT, pos=start)
+        for share in (0.3, 0.6, 0.98, 1, 1):
+            qtbot.mouseMove(canvas, start + (end - start) * share)
+            qtbot.wait(40)
+        qtbot.mouseRelease(canvas, LEFT, pos=end)
+        qtbot.wait(200)  # the table follows a moment later
+        return (start.x(), start.y()), (end.x(), end.y())
+
+    return move
+
+
+def sizes(tools):
+    return [(row["image"], row["unit"]) for row in tools.rows]
+
+
+def test_a_length_is_that_of_the_world(viewer, panel, phantom, tools, drag, world, qtbot, until):
+    qtbot.mouseClick(tools.tools["Length"], LEFT)
+    ends = drag((-80, 30), (80, -20))
+    until(lambda: len(tools.rows) == 1, 20)
+    (row,) = tools.rows
+    wanted = float(np.linalg.norm(np.subtract(*map(world, ends))))
+    assert row["unit"] == "mm" and row["size"] == pytest.approx(wanted, rel=0.03)
+    shapes = viewer.layers.selection.active
+    assert list(shapes.features["said"]) == [f"{row['size']:.3g} mm"]  # beside the line as well
+
+
+def test_areas_and_volumes(viewer, panel, phantom, tools, drag, world, qtbot, until):
+    qtbot.mouseClick(tools.tools["Rectangle"], LEFT)
+    ends = drag((-60, -60), (-10, 0))
+    qtbot.mouseClick(tools.tools["Ellipse"], LEFT)
+    drag((10, -60), (60, 0))
+    until(lambda: len(tools.rows) == 2, 20)
+    height, width = np.abs(np.subtract(*map(world, ends)))
+    box, ellipse = tools.rows
+    assert box["unit"] == "mm²" and box["size"] == pytest.approx(height * width, rel=0.05)
+    assert ellipse["size"] == pytest.approx(np.pi / 4 * box["size"], rel=0.03) and "CNR" in ellipse
+    assert box["voxels"] * 4 == pytest.approx(box["size"], rel=0.15)  # mm² of a voxel
+
+    qtbot.mouseClick(tools.tools["Volume"], LEFT)
+    drag((-40, 60), (40, 60))
+    until(lambda: len(tools.rows) == 3, 20)
+    labels = viewer.layers.selection.active
+    painted = np.asarray(labels.data) > 0
+    volume = tools.rows[-1]
+    assert volume["unit"] == "mL" and volume["size"] == pytest.approx(painted.sum() * 8 / 1000)
+    values = phantom.data[painted]
+    assert volume["mean"] == pytest.approx(values.mean()) and volume["SD"] == pytest.approx(values.std(ddof=1))
+    assert volume["SNR"] == pytest.approx(values.mean() / values.std(ddof=1))
+
+
+def test_original_and_restored_are_measured_alike_and_nobody_else(
+    viewer, panel, phantom, tools, restored, drag, qtbot, until, press
+):
+    viewer.open_sample("napari-medldm", "ct")
+    panel.active.choose(phantom)
+    panel.form.place.setCurrentText("current slice")
+    qtbot.mouseClick(tools.tools["Rectangle"], LEFT)
+    drag((-40, -40), (40, 40))
+    done = restored()
+    until(lambda: len(tools.rows) == 2, 20)
+    first, second = tools.rows
+    assert (first["image"], second["image"]) == ("original", "restored")
+    assert first["size"] == second["size"] and first["voxels"] == second["voxels"]
+    changed = done.comparison.result.data - phantom.data
+    assert changed.any() and second["mean"] != first["mean"]
+    for key in ("F5", "F8", "F9"):  # in every mode the same
+        press(key)
+        tools.update_table()
+        assert tools.rows == [first, second]
+        press(key)
+    drawn = [layer for layer in viewer.layers if layer.name.startswith("measured")]
+    panel.active.choose(viewer.layers["CT phantom"])
+    until(lambda: tools.rows == [] and tools.table.rowCount() == 0, 20)
+    assert not any(layer.visible for layer in drawn)
+    panel.active.choose(phantom)
+    until(lambda: len(tools.rows) == 2, 20)
+    assert all(layer.visible for layer in drawn)
+
+
+def test_the_table_is_copied(viewer, panel, phantom, tools, drag, qtbot, until):
+    qtbot.mouseClick(tools.tools["Rectangle"], LEFT)
+    drag((-40, -40), (40, 40))
+    until(lambda: tools.table.rowCount() == 1, 20)
+    QApplication.clipboard().clear()
+    qtbot.mouseClick(tools.copy, LEFT)
+    copied = QApplication.clipboard().text()
+    head, row = (line.split("\t") for line in copied.splitlines())
+    assert tuple(head) == COLUMNS and len(row) == len(COLUMNS)
+    table = dict(zip(head, row, strict=True))
+    assert float(table["mean"]) == pytest.approx(tools.rows[0]["mean"], rel=1e-5)
+    assert float(table["size"]) == pytest.approx(tools.rows[0]["size"], rel=1e-5) and table["unit"] == "mm²"
+    QApplication.clipboard().clear()
+    qtbot.keyClick(tools.table, Qt.Key.Key_C, Qt.KeyboardModifier.ControlModifier)
+    assert QApplication.clipboard().text() == copied
+
+
+def test_what_is_measured_is_no_region_to_restore(viewer, panel, phantom, tools, drag, qtbot, until):
+    qtbot.mouseClick(tools.tools["Rectangle"], LEFT)
+    drag((-40, -40), (40, 40))
+    until(lambda: len(tools.rows) == 1, 20)
+    panel.form.place.setCurrentText("drawn region")
+    panel.start.click()
+    assert "nothing drawn" in panel.message.text() and panel.job is None
+
+
+def test_clear_takes_away_what_was_drawn_here_alone(viewer, panel, phantom, tools, drag, qtbot, until):
+    corners = np.array([[viewer.dims.point[0], y, x] for y, x in ((-30, -30), (-30, 30), (30, 30), (30, -30))])
+    viewer.add_shapes([corners], shape_type="rectangle", units="mm", axis_labels=("I", "P", "L"))
+    qtbot.mouseClick(tools.tools["Ellipse"], LEFT)
+    drag((-40, -40), (40, 40))
+    until(lambda: len(tools.rows) == 2, 20)
+    assert tools.rows[0]["size"] == pytest.approx(3600)
+    qtbot.mouseClick(tools.clear, LEFT)
+    until(lambda: len(tools.rows) == 1, 20)
+    assert [layer.name for layer in viewer.layers] == ["MR phantom", "Shapes"]
+
+
+def test_the_tools_come_and_go(viewer, panel, phantom, tools, canvas, qtbot, until):
+    assert canvas.height() > 300
+    for button in (*tools.tools.values(), tools.clear, tools.copy):
+        assert button.width() >= button.minimumSizeHint().width() and tools.rect().contains(button.geometry())
+    height, zoom = viewer.canvas.size[0], viewer.scene.camera.zoom
+    qtbot.mouseClick(panel.measure, LEFT)
+    until(lambda: not tools.isVisible() and viewer.canvas.size[0] > height, 20)
+    assert viewer.scene.camera.zoom / zoom == pytest.approx(viewer.canvas.size[0] / height, rel=0.05)
+    qtbot.mouseClick(panel.measure, LEFT)
+    until(tools.isVisible, 20)
+
+
+def test_a_super_resolved_result_is_measured_on_its_own_grid(viewer, panel, phantom, pack, restored):
+    panel.form.task.setCurrentText("super-resolve")
+    panel.form.model.setCurrentText(pack)
+    done = restored()
+    z = viewer.dims.point[0]
+    corners = np.array([[z, y, x] for y, x in ((-30, -30), (-30, 30), (30, 30), (30, -30))])
+    viewer.add_shapes([corners], shape_type="rectangle", units="mm", axis_labels=("I", "P", "L"))
+    first, second = measure(viewer)
+    assert entry_of(done.comparison.result).volume.array.shape != entry_of(phantom).volume.array.shape
+    assert first["size"] == second["size"] == pytest.approx(3600) and second["voxels"] >= first["voxels"]
