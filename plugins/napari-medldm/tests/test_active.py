@@ -71,7 +71,7 @@ def test_plane_place_window_noise_and_status_are_those_of_the_scan(viewer, panel
     panel.view.plane.setCurrentText("coronal")
     press("Right")
     viewer.scene.camera.zoom *= 1.5
-    panel.view.window_.setCurrentText("percentiles 5 to 90")
+    panel.view.window_.setCurrentText("5 to 90 %")
     panel.form.estimated.click()
     panel.form.noise_std.setValue(25)
     before = viewer.dims.point, viewer.scene.camera.zoom, viewer.scene.camera.center
@@ -88,7 +88,7 @@ def test_plane_place_window_noise_and_status_are_those_of_the_scan(viewer, panel
     click_layer("first")
     assert panel.view.plane.currentText() == "coronal" and viewer.dims.order == (1, 0, 2)
     assert (viewer.dims.point, viewer.scene.camera.zoom, viewer.scene.camera.center) == before
-    assert panel.view.window_.currentText() == "percentiles 5 to 90"
+    assert panel.view.window_.currentText() == "5 to 90 %"
     assert not panel.form.estimated.isChecked() and panel.form.noise_std.value() == 25
 
 
