@@ -36,6 +36,7 @@ NAMES = {
 }
 MARGIN, LETTER_PX, BAR_SHARE = 10, 12, 0.22
 SMALL = 420  # pixels: narrower views have smaller letters
+LEAST_FOR_VALUES = 300  # pixels
 MARK_PX, BESIDE_THE_MARK = 26, 760  # the mark of what a model made: its height, and views with room beside it
 
 
@@ -291,7 +292,6 @@ class Corners(QWidget):
         if found is None:
             return
         layer, texts = found
-        small = self.width() <= SMALL
         height = min(220.0, 0.4 * self.height())
         bar = QRectF(self.width() - 3 * MARGIN - 22, self.height() / 2 - height / 2, 14, height)
         gradient = QLinearGradient(bar.bottomLeft(), bar.topLeft())
@@ -301,23 +301,25 @@ class Corners(QWidget):
         painter.setPen(QPen(QColor("white"), 1))
         painter.setBrush(gradient)
         painter.drawRect(bar)
-        if not small:
+        if self.width() > LEAST_FOR_VALUES:
             write = _Writer(painter, LETTER_PX)
             for share, text in texts:
                 write(bar.left() - 6, bar.bottom() - share * height - 8, text, right=True)
         said = self.verdict()
-        if said is not None and entry_of(layer).role == "residual" and not small:
+        if said is not None and entry_of(layer).role == "residual":
             self._paint_verdict(painter, said)
 
     def _paint_verdict(self, painter: QPainter, said: Verdict) -> None:
         painter.setFont(_font(LETTER_PX + 1, True))
-        width = painter.fontMetrics().horizontalAdvance(said.text) + 24
+        metrics = painter.fontMetrics()
+        text = said.text if metrics.horizontalAdvance(said.text) + 24 < self.width() else said.short
+        width = metrics.horizontalAdvance(text) + 24
         box = QRectF(self.width() / 2 - width / 2, self.height() - 62, width, 24)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(said.colour))
         painter.drawRoundedRect(box, 5, 5)
         painter.setPen(QColor("black"))
-        painter.drawText(box, Qt.AlignmentFlag.AlignCenter, said.text)
+        painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
 
     def _line(self, painter: QPainter, start: QPointF, end: QPointF, colour: Any, width: int) -> None:
         painter.setPen(QPen(QColor(colour), width))

@@ -6,7 +6,7 @@ from napari_medldm.corners import nice_length, series_description
 from napari_medldm.layers import layer_data
 from napari_medldm.orientation import directions, display_of
 from napari_medldm.windows import CT, PERCENTILES
-from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtCore import QEvent, QObject, QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QStyle, QStyleOptionComboBox
 from test_orientation import ORDERS, oriented
@@ -27,7 +27,8 @@ def wheel(canvas):
         at = at or target.rect().center()
         places = QPointF(at), QPointF(target.mapToGlobal(at))
         angle = QPoint(0, round(120 * notches))
-        event = QWheelEvent(*places, QPoint(), angle, Qt.MouseButton.NoButton, held, Qt.ScrollPhase.NoScrollPhase, False)
+        rest = Qt.MouseButton.NoButton, held, Qt.ScrollPhase.NoScrollPhase, False
+        event = QWheelEvent(*places, QPoint(), angle, *rest)
         QApplication.sendEvent(target, event)
 
     return turn
@@ -104,7 +105,7 @@ def test_the_wheel_zooms_with_control_around_the_cursor(viewer, panel, phantom, 
     assert camera.zoom == pytest.approx(zoom) and corners.world_of(at.x()) == pytest.approx(place)
 
 
-def test_a_right_drag_windows_scan_and_result(viewer, panel, compared, drag, canvas, pane):
+def test_a_right_drag_windows_scan_and_result(viewer, panel, compared, drag, canvas, pane, press):
     camera = viewer.scene.camera
     before, zoom = compared.source.contrast_limits, camera.zoom
     width, level = before[1] - before[0], sum(before) / 2
@@ -120,11 +121,9 @@ def test_a_right_drag_windows_scan_and_result(viewer, panel, compared, drag, can
     assert panel.view.window_.currentText() == "by hand"
     assert pane().window == f"W {width:.0f}  L {level + 0.2 * width:.0f}"
 
-
-def test_a_right_drag_on_a_residual_changes_its_colours_alone(viewer, panel, compared, drag, canvas, press):
     window, (_, top) = list(compared.source.contrast_limits), compared.residual.contrast_limits
-    press("F8")
-    drag(RIGHT, canvas.rect().center(), (-125, 60))
+    press("F8")  # of which how much has the full colour is changed, alone
+    drag(RIGHT, middle, (-125, 60))
     np.testing.assert_allclose(compared.residual.contrast_limits, np.array((-1, 1)) * top * np.exp(-0.5))
     assert compared.source.contrast_limits == window
 
@@ -194,13 +193,13 @@ def test_a_double_click_makes_a_view_large_and_takes_it_back(viewer, panel, plan
 # --- the corners ---
 
 
-@pytest.mark.parametrize(("order", "signs"), ORDERS[::7])
-def test_letters_and_place_are_the_patient_s(viewer, panel, pane, order, signs):
-    geometry = oriented(order, signs)
-    data, attributes, _ = layer_data(Volume(np.zeros(geometry.shape, np.float32), geometry), "scan")
-    layer = viewer.add_image(data, **attributes)
+def test_letters_and_place_are_the_patient_s(viewer, panel, pane):
     ends = {"axial": ("A", "P", "R", "L"), "coronal": ("S", "I", "R", "L"), "sagittal": ("S", "I", "A", "P")}
-    for across, (plane, wanted) in enumerate(ends.items()):
+    each = [(oriented(order, signs), across) for order, signs in ORDERS[::7] for across in range(3)]
+    for geometry, across in each:
+        data, attributes, _ = layer_data(Volume(np.zeros(geometry.shape, np.float32), geometry), "scan")
+        layer = viewer.add_image(data, **attributes)
+        plane, wanted = list(ends.items())[across]
         panel.view.plane.setCurrentText(plane)
         viewer.dims.set_current_step(across, 1)
         shown = pane()
@@ -212,6 +211,7 @@ def test_letters_and_place_are_the_patient_s(viewer, panel, pane, order, signs):
         second = np.unique(np.round(places, 6))[-2]
         letter = ("LR", "PA", "IS")[axis][int(second >= 0)]
         assert shown.place == f"{letter} {abs(second):.1f} mm"
+        viewer.layers.remove(layer)
 
 
 def test_oblique_axes_have_two_letters():
@@ -254,6 +254,35 @@ def test_corners_change_nothing_of_the_layers_and_go_in_3d(viewer, panel, phanto
     assert list(viewer.layers) == [phantom] and phantom.interpolation2d == "linear"
     viewer.dims.ndisplay = 3
     assert pane().ends == ("", "", "", "") and pane().slice == pane().place == ""
+
+
+class Eye(QObject):
+    """Counts how often a widget is painted."""
+
+    painted = 0
+
+    def eventFilter(self, widget, event):
+        self.painted += event.type() == QEvent.Type.Paint
+        return False
+
+
+def test_corners_are_painted_anew_when_what_they_say_changes(viewer, panel, phantom, qtbot, until):
+    eye, camera = Eye(), viewer.scene.camera
+    panel.reading.corners.installEventFilter(eye)
+    changes = {
+        "window": lambda: setattr(phantom, "contrast_limits", (1, 2)),
+        "zoom": lambda: setattr(camera, "zoom", 2 * camera.zoom),
+        "place": lambda: setattr(camera, "center", tuple(np.array(camera.center) + 3)),
+        "slice": lambda: viewer.dims.set_current_step(viewer.dims.order[0], 3),
+        "plane": lambda: setattr(viewer.dims, "order", (1, 0, 2)),
+        "visible": lambda: setattr(phantom, "visible", False),
+    }
+    for change in changes.values():
+        qtbot.wait(150)
+        eye.painted = 0
+        change()
+        until(lambda: eye.painted > 0, 20)
+    assert panel.reading.corners.panes() == []
 
 
 def test_an_image_is_read_on_black_in_every_theme(viewer, panel, phantom):
