@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from napari_medldm.captions import colours_of
 from napari_medldm.verdict import GREEN, ORANGE, RED, verdict
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
@@ -123,10 +124,10 @@ def test_the_verdict_is_seen_in_the_strip_and_on_the_residual(viewer, panel, cor
 
 
 def test_a_colour_bar_says_what_the_colours_mean(viewer, panel, compared, corners, press):
-    assert corners.colours() is None
+    assert colours_of(viewer) is None
     for key, wanted_layer in (("F8", compared.residual), ("F9", compared.uncertainty)):
         press(key)
-        layer, texts = corners.colours()
+        layer, texts = colours_of(viewer)
         assert layer is wanted_layer
         low, high = layer.contrast_limits
         ends = [float(text.split()[0 if key == "F8" else 1]) for share, text in texts if share in (0, 1)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from napari_medldm.corners import nice_length, series_description
+from napari_medldm.captions import nice_length, series_description
 from napari_medldm.layers import layer_data
 from napari_medldm.orientation import directions, display_of
 from napari_medldm.windows import CT, PERCENTILES
