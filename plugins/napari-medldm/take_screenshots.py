@@ -79,7 +79,10 @@ class Person:
     def point_at(self, across: float, down: float) -> None:
         """Move the cursor to a place of the canvas, in shares of its size."""
         at = QPoint(round(across * self.canvas.width()), round(down * self.canvas.height()))
-        QTest.mouseMove(self.canvas, at)
+        QTest.qWait(300)  # until the canvas is laid out
+        for away in (3, 0):  # a move to where the cursor is already is none
+            QTest.mouseMove(self.canvas, at + QPoint(away, away))
+            QTest.qWait(50)
 
     def drag_from(self, x: int, by: int) -> None:
         """Drag what stands at a pixel of the canvas to the side."""
