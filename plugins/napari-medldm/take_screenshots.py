@@ -87,6 +87,23 @@ class Person:
             QTest.qWait(30)
         QTest.mouseRelease(self.canvas, LEFT, pos=middle)
 
+    def point_at(self, across: float, down: float) -> None:
+        """Move the cursor to a place of the canvas, in shares of its size."""
+        at = QPoint(round(across * self.canvas.width()), round(down * self.canvas.height()))
+        QTest.qWait(300)  # until the canvas is laid out
+        for away in (3, 0):  # a move to where the cursor is already is none
+            QTest.mouseMove(self.canvas, at + QPoint(away, away))
+            QTest.qWait(50)
+
+    def drag_from(self, x: int, by: int) -> None:
+        """Drag what stands at a pixel of the canvas to the side."""
+        y = self.canvas.height() // 2
+        QTest.mousePress(self.canvas, LEFT, pos=QPoint(x, y))
+        for part in range(1, 6):
+            QTest.mouseMove(self.canvas, QPoint(x + by * part // 5, y))
+            QTest.qWait(30)
+        QTest.mouseRelease(self.canvas, LEFT, pos=QPoint(x + by, y))
+
     def look(self, name: str, window: QWidget | None = None) -> None:
         """What stands on the screen: a window that paints itself into a picture leaves old digits beneath the new."""
         QTest.qWait(800)
@@ -108,6 +125,7 @@ def main(out: Path) -> None:
         folder = Path(name)
         head, noisy = _scans(folder)
         viewer = napari.Viewer(show=True)
+        viewer.theme = "dark"
         viewer.window.resize(*room.SIZE)
         person, strip = Person(viewer, out), room.enter(viewer)
         QTest.qWait(1000)
@@ -207,12 +225,18 @@ def _restore(person: Person, strip: Any, folder: Path) -> None:
     person.wait(strip.judge.last)
     for mode, key in {"side-by-side": "F5", "wipe": "F6", "residual": "F8", "uncertainty": "F9"}.items():
         person.press(key)
+        if mode == "wipe":
+            person.drag_from(round(strip.reading.corners.border()), 70)
+        person.point_at(0.42, 0.6)
         person.look(mode)
         person.press(key)
     person.press("F4")
     models = strip.view.views.models.values()
     person.wait(lambda: all(len(model.layers) > 4 for model in models))  # and a crosshair
     person.look("orthogonal")
+    person.viewer.theme = "light"
+    person.look("light")
+    person.viewer.theme = "dark"
     person.press("F4")
 
 

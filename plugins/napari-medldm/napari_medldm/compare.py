@@ -33,6 +33,7 @@ class Comparison:
         self._timer = QTimer()
         self._timer.setInterval(BLINK_MS)
         self._timer.timeout.connect(self._swap)
+        viewer.dims.events.order.connect(self._turned)
         viewer.layers.link_layers([source, result], _LINKED)
 
     def layers(self) -> list[Any]:
@@ -79,6 +80,19 @@ class Comparison:
         if self.mode == "wipe" and self.alive():
             self._wipe_layer()
 
+    def border(self) -> float | None:
+        """Where the line of the wipe stands, mm along the horizontal axis; None in other modes."""
+        if self.mode != "wipe" or self._part is None or not self.alive():
+            return None
+        axis = self.viewer.dims.order[-1]
+        return float(self._part.translate[axis] + _edges(self._part, axis)[0])
+
+    def share_at(self, world: float) -> float:
+        """The share of the wipe whose line is nearest to a place along the horizontal axis."""
+        axis = self.viewer.dims.order[-1]
+        low, high = _edges(self.result, axis)
+        return float(np.clip((world - self.result.translate[axis] - low) / (high - low), 0, 1))
+
     def threshold(self, value: float) -> None:
         """Hide the uncertainty below `value`, in the scan's unit."""
         if self.uncertainty in self.viewer.layers:
@@ -88,6 +102,12 @@ class Comparison:
     def close(self) -> None:
         """Stop everything that runs by itself."""
         self._leave()
+
+    def _turned(self, event: Any = None) -> None:
+        """Another plane: the line stands across its horizontal axis."""
+        if self.mode == "wipe" and self._part in self.viewer.layers:
+            self._leave()
+            self._wipe_layer()
 
     def _leave(self) -> None:
         self._timer.stop()
@@ -142,11 +162,18 @@ class Comparison:
             translate=translate,
             units="mm",
             axis_labels=self.result.axis_labels,
+            interpolation2d=self.result.interpolation2d,
             metadata={KEY: replace(entry_of(self.result), role="part")},
             **look_of(self.result),
         )
         if selected is not None:
             self.viewer.layers.selection.active = selected
+
+
+def _edges(layer: Any, axis: int) -> tuple[float, float]:
+    """The outer edges of a layer along an axis, mm from the centre of its first voxel."""
+    ends = layer.scale[axis] * np.array([-0.5, layer.data.shape[axis] - 0.5])
+    return float(ends.min()), float(ends.max())
 
 
 def _grid(viewer: Any) -> Any:

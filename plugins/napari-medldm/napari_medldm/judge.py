@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QFormLayout,
     QGridLayout,
+    QLabel,
     QPushButton,
     QSlider,
     QVBoxLayout,
@@ -24,6 +25,7 @@ from napari_medldm.keys import MODES
 from napari_medldm.layers import derived_layer
 from napari_medldm.request import Request
 from napari_medldm.running import Ran
+from napari_medldm.verdict import Verdict, verdict
 
 LEAST_RESIDUAL = 1e-3  # of the range: less is a rounding, not a residual
 LAYER_MS = 100  # between two layers, so that the window is painted
@@ -40,9 +42,13 @@ class Done(NamedTuple):
 
 
 class JudgeBox(QWidget):
-    """Compare the last result of the active scan with it; `said(text)` tells what became of that."""
+    """Compare the last result of the active scan with it; `said(text)` tells what became of that.
+
+    `shown` is emitted when a mode begins or ends.
+    """
 
     said = Signal(str)
+    shown = Signal()
 
     def __init__(self, active: ActiveScan) -> None:
         super().__init__()
@@ -58,6 +64,9 @@ class JudgeBox(QWidget):
             button.clicked.connect(partial(self.toggle, mode))
             self.buttons[mode] = button
             grid.addWidget(button, index // 2, index % 2)
+        self.verdict = QLabel()
+        self.verdict.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        grid.addWidget(self.verdict, len(MODES) // 2, 1)
         layout.addLayout(grid)
         self.wipe, self.threshold = (QSlider(Qt.Orientation.Horizontal) for _ in range(2))
         rows = QFormLayout()
@@ -156,6 +165,21 @@ class JudgeBox(QWidget):
             button.setChecked(mode == now)
         self._rows.setRowVisible(self.wipe, now == "wipe")
         self._rows.setRowVisible(self.threshold, now == "uncertainty")
+        self._show_verdict(None if last is None else verdict(last.result.report))
+        self.shown.emit()
+
+    def _show_verdict(self, said: Verdict | None) -> None:
+        self.verdict.setText("" if said is None else said.short)
+        self.verdict.setToolTip("" if said is None else said.text)
+        colour = "transparent" if said is None else said.colour
+        self.verdict.setStyleSheet(f"background: {colour}; color: black; font-weight: bold; padding: 2px 6px")
+
+    def wipe_to(self, share: float) -> None:
+        """Put the line of the wipe where it was dragged, between two steps of the slider, too."""
+        self.wipe.blockSignals(True)
+        self.wipe.setValue(round(100 * share))
+        self.wipe.blockSignals(False)
+        self._with_last(lambda comparison: comparison.wipe(share))
 
     def _with_last(self, action: Any) -> None:
         last = self.last()

@@ -141,6 +141,7 @@ def layer_data(volume: Volume | LazyScan, name: str, entry: Entry | None = None,
         "translate": display.translate,
         "units": "mm",
         "axis_labels": AXIS_LABELS,
+        "interpolation2d": "linear",
         "contrast_limits": limits(volume) if "contrast_limits" not in style else None,
         "metadata": {KEY: entry},
     }

@@ -17,6 +17,8 @@ from medldm import Geometry, LazyScan, Volume
 
 RAS_TO_IPL = np.array([[0, 0, -1], [0, -1, 0], [-1, 0, 0]], dtype=np.float64)
 AXIS_LABELS = ("I", "P", "L")
+LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))  # ends of the axes of RAS, the low one first
+OBLIQUE_SHARE = 0.2  # sine of 11.5 degrees: from there on a second letter says where an axis points
 PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}  # order of napari's axes
 
 
@@ -54,6 +56,21 @@ def display_of(geometry: Geometry) -> Display:
     centre = RAS_TO_IPL @ geometry.affine[:3, 3] + world @ half
     tilt = float(np.degrees(np.arccos(np.clip(np.abs(cosines).min(), 0, 1))))
     return Display(order, scale, centre - scale * half, tilt)
+
+
+def directions(geometry: Geometry, display: Display) -> tuple[tuple[str, str], ...]:
+    """Where each of napari's axes points, its low and its high end: "R" and "L", or "RA" and "LP" if oblique.
+
+    The nearest patient axis comes first, others that have a share in it after (DICOM's Patient Orientation).
+    """
+    ends = []
+    for axis, step in zip(display.axes, display.scale, strict=True):
+        along = np.sign(step) * geometry.affine[:3, axis] / np.linalg.norm(geometry.affine[:3, axis])
+        order = [int(w) for w in np.argsort(-np.abs(along))]
+        shares = [w for n, w in enumerate(order) if n == 0 or abs(along[w]) > OBLIQUE_SHARE]
+        low, high = ("".join(LETTERS[w][int((along[w] > 0) == up)] for w in shares) for up in (False, True))
+        ends.append((low, high))
+    return tuple(ends)
 
 
 def acquired_plane(volume: Volume | LazyScan) -> str:

@@ -11,14 +11,16 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Vectors
 from napari.qt import QtViewer
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QHBoxLayout, QWidget
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_medldm.active import ActiveScan
 from napari_medldm.adding import TURN_MS, without_collecting
 from napari_medldm.compare import PLANES, show_plane
 from napari_medldm.contexts import guard_canvases
+from napari_medldm.corners import Corners
 from napari_medldm.mark import keep_marked, update_mark
+from napari_medldm.mouse import ReadingMouse
 
 CROSSHAIR = "crosshair"
 _FOLLOWED = ("name", "contrast_limits", "colormap", "gamma", "opacity", "blending", "visible")
@@ -26,11 +28,14 @@ _FOLLOWED += ("scale", "translate", "data")
 
 
 class OrthogonalViews(QWidget):
-    """Three more views of the active scan. A click moves the crosshair, in the main canvas too.
+    """Views of the active scan in each plane; that of the main canvas stays hidden. A click moves the crosshair.
 
+    `enlarged(plane)` is emitted by a double click. Wheel and drags do what they do in the main canvas.
     They follow the viewer between `link` and `unlink`; one set serves for as long as the window is open, as
     drivers keep some of the memory of a canvas that is gone.
     """
+
+    enlarged = Signal(str)
 
     def __init__(self, active: ActiveScan) -> None:
         super().__init__()
@@ -42,11 +47,14 @@ class OrthogonalViews(QWidget):
         self._adding = QTimer(self)
         self._adding.setInterval(TURN_MS)
         self._adding.timeout.connect(self._add_next)
-        layout = QHBoxLayout(self)
+        layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
-        self.canvases = []
-        for model in self.models.values():
+        self.canvases: list[QtViewer] = []
+        self.mice: list[ReadingMouse] = []
+        self.corners: list[Corners] = []
+        for plane, model in self.models.items():
+            model.canvas.background_color_override = "black"
             keep_marked(model)
             canvas = QtViewer(model, show_welcome_screen=False)
             canvas.setMinimumSize(120, 120)
@@ -54,6 +62,10 @@ class OrthogonalViews(QWidget):
             canvas.dims.hide()
             layout.addWidget(canvas)
             self.canvases.append(canvas)
+            self.corners.append(Corners(canvas, model))
+            mouse = ReadingMouse(canvas, model, active)
+            mouse.enlarge.connect(partial(self.enlarged.emit, plane))
+            self.mice.append(mouse)
             model.mouse_drag_callbacks.append(self._clicked)
         guard_canvases()
 
@@ -75,6 +87,8 @@ class OrthogonalViews(QWidget):
         events = self.viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             self._listen(event, self._update_layers)
+        self._listen(self.viewer.dims.events.order, self._hide_main)
+        self._hide_main()
         self.active.changed.connect(self._update_layers)
         self.viewer.mouse_drag_callbacks.append(self._clicked)
         self._update_layers()
@@ -96,11 +110,22 @@ class OrthogonalViews(QWidget):
     def close_views(self) -> None:
         """Free the canvases for good; safe to call again."""
         self.unlink()
+        for each in self.mice:
+            each.let_go()
+        for each in self.corners:
+            each.close_corners()
+        self.mice.clear()
+        self.corners.clear()
         for canvas in self.canvases:
             canvas.close()
             canvas.setParent(None)  # PySide6 would keep it for as long as its parent
             canvas.deleteLater()
         self.canvases.clear()
+
+    def _hide_main(self, event: Any = None) -> None:
+        """The plane of the main canvas is seen there."""
+        for order, canvas in zip(PLANES.values(), self.canvases, strict=True):
+            canvas.setVisible(order[0] != self.viewer.dims.order[0])
 
     def _listen(self, emitter: Any, callback: Callable[..., None]) -> None:
         emitter.connect(callback)
@@ -139,7 +164,7 @@ class OrthogonalViews(QWidget):
         self._moved(self.viewer)
 
     def _add_next(self) -> None:
-        for layer in self._wanted():
+        for layer in sorted(self._wanted(), key=lambda each: not each.visible):  # what is seen comes first
             for plane, model in self.models.items():
                 if all(layer is not each for each, _ in self._copies[plane]):
                     with self._held():

@@ -25,6 +25,7 @@ from napari_medldm.measuring import MeasureButton
 from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
 from napari_medldm.progress import Progress
+from napari_medldm.reading import Reading
 from napari_medldm.request import CONTEXT, region_of_slice
 from napari_medldm.running import Ran, Runner
 from napari_medldm.saving import SaveBox
@@ -52,6 +53,7 @@ class RestorePanel(QWidget):
         self.progress, self.advice, self.message, self.banner = Progress(), Messages(), Messages(), Banner()
         self._build()
         self._connect()
+        self.reading = Reading(self.active, self.judge, self.view, self)
         self.opening.take_drops(viewer.window._qt_window)
         self._follow()
 
@@ -291,6 +293,7 @@ class RestorePanel(QWidget):
         self.welcome.end()
         self.measure.end()
         self.keys.unbind()
+        self.reading.end()
         self.active.close()
         self.run.end()
         self.view.end()

@@ -37,7 +37,7 @@ class Ran(NamedTuple):
         """What came of it, in words."""
         report, said = self.result.report, []
         checks = report.get("checks", {})
-        if "noise_std" in report:
+        if "noise_std" in report and self.request.task != "inpaint":  # there is no level to give
             said.append(f"noise {report['noise_std']:.4g}" + (" (estimated)" if report["noise_std_estimated"] else ""))
         if checks.get("voxels_filled") is not None:
             likely = "voxels filled with what the model holds likely, not with what was there"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from napari.qt.threading import thread_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPushButton, QWidget
+from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtWidgets import QComboBox, QDockWidget, QGridLayout, QLabel, QPushButton, QWidget
 
 from medldm import LazyScan, MedldmError
 from napari_medldm.active import ActiveScan
@@ -20,18 +20,21 @@ from napari_medldm.orientation import PLANES
 from napari_medldm.straighten import straightened
 from napari_medldm.windows import limits, windows_for
 
-VIEWS_SHARE = 0.4  # of the height of the window
+VIEWS_SHARE = 0.3  # of the width of the window
 LAID_OUT_MS = 500  # until when docks have their sizes
-BY_HAND = "window: by hand"
+BY_HAND = "by hand"
 
 
 class ViewBox(QWidget):
-    """Acts on the active scan, and on all that was made of it."""
+    """Acts on the active scan, and on all that was made of it; `opened` is emitted when the other planes are there."""
+
+    opened = Signal()
 
     def __init__(self, active: ActiveScan) -> None:
         super().__init__()
         viewer = active.viewer
         self.viewer, self.active, self.views, self._dock = viewer, active, None, None
+        self._before: str | None = None  # the plane to go back to from one that was made large
         self.plane, self.window_ = QComboBox(), QComboBox()
         self.plane.addItems(PLANES)
         self.orthogonal = QPushButton("3 planes")
@@ -41,7 +44,7 @@ class ViewBox(QWidget):
         self.note.setWordWrap(True)
         tips = {
             self.window_: "Kept for each scan, and the same for what was made of it.",
-            self.orthogonal: f"Axial, coronal and sagittal below the canvas ({THREE_PLANES}); click to move them.",
+            self.orthogonal: f"Axial, coronal and sagittal linked ({THREE_PLANES}); a double click makes one large.",
             self.load: "All planes and 3D can be shown then; it takes as much memory as it has voxels, times four.",
             self.straighten: "Adds a resampled copy, to be looked at alone: it is neither restored nor saved.",
         }
@@ -81,8 +84,10 @@ class ViewBox(QWidget):
         self.window_.clear()
         if entry is not None:
             self.window_.addItems([BY_HAND, *windows_for(entry.volume)])
-            if entry.window and np.allclose(source.contrast_limits, limits(entry.volume, entry.window)):
-                self.window_.setCurrentText(entry.window)
+            scan = next((e for e in map(entry_of, family(self.viewer, source)) if not e.of), entry)
+            name = entry.window or windows_for(scan.volume)[0]
+            if np.allclose(source.contrast_limits, limits(scan.volume, name)):
+                self.window_.setCurrentText(name)
         self.window_.blockSignals(False)
 
     def _plane(self, plane: str) -> None:
@@ -122,16 +127,39 @@ class ViewBox(QWidget):
                 from napari_medldm.orthogonal import OrthogonalViews
 
                 self.views = OrthogonalViews(self.active)
-                self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="bottom")
+                self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="right")
+                self._stand_beside_the_canvas()
+                self.views.enlarged.connect(self._enlarge)
+                self.opened.emit()
             self._dock.show()
-            window = self.viewer.window._qt_window  # the strip keeps its height, the canvas most of its own
-            window.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea)
-            window.resizeDocks([self._dock], [int(VIEWS_SHARE * window.height())], Qt.Orientation.Vertical)
+            window = self.viewer.window._qt_window
+            window.resizeDocks([self._dock], [int(VIEWS_SHARE * window.width())], Qt.Orientation.Horizontal)
             self.views.link()
         resized = self.viewer.canvas.events.size
         resized.connect(keep)
         QTimer.singleShot(0, keep)
         QTimer.singleShot(LAID_OUT_MS, lambda: resized.disconnect(keep))
+
+    def _stand_beside_the_canvas(self) -> None:
+        """Between the canvas and the dock that this box is in."""
+        window, own = self.viewer.window._qt_window, self.parent()
+        while own is not None and not isinstance(own, QDockWidget):
+            own = own.parent()
+        right = Qt.DockWidgetArea.RightDockWidgetArea
+        if own is not None and not own.isFloating() and window.dockWidgetArea(own) == right:
+            window.splitDockWidget(self._dock, own, Qt.Orientation.Horizontal)
+
+    def enlarge(self) -> None:
+        """The main canvas alone, and back to the plane and the views that there were."""
+        before, self._before = self._before, None
+        if before is not None and not self.orthogonal.isChecked():
+            self.plane.setCurrentText(before)
+        self.orthogonal.toggle()
+
+    def _enlarge(self, plane: str) -> None:
+        self._before = self.plane.currentText()
+        self.plane.setCurrentText(plane)
+        self.orthogonal.toggle()
 
     def _looked_at(self) -> Callable[[], None]:
         """What puts the camera back to where it looks now, the zoom in proportion to the canvas."""

@@ -20,14 +20,16 @@ CT = {  # centre, width in HU: the values in common use (Radiopaedia, "Windowing
     "temporal bone": (600, 2800),
 }
 PERCENTILES = {
-    "percentiles 1 to 99.5": (1.0, 99.5),
-    "percentiles 2 to 98": (2.0, 98.0),
-    "percentiles 5 to 90": (5.0, 90.0),
+    "1 to 99.5 %": (1.0, 99.5),
+    "2 to 98 %": (2.0, 98.0),
+    "5 to 90 %": (5.0, 90.0),
     "whole range": (0.0, 100.0),
 }
 SAMPLED = 2_000_000
 _LOOKED_AT, _OF_A_SLICE = 5, 100_000  # slices of a scan that is read slice by slice, values of each
 _known: WeakKeyDictionary[LazyScan, NDArray[np.float32]] = WeakKeyDictionary()
+
+_limits: WeakKeyDictionary[Volume | LazyScan, dict[str, tuple[float, float]]] = WeakKeyDictionary()
 
 
 def values_of(volume: Volume | LazyScan) -> NDArray[np.float32]:
@@ -65,5 +67,9 @@ def limits(volume: Volume | LazyScan, name: str = "") -> tuple[float, float]:
         return centre - width / 2, centre + width / 2
     if volume.unit == "grey8" and not name:
         return 0.0, 255.0
-    low, high = (float(v) for v in np.percentile(values_of(volume), PERCENTILES[name or "percentiles 1 to 99.5"]))
-    return low, high if high > low else low + 1
+    name = name or next(iter(PERCENTILES))
+    found = _limits.setdefault(volume, {})
+    if name not in found:
+        low, high = (float(v) for v in np.percentile(values_of(volume), PERCENTILES[name]))
+        found[name] = low, high if high > low else low + 1
+    return found[name]

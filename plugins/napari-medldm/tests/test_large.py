@@ -203,7 +203,7 @@ def test_comparing_with_a_source_that_is_not_read_whole(viewer, panel, large, re
             panel.judge.toggle(mode)
             viewer.screenshot(canvas_only=True, flash=False)
             panel.judge.toggle(mode)
-    panel.view.window_.setCurrentText("percentiles 5 to 90")
+    panel.view.window_.setCurrentText("5 to 90 %")
     assert comparison.result.contrast_limits == large.contrast_limits
 
 

@@ -77,7 +77,7 @@ def test_a_marker_is_under_the_crosshair_in_every_plane(viewer, views, copied):
 
 def test_looks_follow_and_made_layers_are_marked_everywhere(viewer, views, panel, compared, copied):
     copied()
-    panel.view.window_.setCurrentText("percentiles 5 to 90")
+    panel.view.window_.setCurrentText("5 to 90 %")
     compared.source.colormap = "viridis"
     for model in views.models.values():
         for layer, copy in zip([x for x in viewer.layers if isinstance(x, Image)], images(model), strict=True):

@@ -82,9 +82,24 @@ def restored_in(pack, until):
 def test_three_planes_leave_canvas_and_strip_their_room(viewer, strip, press, until):
     viewer.open_sample("napari-medldm", "mr")
     press("F4")
-    height = viewer.window._qt_window.height()
-    until(lambda: 0.4 * height < viewer.canvas.size[0] < 0.7 * height and not cut(strip), 20)
-    assert min(canvas.height() for canvas in strip.view.views.canvases) > 200
+    beside = strip.view.views.canvases[1:]  # the plane of the main canvas is not shown twice
+    until(lambda: min(each.height() for each in beside) > 290 and not cut(strip), 20)
+    until(lambda: viewer.canvas.size[1] > 500 and min(each.width() for each in beside) > 320, 20)
+    assert viewer.canvas.size[0] > 600
+
+
+def test_doubts_cut_nothing_of_the_strip(viewer, strip, pack, until):
+    """Text that does not fit is wrapped; the strip scrolls at most downwards."""
+    viewer.open_sample("napari-medldm", "ct")
+    strip.form.model.addItem(pack)
+    strip.form.model.setCurrentText(pack)
+    assert strip.banner.isVisible()
+    area = strip.findChild(QScrollArea)
+    until(lambda: area.viewport().width() > 290 and not cut(strip), 20)
+    strip.banner.show_doubts(["a doubt that takes several lines of the banner"] * 12, ())
+    until(lambda: area.verticalScrollBar().isVisible(), 20)
+    until(lambda: area.widget().width() <= area.viewport().width(), 20)
+    assert area.widget().minimumSizeHint().width() <= area.viewport().width()
 
 
 def test_one_click_brings_the_layers_back(viewer, strip, qtbot):
