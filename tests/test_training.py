@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import medldm
 from medldm.errors import InputError, ModelError, RecipeError, RunError
@@ -15,6 +16,7 @@ from medldm.recipe import parse_recipe
 from medldm.training.batches import Batches
 from medldm.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, sole_training
 from medldm.training.data import load_scans
+from medldm.training.loop import learning_rate
 from medldm.volume import Volume
 from tests.tiny import idle_but, tiny_table, with_coarse_head, with_pack, with_stages
 
@@ -246,7 +248,16 @@ def test_losses_are_logged(data, tmp_path, monkeypatch):
     monkeypatch.setattr("medldm.training.loop.REPORT_STEPS", 2)
     medldm.train(table, data=folder, out=tmp_path / "pack")
     lines = [json.loads(line) for line in (tmp_path / "pack" / "losses.jsonl").read_text().splitlines()]
-    assert {line["stage"] for line in lines} == {"autoencoder", "denoiser", "head-main"}
+    stages = {"autoencoder", "denoiser", "head-main"}
+    assert {line["stage"] for line in lines} == stages
+    events = EventAccumulator(str(tmp_path / "pack" / "tensorboard")).Reload()
+    shown = {f"{stage}/{what}" for stage in stages for what in ("loss", "learning rate", "examples a second")}
+    assert shown <= set(events.Tags()["scalars"])
+    rates = [event.value for event in events.Scalars("autoencoder/learning rate")]
+    steps = [event.step for event in events.Scalars("autoencoder/learning rate")]
+    stage = parse_recipe(table).stages[0]
+    assert rates == pytest.approx([learning_rate(step - 1, stage) for step in steps])
+    assert all(event.value > 0 for event in events.Scalars("autoencoder/examples a second"))
 
 
 def test_fine_tuning_goes_on_from_a_model(data, tmp_path):

@@ -27,7 +27,7 @@ from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_tr
 from medldm.training.data import check_whole_images, load_scans, seen_of
 from medldm.training.gate import examine, refuse
 from medldm.training.latents import begin_from_data, measure_latents, measure_level
-from medldm.training.loop import Hooks, Progress, run_stage
+from medldm.training.loop import Hooks, Progress, learning_rate, run_stage
 from medldm.training.parallel import gathered, is_divided, run_launched
 from medldm.training.reflow import ReflowStage as Reflow
 from medldm.training.reflow import make_pairs
@@ -99,6 +99,7 @@ class _Training:
             self.held_out = load_scans(recipe, data, part="validation", cache=self.cache) or self.scans
         check_whole_images(recipe, self.scans)
         self.writer: SummaryWriter | None = None
+        self.told: dict[str, tuple[int, float]] = {}  # of each stage, the step of the last losses, and when
         self.state: dict[str, Any] | None = None
 
     def batches(self, number: int) -> Batches:
@@ -118,6 +119,14 @@ class _Training:
             return
         for key, value in values.items():
             self.writer.add_scalar(f"{stage}/{key}", value, step)
+        if "loss" in values:  # speed is of this machine and moment: for the eye alone
+            table, now = next(t for t in self.recipe.stages if t.name == stage), time.monotonic()
+            self.writer.add_scalar(f"{stage}/learning rate", learning_rate(step - 1, table), step)
+            before, since = self.told.get(stage, (step, now))
+            if now > since:
+                speed = (step - before) * table.batch_size / (now - since)
+                self.writer.add_scalar(f"{stage}/examples a second", speed, step)
+            self.told[stage] = step, now
         with (self.out / "losses.jsonl").open("a", encoding="utf-8") as log:
             entry = {"stage": stage, "step": step, **{k: round(v, 6) for k, v in values.items()}}
             log.write(json.dumps(entry) + "\n")
