@@ -1,13 +1,14 @@
-# install, test, lint, demo, bench: each sets up what it needs, once.
+# install, test, lint, docs, demo, bench: each sets up what it needs, once.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 SCAN ?=
 OUT ?= demo-output
 
-.PHONY: install test test-pyside lint demo bench clean
+.PHONY: install test test-pyside lint docs demo bench clean
 
 install: $(STAMP)
 
@@ -34,6 +35,14 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $(DOCS_STAMP)
+
+# the site, in site/; a broken link or a page that is not in mkdocs.yml fails
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 demo: $(STAMP)
 	$(BIN)/medldm demo --out $(OUT) --overwrite $(if $(SCAN),--scan $(SCAN))
 
@@ -45,4 +54,4 @@ bench: $(STAMP)
 	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 clean:
-	rm -rf build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist site demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
