@@ -41,7 +41,7 @@ $(DOCS_STAMP): $(STAMP)
 
 # the site, in site/; a broken link or a page that is not in mkdocs.yml fails
 docs: $(DOCS_STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 demo: $(STAMP)
 	$(BIN)/medldm demo --out $(OUT) --overwrite $(if $(SCAN),--scan $(SCAN))
