@@ -1,4 +1,4 @@
-"""The documentation holds together: every page can be found, every link leads somewhere, every public name is there."""
+"""Documentation and what stands around it hold together: pages, links, public names, citation, public CI."""
 
 import importlib.util
 import os
@@ -102,3 +102,15 @@ def test_docstrings_become_lists_and_examples(site):
     denoise = page.split('id="medldm.denoise"')[1].split('id="medldm.super_resolve"')[0]
     assert "<li><code>scan</code>, <code>model</code>, <code>options</code>" in denoise
     assert "&gt;&gt;&gt;" in denoise and "Raises what" in denoise
+
+
+def test_the_citation_names_this_version():
+    table = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (table["version"], table["license"]) == (medldm.__version__, "Apache-2.0")
+
+
+def test_the_public_ci_calls_what_the_project_calls():
+    table = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    steps = [step.get("run", "").removesuffix(" PYTHON=python") for step in table["jobs"]["test"]["steps"]]
+    ours = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert [step for step in steps if step.startswith("make ")] == [line for line in ours if line.startswith("make ")]
