@@ -1,14 +1,17 @@
-# install, test, lint, docs, demo, bench: each sets up what it needs, once.
+# install, test, quick, lint, docs, demo, bench: each sets up what it needs, once.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+# what scans go through, once, without a training: for each small step (make test is what counts)
+QUICK := api archive derived dicom dicom_refusals dicom_units docs_site errors geometry intensity intervals manifest \
+  metrics model nets nifti nifti_writing operators packaging picture recipe registry restore samplers volume
 SCAN ?=
 OUT ?= demo-output
 
-.PHONY: install test test-pyside lint docs demo bench clean
+.PHONY: install test quick test-pyside lint docs demo bench clean
 
 install: $(STAMP)
 
@@ -24,6 +27,9 @@ test: $(STAMP)
 	@.ci/install-orthanc
 	@.ci/install-display
 	QT_API=pyqt6 PYTEST_QT_API=pyqt6 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(QUICK:%=tests/test_%.py)
 
 # the window's tests with the other binding; make test runs them with PyQt6
 test-pyside: $(STAMP)
