@@ -17,6 +17,7 @@ import medldm
 from medldm import registry
 from medldm.cli import app
 from medldm.nets.imported.weights import open_weights
+from tests.tiny import tiny_model
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -140,6 +141,26 @@ def test_the_ten_lines_run(tmp_path):
     before, after = map(float, done.stdout.splitlines()[-1].split())
     assert after < before / 2
     assert {path.name for path in tmp_path.iterdir()} == {"restored.png", "report.html"}
+
+
+def test_the_lines_for_developers_run(tmp_path, monkeypatch, capsys):
+    """From top to bottom, with a tiny model, a NIfTI file and a CPU."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model(tmp_path, 3)
+    grid = medldm.Geometry.from_spacing((16, 16, 8), (1, 1, 2))
+    array = np.random.default_rng(0).uniform(0, 1000, grid.shape)
+    (tmp_path / "scans").mkdir()
+    for place in ("a.nii.gz", "scans/b.nii.gz"):
+        medldm.write(medldm.Volume(array, grid, modality="MR"), place)
+    lines = "".join(blocks("guides/developer.md", "python"))
+    for shown, here in (("path/to/dicom-folder", "a.nii.gz"), ("brain-t1-2mm", "tiny-3d"), ("cuda", "cpu")):
+        assert shown in lines
+        lines = lines.replace(shown, here)
+    known = {}
+    exec(lines, known)
+    assert known["result"].volume.geometry.shape == (16, 16, 16)
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["b.nii.gz", "done"]
+    assert {"restored.nii.gz", "uncertainty.nii.gz"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_commands_of_the_pages_are_commands_and_have_their_options():
