@@ -1,13 +1,17 @@
-# install, test, lint, demo, bench: each sets up what it needs, once.
+# install, test, quick, lint, docs, demo, bench: each sets up what it needs, once.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+# what scans go through, once, without a training: for each small step (make test is what counts)
+QUICK := api archive derived dicom dicom_refusals dicom_units docs_site errors geometry intensity intervals manifest \
+  metrics model nets nifti nifti_writing operators packaging picture recipe registry restore samplers volume
 SCAN ?=
 OUT ?= demo-output
 
-.PHONY: install test test-pyside lint demo bench clean
+.PHONY: install test quick test-pyside lint docs demo bench clean
 
 install: $(STAMP)
 
@@ -24,6 +28,9 @@ test: $(STAMP)
 	@.ci/install-display
 	QT_API=pyqt6 PYTEST_QT_API=pyqt6 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
+quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(QUICK:%=tests/test_%.py)
+
 # the window's tests with the other binding; make test runs them with PyQt6
 test-pyside: $(STAMP)
 	@.ci/install-display
@@ -33,6 +40,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $(DOCS_STAMP)
+
+# the site, in site/; a broken link or a page that is not in mkdocs.yml fails
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 demo: $(STAMP)
 	$(BIN)/medldm demo --out $(OUT) --overwrite $(if $(SCAN),--scan $(SCAN))
@@ -45,4 +60,4 @@ bench: $(STAMP)
 	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 clean:
-	rm -rf build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist site demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
