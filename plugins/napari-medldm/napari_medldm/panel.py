@@ -87,7 +87,7 @@ class RestorePanel(QWidget):
         self.welcome = Welcome(self.viewer, self.open_box)
         parts = {"Open": [self.open_box, self.view], "Restore": [restoring], "Judge": [self.judge]}
         parts["Save"] = [self.saving]
-        beside = {"Open": self.docks, "Judge": self.measure}
+        beside = {"Open": self.docks, "Restore": self.form.advanced, "Judge": self.measure}
         for number, (title, widgets) in enumerate(parts.items(), start=1):
             heading = QHBoxLayout()
             heading.addWidget(QLabel(f"<b>{number} {title}</b>"), 1)

@@ -130,7 +130,7 @@ def test_twenty_starts_and_cancels_leave_no_thread_and_no_memory(noisy_scan, pac
         gc.collect()
         if number == 1:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 20
 
 
