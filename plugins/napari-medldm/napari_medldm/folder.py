@@ -81,6 +81,7 @@ class FolderPanel(QWidget):
             buttons.addWidget(button)
         layout.addLayout(folders)
         layout.addWidget(self.form)
+        layout.addWidget(self.form.advanced)
         layout.addWidget(self.advice)
         layout.addLayout(buttons)
         layout.addWidget(self.progress)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from napari_medldm.folder import FolderPanel
 from napari_medldm.layers import entry_of
-from qtpy.QtCore import QCoreApplication, QEvent
+from qtpy.QtCore import QCoreApplication, QEvent, QPoint, QRect, Qt
+from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit
 
 import medldm
 
@@ -107,3 +108,18 @@ def test_results_of_other_settings_are_not_mixed(viewer, folder, scans, pack, un
     folder.start.click()
     until(lambda: folder.job is None)
     assert "other settings" in folder.message.text() and "seed" in folder.message.text()
+
+
+def test_nothing_lies_on_anything_else(folder, qtbot):
+    shown = [each for each in folder.findChildren((QAbstractButton, QComboBox, QLineEdit)) if each.isVisible()]
+    boxes = [
+        QRect(each.mapTo(folder, QPoint(0, 0)), each.size())
+        for each in shown
+        if not isinstance(each.parent(), QAbstractSpinBox)
+    ]
+    assert len(boxes) > 8
+    for number, box in enumerate(boxes):
+        assert not any(box.intersects(other) for other in boxes[:number])
+    (advanced,) = [each for each in shown if isinstance(each, QAbstractButton) and each.text() == "Advanced"]
+    qtbot.mouseClick(advanced, Qt.MouseButton.LeftButton)
+    assert folder.form.dial.isVisible()
