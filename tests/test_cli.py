@@ -1,6 +1,7 @@
 """The command line on tiny random models: results, exit codes, one-line errors, nothing half-written."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -345,3 +346,10 @@ def test_inpaint_fills_the_mask_and_nothing_else(head, tmp_path):
     assert (filled.array[gap == 1] != scan.array[gap == 1]).any() and filled.ai_processed
     assert "Filled" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "no such" in one_line_error(call(*words[:4], tmp_path / "none.nii", *words[5:], "-o", tmp_path / "o.nii.gz"))
+
+
+def test_whoever_reads_may_stop_reading():
+    program = Path(sys.executable).with_name("medldm")
+    command = f"{shlex.quote(str(program))} synthesize --help | head -n 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

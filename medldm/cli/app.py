@@ -47,6 +47,8 @@ class Guarded(TyperGroup):
         except KeyboardInterrupt as failure:
             self._end("cancelled", failure, debug)
             raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            raise  # who read it has seen enough (`| head`): click ends quietly
         except Exception as failure:
             if type(failure).__module__.split(".")[0] in ("typer", "click"):
                 raise  # a bad call, or a normal end
