@@ -1,6 +1,6 @@
 """The forty bad and hard inputs, each in a process of its own: outcome, seconds, memory.
 
-    python -m benchmarks.hard_inputs
+python -m benchmarks.hard_inputs
 """
 
 from __future__ import annotations

@@ -55,9 +55,7 @@ class Case:
 
 def _table(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
-        raise EmptyInput(
-            f"data {path.name}", "no such file", "the prepared data", "set MEDLDM_DATA; see datasets/"
-        )
+        raise EmptyInput(f"data {path.name}", "no such file", "the prepared data", "set MEDLDM_DATA; see datasets/")
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -84,9 +82,7 @@ def brain_cases(count: int | None = None) -> list[Case]:
     import nibabel as nib
 
     folder = data_folder() / "brain-t1-2mm"
-    heads = sorted(
-        row["participant"] for row in _table(folder / "participants.csv") if row["split"] == "test"
-    )
+    heads = sorted(row["participant"] for row in _table(folder / "participants.csv") if row["split"] == "test")
     cases = []
     for index, head in enumerate(heads[:count]):
         scan = nib.load(folder / "t1" / f"{head}.nii.gz")

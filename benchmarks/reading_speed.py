@@ -1,6 +1,6 @@
 """Reading a CT of 300 slices against what pydicom alone needs to decode its pixels, in turn in one process.
 
-    python -m benchmarks.reading_speed
+python -m benchmarks.reading_speed
 """
 
 from __future__ import annotations

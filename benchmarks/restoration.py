@@ -189,9 +189,7 @@ def _print(task: Task, level: float, rows: Sequence[dict[str, Any]], console: Co
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.restoration", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="24 radiographs, x4 only, BM3D and BM4D at 0.10 only"
-    )
+    parser.add_argument("--quick", action="store_true", help="24 radiographs, x4 only, BM3D and BM4D at 0.10 only")
     parser.add_argument("--task", choices=("chest", "brain"), help="one of the two areas")
     parser.add_argument("--skip-slow", action="store_true", help="without BM3D and BM4D")
     parser.add_argument("--skip-model", action="store_true", help="classical rows only; nothing is recorded")

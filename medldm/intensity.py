@@ -78,9 +78,7 @@ class Intensity:
             got = f"low {self.low:g}, high {self.high:g}"
             raise InputError("intensity", got, "percentiles in 0..100")
         if self.kind == "window" and self.zero_floor:
-            raise InputError(
-                "intensity", "zero_floor with a window", "a window without it", "set low to 0 instead"
-            )
+            raise InputError("intensity", "zero_floor with a window", "a window without it", "set low to 0 instead")
 
     def fit(self, volume: Volume, value_range: tuple[float, float] | None = None) -> Scaling:
         """Scaling for one scan.
@@ -107,9 +105,7 @@ class Intensity:
         if value_range is not None:
             low, high = (float(v) for v in value_range)
             if not (np.isfinite(low) and np.isfinite(high) and low < high):
-                raise InputError(
-                    "value_range", f"{low:g} to {high:g}", "two finite values, the first one smaller"
-                )
+                raise InputError("value_range", f"{low:g} to {high:g}", "two finite values, the first one smaller")
             return Scaling(low, high - low)
         if array.min() == array.max():
             raise PixelError("intensity", "the same value everywhere", "an image with contrast")
@@ -166,9 +162,7 @@ class Intensity:
         if unknown or missing:
             got = f"unknown keys {unknown}, missing {missing}"
             raise InputError("intensity", got, "kind, low, high, zero_floor")
-        return cls(
-            table["kind"], float(table["low"]), float(table["high"]), bool(table.get("zero_floor", False))
-        )
+        return cls(table["kind"], float(table["low"]), float(table["high"]), bool(table.get("zero_floor", False)))
 
 
 def _floor(array: NDArray[np.float32], high: float) -> float:

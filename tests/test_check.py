@@ -340,6 +340,7 @@ def test_training_reads_the_table_dicom_and_nifti_alike(mixed):
     shapes = {(12, 4, 10), (9, 10, 8)}  # of the files' (10, 12, 4) and (8, 9, 10), turned to P, S, R
     assert {tuple(scan.image.shape) for scan in train} == shapes
 
+
 def test_series_and_selection_of_the_table_are_what_is_read(mixed):
     call("check", mixed, "--test", 0, "--validation", 0)
     rows = rows_of(mixed / "manifest.csv")

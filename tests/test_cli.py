@@ -64,9 +64,7 @@ def names(folder):
 
 def test_denoise_writes_what_the_api_gives(packs, picture, tmp_path):
     out = tmp_path / "out.nii.gz"
-    done = call(
-        "denoise", "-i", picture, "-o", out, "--model", packs / "tiny-2d", "--noise-std", 8, "--seed", 3
-    )
+    done = call("denoise", "-i", picture, "-o", out, "--model", packs / "tiny-2d", "--noise-std", 8, "--seed", 3)
     assert done.exit_code == 0, done.output
     direct = medldm.denoise(picture, model=packs / "tiny-2d", noise_std=8, seed=3)
     written = medldm.read(out)
@@ -117,9 +115,7 @@ def test_superres_refines_the_thick_axis(packs, head, tmp_path, option):
 
 def test_superres_wants_exactly_one_of_scale_and_spacing(packs, head, tmp_path):
     for options in ((), ("--scale", "2", "--spacing", "1")):
-        done = call(
-            "superres", "-i", head, "-o", tmp_path / "o.nii.gz", "--model", packs / "tiny-3d", *options
-        )
+        done = call("superres", "-i", head, "-o", tmp_path / "o.nii.gz", "--model", packs / "tiny-3d", *options)
         assert done.exit_code == 2 and "--spacing" in done.stderr
 
 
@@ -179,9 +175,7 @@ def test_models_and_doctor_name_what_is_there():
 def test_a_damaged_pack_is_listed_as_unusable(packs, tmp_path, picture):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "pack.json").write_text("{}", encoding="utf-8")
-    error = one_line_error(
-        call("denoise", "-i", picture, "-o", tmp_path / "o.png", "--model", tmp_path / "broken")
-    )
+    error = one_line_error(call("denoise", "-i", picture, "-o", tmp_path / "o.png", "--model", tmp_path / "broken"))
     assert "weights.safetensors" in error
 
 
@@ -232,9 +226,7 @@ def test_refusals_are_one_line_and_leave_nothing_behind(packs, picture, tmp_path
 
 
 def test_a_3d_scan_is_refused_by_a_2d_model(packs, head, tmp_path):
-    error = one_line_error(
-        call("denoise", "-i", head, "-o", tmp_path / "o.nii.gz", "--model", packs / "tiny-2d")
-    )
+    error = one_line_error(call("denoise", "-i", head, "-o", tmp_path / "o.nii.gz", "--model", packs / "tiny-2d"))
     assert "14 slices" in error and names(tmp_path) == ["head.nii.gz"]
 
 
@@ -282,9 +274,7 @@ def test_debug_may_stand_anywhere(tmp_path):
     assert plain.returncode == 2 and plain.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("fidelity", "fidelity"), ("perceptual", "perceptual"), ("0.25", 0.25)]
-)
+@pytest.mark.parametrize(("text", "value"), [("fidelity", "fidelity"), ("perceptual", "perceptual"), ("0.25", 0.25)])
 def test_mode_is_a_word_or_a_number(text, value):
     assert parse_mode(text) == value
 

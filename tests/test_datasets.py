@@ -48,9 +48,7 @@ def radiographs(tmp_path):
         (image.convert("RGBA") if number else image).save(source / f"{name}.png")
         # a second way to the mean over blocks: sums of the 16 pixels, halves to even
         total = sum(pixels[a::4, b::4].astype(np.int64) for a in range(4) for b in range(4))
-        small = (total // 16 + ((total % 16 > 8) | ((total % 16 == 8) & (total // 16 % 2 == 1)))).astype(
-            np.uint8
-        )
+        small = (total // 16 + ((total % 16 > 8) | ((total % 16 == 8) & (total // 16 % 2 == 1)))).astype(np.uint8)
         row = {
             "file": f"{name}.webp",
             "patient": name[:8],
@@ -153,9 +151,7 @@ def test_a_head_keeps_its_grid_and_its_values_to_half_a_step(head):
 
 def test_a_head_on_another_grid_is_refused_and_leaves_nothing(head):
     folder, values, _ = head
-    nib.save(
-        nib.Nifti1Image(values, np.diag([1.0, 1.0, 1.0, 1.0])), folder / "t1" / "IXI999-HH-0001_t1.nii.gz"
-    )
+    nib.save(nib.Nifti1Image(values, np.diag([1.0, 1.0, 1.0, 1.0])), folder / "t1" / "IXI999-HH-0001_t1.nii.gz")
     done = prepare_head(folder, folder / "out")
     assert done.returncode == 2 and "of 2.0 mm" in done.stderr
     assert not (folder / "out").exists()
@@ -172,17 +168,13 @@ def test_a_head_on_another_grid_is_refused_and_leaves_nothing(head):
 def test_splits_are_by_patient_and_as_the_readme_says(manifest, patient, counts):
     rows = table(DATASETS / manifest)
     patients = {split: {row[patient] for row in rows if row["split"] == split} for split in counts}
-    assert {
-        split: (sum(r["split"] == split for r in rows), len(p)) for split, p in patients.items()
-    } == counts
+    assert {split: (sum(r["split"] == split for r in rows), len(p)) for split, p in patients.items()} == counts
     assert not patients["train"] & patients["test"]
 
 
 def test_crops_never_change_a_patients_split():
     split = {row["patient"]: row["split"] for row in table(DATASETS / "chest-xray-256" / "manifest.csv")}
-    assert all(
-        split[row["patient"]] == row["split"] for row in table(DATASETS / "chest-xray-256" / "crops.csv")
-    )
+    assert all(split[row["patient"]] == row["split"] for row in table(DATASETS / "chest-xray-256" / "crops.csv"))
 
 
 @pytest.mark.parametrize("name", ["chest-xray-256", "chest-xray-native-crops"])

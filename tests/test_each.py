@@ -68,9 +68,7 @@ def test_every_scan_is_restored_as_alone_and_the_rest_is_told(folder, denoise, t
     assert sum(state == "done" for state in found.values()) == 6 and found["broken.nii.gz"] == "refused"
     alone = denoise(folder / "one.nii.gz")
     np.testing.assert_allclose(medldm.read(out / "one.nii.gz").array, alone.array, atol=1e-4)
-    np.testing.assert_allclose(
-        medldm.read(out / "one-uncertainty.nii.gz").array, alone.uncertainty.array, atol=1e-4
-    )
+    np.testing.assert_allclose(medldm.read(out / "one-uncertainty.nii.gz").array, alone.uncertainty.array, atol=1e-4)
     assert medldm.read(out / "below" / "two.nii.gz").ai_processed
     for row in rows:
         if row.file in ("mr", "both"):

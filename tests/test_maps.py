@@ -19,9 +19,7 @@ def restoration(scan):
     """A result with its maps, as any author might put it together."""
     values = np.random.default_rng(0).normal(0, 3, scan.array.shape).astype(np.float32)
     result = scan.with_array(scan.array - values, STEP)
-    return Restoration(
-        result, result.array, scan.with_array(values, STEP), scan.with_array(np.abs(values), STEP), {}
-    )
+    return Restoration(result, result.array, scan.with_array(values, STEP), scan.with_array(np.abs(values), STEP), {})
 
 
 @pytest.fixture

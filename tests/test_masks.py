@@ -199,9 +199,7 @@ def test_a_small_mask_in_a_large_scan_is_filled_as_in_its_surroundings(model_3d)
     mask = np.zeros(array.shape, dtype=bool)
     mask[100:106, 8:12, 6:10] = True
     result = medldm.inpaint(scan, mask, model=model_3d, value_range=(0, 700))
-    part = medldm.inpaint(
-        scan.crop((52, 0, 0), (120, 20, 16)), mask[52:], model=model_3d, value_range=(0, 700)
-    )
+    part = medldm.inpaint(scan.crop((52, 0, 0), (120, 20, 16)), mask[52:], model=model_3d, value_range=(0, 700))
     np.testing.assert_array_equal(result.array[52:], part.array)
     np.testing.assert_array_equal(result.array[~mask], array[~mask])
     assert result.volume.geometry.isclose(scan.geometry) and result.uncertainty.geometry.isclose(scan.geometry)

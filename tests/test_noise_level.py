@@ -7,9 +7,7 @@ from medldm.restoration.noise_level import estimate_noise, estimate_noise_std
 
 
 def smooth(shape):
-    grid = np.stack(
-        np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape), indexing="ij")
-    )
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape), indexing="ij"))
     return 0.5 + 0.3 * np.sin(3 * grid[0]) * np.cos(2 * grid[1]) + 0.1 * grid[2]
 
 

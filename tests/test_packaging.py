@@ -35,9 +35,7 @@ def test_import_rules_name_every_room():
     layers = project()["tool"]["importlinter"]["contracts"][0]["layers"]
     named = {room.strip() for layer in layers for room in layer.split(":")}
     rooms = {
-        path.stem
-        for path in (ROOT / "medldm").iterdir()
-        if path.suffix == ".py" or (path / "__init__.py").is_file()
+        path.stem for path in (ROOT / "medldm").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
     }
     assert named == rooms - {"__init__"}
 
@@ -65,9 +63,7 @@ def test_the_command_line_does_without_torch_until_there_is_work(words):
         f"    app({words!r})",
         f"print(sorted(set({HEAVY!r}) & set(sys.modules)))",
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 

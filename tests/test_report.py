@@ -120,9 +120,7 @@ def test_texts_are_escaped():
 
 def test_warnings_figures_and_provenance_are_shown():
     scan = head()
-    table = Table(
-        "Against the truth", ("method", "PSNR (dB)"), (("cubic", "20.00"), ("medldm", "25.00")), best=1
-    )
+    table = Table("Against the truth", ("method", "PSNR (dB)"), (("cubic", "20.00"), ("medldm", "25.00")), best=1)
     result = restoration(scan, warnings=["voxels of 9 mm"])
     text = render([Section.of_restoration("Denoised", scan, result, tables=[table])])
     assert 'class="warning">voxels of 9 mm' in text

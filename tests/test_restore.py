@@ -91,14 +91,8 @@ def test_super_resolution_agrees_with_the_measurement_and_pins_the_edge(model_3d
     result = medldm.super_resolve(scan, model=model_3d, scale=scale)
     assert result.volume.geometry.isclose(scan.geometry.zoom(scale))
     first = np.full(3, -0.5)
-    np.testing.assert_allclose(
-        result.volume.geometry.to_world(first), scan.geometry.to_world(first), atol=1e-9
-    )
-    blocks = (
-        BlockAverage(tuple(scale))
-        .forward(torch.from_numpy(result.volume.array.copy())[None, None])[0, 0]
-        .numpy()
-    )
+    np.testing.assert_allclose(result.volume.geometry.to_world(first), scan.geometry.to_world(first), atol=1e-9)
+    blocks = BlockAverage(tuple(scale)).forward(torch.from_numpy(result.volume.array.copy())[None, None])[0, 0].numpy()
     inside = scan.array > 50  # where the floor at 0 does not act
     assert np.abs(blocks - scan.array)[inside].max() < 2
 
@@ -174,9 +168,7 @@ def test_values_that_are_not_finite_are_refused(model_3d):
         medldm.denoise(array, model=model_3d, spacing=(1, 1, 1))
 
 
-@pytest.mark.parametrize(
-    "setting", [{"mode": "sharp"}, {"mode": 1.5}, {"samples": 0}, {"steps": 1}, {"noise_std": -1}]
-)
+@pytest.mark.parametrize("setting", [{"mode": "sharp"}, {"mode": 1.5}, {"samples": 0}, {"steps": 1}, {"noise_std": -1}])
 def test_settings_without_sense_are_refused(model_2d, setting):
     with pytest.raises(InputError):
         medldm.denoise(np.eye(16), model=model_2d, **setting)

@@ -28,14 +28,10 @@ def data(request, tmp_path_factory):
     rng = np.random.default_rng(0)
     for index in range(6):
         shape = (32, 28, 1) if request.param == 2 else (28, 26, 24)
-        array = np.add.outer(
-            np.add.outer(np.linspace(0, 1, shape[0]), np.linspace(1, 0, shape[1])), np.zeros(shape[2])
-        )
+        array = np.add.outer(np.add.outer(np.linspace(0, 1, shape[0]), np.linspace(1, 0, shape[1])), np.zeros(shape[2]))
         array = (array + 0.1 * rng.random(shape)).astype(np.float32) * 100
         if request.param == 2:
-            medldm.write(
-                Volume(array, Geometry.from_spacing(shape, (1, 1, 1)), "grey8"), folder / f"{index}.png"
-            )
+            medldm.write(Volume(array, Geometry.from_spacing(shape, (1, 1, 1)), "grey8"), folder / f"{index}.png")
         else:
             medldm.write(Volume(array, Geometry.from_spacing(shape, (1, 1, 1))), folder / f"{index}.nii.gz")
     return folder, tiny_table(request.param)

@@ -31,9 +31,7 @@ Stored = NDArray[np.uint8]
 
 def scan_of(folder: Path, participant: str) -> Path:
     """The participant's file. Raises EmptyInput, AmbiguousInput."""
-    found = sorted(
-        path for path in folder.iterdir() if path.name.startswith(participant) and ".nii" in path.name
-    )
+    found = sorted(path for path in folder.iterdir() if path.name.startswith(participant) and ".nii" in path.name)
     if not found:
         raise EmptyInput(str(folder), f"no file of {participant}", "one NIfTI file a participant")
     if len(found) > 1:
@@ -49,14 +47,10 @@ def load(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         image: Any = nib.load(path)
         array = np.asarray(image.dataobj, dtype=np.float64)
     except Exception as failure:
-        raise PixelError(
-            path.name, f"not readable ({type(failure).__name__})", "a whole NIfTI file"
-        ) from None
+        raise PixelError(path.name, f"not readable ({type(failure).__name__})", "a whole NIfTI file") from None
     spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
     if array.shape != SHAPE or not np.allclose(spacing, SPACING, atol=1e-3):
-        raise GeometryError(
-            path.name, f"{array.shape} voxels of {spacing.round(3)} mm", f"{SHAPE} of {SPACING} mm"
-        )
+        raise GeometryError(path.name, f"{array.shape} voxels of {spacing.round(3)} mm", f"{SHAPE} of {SPACING} mm")
     return array, image.affine
 
 
@@ -105,9 +99,7 @@ def prepare(t1: Path, labels: Path, out: Path, manifest: Path, *, overwrite: boo
             label_stored = label_array.astype(np.uint8)
             for kind, voxels in (("t1", stored), ("labels", label_stored)):
                 if voxels_sha256(voxels) != row[f"{kind}_voxels_sha256"]:
-                    raise PixelError(
-                        f"{name} {kind}", "voxels that differ from the manifest", "the public copies"
-                    )
+                    raise PixelError(f"{name} {kind}", "voxels that differ from the manifest", "the public copies")
             _save(stored, slope, affine, folder / "t1" / f"{name}.nii.gz")
             _save(label_stored, 1.0, affine, folder / "labels" / f"{name}.nii.gz")
         with (folder / "participants.csv").open("w", newline="", encoding="utf-8") as file:
@@ -120,15 +112,11 @@ def prepare(t1: Path, labels: Path, out: Path, manifest: Path, *, overwrite: boo
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--t1", type=Path, required=True, help="folder of the 2 mm T1 copies")
     parser.add_argument("--labels", type=Path, required=True, help="folder of the label maps")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
-    parser.add_argument(
-        "--manifest", type=Path, default=HERE / "manifest.csv", help="participants and checksums"
-    )
+    parser.add_argument("--manifest", type=Path, default=HERE / "manifest.csv", help="participants and checksums")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier data set")
     chosen = parser.parse_args()
     try:

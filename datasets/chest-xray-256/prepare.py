@@ -41,9 +41,7 @@ def grey(path: Path) -> Pixels:
     except (OSError, SyntaxError, ValueError):
         raise PixelError(path.name, "not readable", "a whole PNG", "fetch it again") from None
     if pixels.shape != (ORIGINAL, ORIGINAL):
-        raise PixelError(
-            path.name, f"{pixels.shape[1]} x {pixels.shape[0]} pixels", f"{ORIGINAL} x {ORIGINAL}"
-        )
+        raise PixelError(path.name, f"{pixels.shape[1]} x {pixels.shape[0]} pixels", f"{ORIGINAL} x {ORIGINAL}")
     return pixels
 
 
@@ -63,9 +61,7 @@ def pixels_sha256(pixels: Pixels) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def prepare(
-    source: Path, out: Path, manifest: Path, make: Callable[[Pixels, Row], Pixels], *, overwrite: bool
-) -> int:
+def prepare(source: Path, out: Path, manifest: Path, make: Callable[[Pixels, Row], Pixels], *, overwrite: bool) -> int:
     """Write one data set, whole or not at all; returns how many images it has. Raises MedldmError."""
     from PIL import Image
 
@@ -88,9 +84,7 @@ def prepare(
             pixels = make(grey(originals[Path(row["file"]).stem]), row)
             if pixels_sha256(pixels) != row["pixels_sha256"]:
                 raise PixelError(row["file"], "pixels that differ from the manifest", "the public original")
-            Image.fromarray(pixels).save(
-                folder / "images" / row["file"], lossless=True, quality=100, method=6
-            )
+            Image.fromarray(pixels).save(folder / "images" / row["file"], lossless=True, quality=100, method=6)
         columns = [name for name in rows[0] if name not in CHECKSUMS]
         with (folder / "index.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
@@ -102,9 +96,7 @@ def prepare(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="folder of the public PNGs")
     parser.add_argument("--out", type=Path, required=True, help="folder for the two data sets")
     parser.add_argument("--manifests", type=Path, default=HERE, help="folder of manifest.csv and crops.csv")

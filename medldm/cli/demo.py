@@ -15,9 +15,7 @@ from medldm.errors import InputError, ModelError, OutputError
 from medldm.installed import describe
 from medldm.io.atomic import check_folder
 
-Scan = Annotated[
-    Path | None, typer.Option("--scan", help="Your own scan as well (denoised; there is no truth).")
-]
+Scan = Annotated[Path | None, typer.Option("--scan", help="Your own scan as well (denoised; there is no truth).")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Brain = Annotated[str, typer.Option("--brain-model", help="Model of heads.")]
 Chest = Annotated[str, typer.Option("--chest-model", help="Model of radiographs.")]
@@ -76,6 +74,4 @@ def _check(out: Path, scan: Path | None, *, overwrite: bool) -> None:
         raise InputError(str(scan), "no such file or folder", "a scan", "check the path")
     check_folder(out)
     if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise OutputError(
-            str(out), "a folder with files in it", "a new one", "choose another, or --overwrite"
-        )
+        raise OutputError(str(out), "a folder with files in it", "a new one", "choose another, or --overwrite")

@@ -32,9 +32,7 @@ def template_head() -> Volume:
     try:
         from nilearn.datasets import load_mni152_template
     except ImportError:
-        raise InputError(
-            "demo", "no nilearn", "the package nilearn", "install medldm[demo], or give --scan"
-        ) from None
+        raise InputError("demo", "no nilearn", "the package nilearn", "install medldm[demo], or give --scan") from None
     image = load_mni152_template(resolution=2)
     array = np.clip(np.asarray(image.dataobj, dtype=np.float64), 0, None)
     array[array < 1e-3] = 0
@@ -125,9 +123,7 @@ def figures(
         values.append(p)
         plain.append({"method": row.name, "psnr": round(p, 3), "ssim": round(s, 4)})
     text = tuple((str(r["method"]), f"{float(r['psnr']):.2f}", f"{float(r['ssim']):.3f}") for r in plain)
-    return Table(
-        "Against the truth", ("method", "PSNR (dB)", "SSIM"), text, int(np.argmax(values)), note
-    ), plain
+    return Table("Against the truth", ("method", "PSNR (dB)", "SSIM"), text, int(np.argmax(values)), note), plain
 
 
 def compare(

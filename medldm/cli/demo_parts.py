@@ -131,13 +131,9 @@ class Head:
         run, factor = self.run, [1, 1, 1]
         factor[cases.superior_axis(self.truth)] = 2
         thick, grid = cases.coarsened(self.truth, factor), self.truth.geometry
-        result = api.super_resolve(
-            thick, model=self.model, scale=factor, seed=run.seed, progress=run.progress
-        )
+        result = api.super_resolve(thick, model=self.model, scale=factor, seed=run.seed, progress=run.progress)
         cubic = cases.classical(thick, grid, "cubic", lambda x: baselines.interpolate(x, factor))
-        projected = cases.classical(
-            thick, grid, "cubic back-projected", lambda x: baselines.back_projected(x, factor)
-        )
+        projected = cases.classical(thick, grid, "cubic back-projected", lambda x: baselines.back_projected(x, factor))
         section, run.figures["head, slices x2"] = cases.compare(
             "Head: slices twice as thick, super-resolved",
             thick,
@@ -196,12 +192,8 @@ class Radiograph:
     def denoise(self) -> None:
         run, std = self.run, cases.NOISE * GREY_TOP
         noisy = cases.with_gaussian_noise(self.truth, std)
-        result = api.denoise(
-            noisy, model=self.model, value_range=(0.0, GREY_TOP), seed=run.seed, progress=run.progress
-        )
-        other = cases.classical(
-            noisy, noisy.geometry, "non-local means", lambda x: baselines.non_local_means(x, std)
-        )
+        result = api.denoise(noisy, model=self.model, value_range=(0.0, GREY_TOP), seed=run.seed, progress=run.progress)
+        other = cases.classical(noisy, noisy.geometry, "non-local means", lambda x: baselines.non_local_means(x, std))
         section, run.figures["radiograph, noise 10 %"] = cases.compare(
             "Synthetic radiograph: noise of 10 %, denoised",
             noisy,

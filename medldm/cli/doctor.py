@@ -47,10 +47,7 @@ def examine() -> dict[str, Any]:
     plugins = {kind: registry.entries(kind) for kind in registry.KINDS}
     problems = [torch["problem"]] if "problem" in torch else []
     problems += [
-        f"{kind}: {e.name} ({e.distribution}): {e.error}"
-        for kind in plugins
-        for e in plugins[kind]
-        if e.error
+        f"{kind}: {e.name} ({e.distribution}): {e.error}" for kind in plugins for e in plugins[kind] if e.error
     ]
     problems += [f"model {pack.name}: {pack.problem}" for pack in packs if pack.problem]
     return {

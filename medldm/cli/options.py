@@ -15,12 +15,8 @@ from medldm.io.choice import MAX_BYTES, Choice
 Input = Annotated[
     Path, typer.Option("-i", "--input", help="NIfTI file, DICOM folder or file, zip of DICOM, or picture.")
 ]
-Output = Annotated[
-    Path, typer.Option("-o", "--output", help="Where to write: .nii.gz, .png, or a folder (DICOM).")
-]
-ModelName = Annotated[
-    str, typer.Option("--model", help="Name of a model (see `medldm models`), or its folder.")
-]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Where to write: .nii.gz, .png, or a folder (DICOM).")]
+ModelName = Annotated[str, typer.Option("--model", help="Name of a model (see `medldm models`), or its folder.")]
 NoiseStd = Annotated[
     float | None,
     typer.Option("--noise-std", min=0.0, help="Noise of the scan, in its own unit; estimated if left out."),
@@ -67,9 +63,7 @@ MaxBytes = Annotated[int, typer.Option("--max-bytes", min=1, help="Most voxels t
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU where there is one if left out.")
 ]
-Format = Annotated[
-    str | None, typer.Option("--format", help="nifti, dicom or picture, where the name does not tell.")
-]
+Format = Annotated[str | None, typer.Option("--format", help="nifti, dicom or picture, where the name does not tell.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]

@@ -45,9 +45,7 @@ Pairs = Annotated[
 
 
 @restoring
-def denoise(
-    call: Call, noise_std: o.NoiseStd = None, each: o.Each = False, each_volume: o.EachVolume = False
-) -> None:
+def denoise(call: Call, noise_std: o.NoiseStd = None, each: o.Each = False, each_volume: o.EachVolume = False) -> None:
     """Remove the noise of a scan; grid, unit and metadata are kept."""
 
     def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
@@ -120,9 +118,7 @@ def check_report_path(path: Path, *, overwrite: bool) -> None:
     if path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(str(path), "a report of another kind", "a name ending in .html")
     if path.is_dir() or (path.exists() and not overwrite):
-        raise OutputError(
-            str(path), "an existing file or folder", "a new name", "choose another, or --overwrite"
-        )
+        raise OutputError(str(path), "an existing file or folder", "a new name", "choose another, or --overwrite")
     if not path.absolute().parent.is_dir():
         raise OutputError(str(path), "no folder to write into", "an existing folder", "create it first")
 
@@ -276,9 +272,7 @@ def prepare(call: Call) -> Volume:
     if len(set(resolved)) < len(resolved):
         raise OutputError("outputs", "the same path twice", "a path of its own for each")
     if source.resolve() in resolved:
-        raise OutputError(
-            str(source), "the scan itself as output", "another path", "the original is never replaced"
-        )
+        raise OutputError(str(source), "the scan itself as output", "another path", "the original is never replaced")
     for extra in (call.residual, call.uncertainty):
         if extra is not None and extra.name.lower().endswith(PICTURES):
             raise OutputError(str(extra), "a picture", "a file for signed values", "name it .nii.gz")
@@ -336,8 +330,6 @@ def summarise(result: Restoration, call: Call) -> None:
     how = "estimated" if report.get("noise_std_estimated") else "given"
     if report.get("noise_std"):
         unit = "" if volume.unit == "arbitrary" else f" {volume.unit}"
-        print(
-            f"noise {report['noise_std']:.4g}{unit} ({how}), model {report['model']}, seed {report['seed']}"
-        )
+        print(f"noise {report['noise_std']:.4g}{unit} ({how}), model {report['model']}, seed {report['seed']}")
     for warning in report.get("warnings", ()):
         print(f"warning: {warning}", file=sys.stderr)

@@ -83,9 +83,7 @@ def sample_cascade(
             z = autoencoder.encode(coarsened(like.image, generator.table.coarsen))[0]
             x_T = x_T + generator.own(z, guess)
 
-        def told(
-            step: Step, before: int = number, level: Generator = generator, guess: Tensor | None = guess
-        ) -> None:
+        def told(step: Step, before: int = number, level: Generator = generator, guess: Tensor | None = guess) -> None:
             def preview() -> Tensor:
                 return autoencoder.decode(level.of_autoencoder(step.x_0, guess))
 

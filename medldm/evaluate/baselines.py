@@ -47,9 +47,7 @@ def wavelet(image: Image, noise_std: float) -> Image:
     """Soft wavelet shrinkage with BayesShrink thresholds (Chang et al. 2000). Needs PyWavelets."""
     from skimage.restoration import denoise_wavelet
 
-    result: Image = denoise_wavelet(
-        image, sigma=noise_std, method="BayesShrink", mode="soft", rescale_sigma=True
-    )
+    result: Image = denoise_wavelet(image, sigma=noise_std, method="BayesShrink", mode="soft", rescale_sigma=True)
     return result
 
 
@@ -79,9 +77,7 @@ def bm4d(image: Image, noise_std: float, *, rician: bool = False) -> Image:
 def block_average(image: Image, factor: Sequence[int]) -> Image:
     """Mean over blocks of `factor` voxels, one integer an axis. Raises InputError."""
     if len(factor) != image.ndim or any(n % f for n, f in zip(image.shape, factor, strict=False)):
-        raise InputError(
-            "block_average", f"shape {image.shape}, factor {tuple(factor)}", "whole blocks", "crop"
-        )
+        raise InputError("block_average", f"shape {image.shape}, factor {tuple(factor)}", "whole blocks", "crop")
     shape = [size for n, f in zip(image.shape, factor, strict=True) for size in (n // f, f)]
     averaged: Image = image.reshape(shape).mean(axis=tuple(range(1, 2 * image.ndim, 2)))
     return averaged

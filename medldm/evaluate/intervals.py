@@ -31,9 +31,7 @@ class Interval:
 def mean_by_patient(values: Sequence[float], patients: Sequence[str]) -> dict[str, float]:
     """Mean of each patient's images, so that a patient counts once however many images there are."""
     if len(values) != len(patients):
-        raise InputError(
-            "intervals", f"{len(values)} values of {len(patients)} patients", "one patient a value"
-        )
+        raise InputError("intervals", f"{len(values)} values of {len(patients)} patients", "one patient a value")
     groups: dict[str, list[float]] = {}
     for value, patient in zip(values, patients, strict=True):
         groups.setdefault(patient, []).append(float(value))

@@ -40,16 +40,12 @@ def _boxed(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both images cut to the bounding box of the mask, axes of length one dropped."""
     if mask is not None:
-        box = tuple(
-            slice(int(where.min()), int(where.max()) + 1) for where in np.nonzero(_foreground(mask, a.shape))
-        )
+        box = tuple(slice(int(where.min()), int(where.max()) + 1) for where in np.nonzero(_foreground(mask, a.shape)))
         a, b = a[box], b[box]
     return a.squeeze(), b.squeeze()
 
 
-def psnr(
-    estimate: ArrayLike, truth: ArrayLike, *, data_range: float = 1.0, mask: ArrayLike | None = None
-) -> float:
+def psnr(estimate: ArrayLike, truth: ArrayLike, *, data_range: float = 1.0, mask: ArrayLike | None = None) -> float:
     """Peak signal-to-noise ratio in dB, over the voxels of `mask` (all voxels without one).
 
     data_range : what counts as the peak, in the images' unit
@@ -64,9 +60,7 @@ def psnr(
     return math.inf if error == 0 else 10 * math.log10(data_range**2 / error)
 
 
-def ssim(
-    estimate: ArrayLike, truth: ArrayLike, *, data_range: float = 1.0, mask: ArrayLike | None = None
-) -> float:
+def ssim(estimate: ArrayLike, truth: ArrayLike, *, data_range: float = 1.0, mask: ArrayLike | None = None) -> float:
     """Structural similarity (Wang et al. 2004): Gaussian weights of sigma 1.5 voxels, population covariance.
 
     With `mask` both images are cut to its bounding box first. Axes of length one are dropped.
@@ -76,18 +70,14 @@ def ssim(
 
     a, b = _boxed(*_pair(estimate, truth), mask)
     if a.ndim < 2 or min(a.shape) < SSIM_WINDOW:
-        raise InputError(
-            "ssim", f"an image of shape {a.shape}", f"at least {SSIM_WINDOW} voxels along each axis"
-        )
+        raise InputError("ssim", f"an image of shape {a.shape}", f"at least {SSIM_WINDOW} voxels along each axis")
     value = structural_similarity(
         a, b, data_range=data_range, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False
     )
     return float(value)
 
 
-def haarpsi(
-    estimate: ArrayLike, truth: ArrayLike, *, data_range: float = 1.0, mask: ArrayLike | None = None
-) -> float:
+def haarpsi(estimate: ArrayLike, truth: ArrayLike, *, data_range: float = 1.0, mask: ArrayLike | None = None) -> float:
     """Haar wavelet-based perceptual similarity (Reisenhofer et al. 2018) of grey images: 1 for equal ones, else less.
 
     Images lie in [0, data_range]. A volume is taken as the slices across each of its axes, all weighted together as

@@ -83,9 +83,7 @@ def check_size(where: str, shape: Sequence[int], itemsize: int = 4, *, max_bytes
     sizes = [int(n) for n in shape]
     limit = MAX_BYTES if max_bytes is None else max_bytes
     if any(n < 1 for n in sizes):
-        raise PixelError(
-            where, f"an image of {' x '.join(map(str, sizes))}", "sizes >= 1", "the file is damaged"
-        )
+        raise PixelError(where, f"an image of {' x '.join(map(str, sizes))}", "sizes >= 1", "the file is damaged")
     needed = math.prod(sizes) * itemsize
     if needed > limit:
         got = f"{' x '.join(map(str, sizes))} voxels of {itemsize} bytes ({needed / 2**30:.3g} GiB)"

@@ -87,9 +87,7 @@ def load_manifest(
         rows.append(Row(path, mask, digest, split, said, series, select))
     absent = [p for row in rows for p in (row.path, row.mask) if p is not None and not p.exists()]
     if absent:
-        raise InputError(
-            str(table), f"{len(absent)} missing files, first {absent[0].name}", "every file of the table"
-        )
+        raise InputError(str(table), f"{len(absent)} missing files, first {absent[0].name}", "every file of the table")
     if not rows:
         raise EmptyInput(str(table), "no rows", "one row a scan")
     return rows

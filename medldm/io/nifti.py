@@ -221,9 +221,7 @@ def _written(volume: Volume, array: NDArray[Any], path: Path, histories: dict[st
     check_free(path, overwrite=True)
     sidecar = sidecar_of(path)
     if sidecar.exists() and not _is_ours(sidecar):
-        raise OutputError(
-            sidecar.name, "a JSON file of another program", "a name without one", "choose another name"
-        )
+        raise OutputError(sidecar.name, "a JSON file of another program", "a name without one", "choose another name")
     image: Any = to_nibabel(array, volume.geometry, volume.marks)
     first = volume.history[0] if array.ndim == 4 and volume.history else {}
     if "volume_step" in first:

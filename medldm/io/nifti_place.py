@@ -21,9 +21,7 @@ _STACK_LEVEL = 5
 _QUATERNION = 1e-4  # what rounding leaves of a length above 1
 
 
-def place_of(
-    header: Any, shape: tuple[int, int, int], where: str, choice: Choice
-) -> tuple[Geometry, dict[str, Any]]:
+def place_of(header: Any, shape: tuple[int, int, int], where: str, choice: Choice) -> tuple[Geometry, dict[str, Any]]:
     """Grid in mm and notes for the history: the form that was chosen, else the sform if coded, else the qform.
 
     Raises GeometryError where neither is coded (and no place may be made up), the chosen one is not, or what

@@ -84,9 +84,7 @@ class EfficientNetLite0(nn.Module):
         channels = 32
         for repeats, kernel, stride, expansion, channels_out in STAGES:
             for repeat in range(repeats):
-                blocks.append(
-                    InvertedBottleneck(channels, kernel, 1 if repeat else stride, expansion, channels_out)
-                )
+                blocks.append(InvertedBottleneck(channels, kernel, 1 if repeat else stride, expansion, channels_out))
                 channels = channels_out
             self.stage_ends.append(len(blocks) - 1)
         self._blocks = nn.ModuleList(blocks)

@@ -16,9 +16,7 @@ def space_to_depth(x: Tensor, factor: Sequence[int]) -> Tensor:
     split = [n for s, f in zip(size, factor, strict=True) for n in (s // f, f)]
     order = [0, 1, *(3 + 2 * a for a in range(dims)), *(2 + 2 * a for a in range(dims))]
     x = x.reshape(batch, channels, *split).permute(order)
-    return x.reshape(
-        batch, channels * math.prod(factor), *(s // f for s, f in zip(size, factor, strict=True))
-    )
+    return x.reshape(batch, channels * math.prod(factor), *(s // f for s, f in zip(size, factor, strict=True)))
 
 
 def depth_to_space(x: Tensor, factor: Sequence[int]) -> Tensor:

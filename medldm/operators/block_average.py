@@ -32,9 +32,7 @@ def _upsampling_matrix(n: int, factor: int) -> Tensor:
 
     centres = (np.arange(n * factor) + 0.5) / factor - 0.5
     order = 3 if n > 1 else 0
-    cubic = np.stack(
-        [ndimage.map_coordinates(row, [centres], order=order, mode="nearest") for row in np.eye(n)]
-    )
+    cubic = np.stack([ndimage.map_coordinates(row, [centres], order=order, mode="nearest") for row in np.eye(n)])
     up = cubic.T
     down = np.kron(np.eye(n), np.full((1, factor), 1.0 / factor))
     result = up.copy()

@@ -105,9 +105,7 @@ def _conjugate_gradients(
     return np.asarray(solved)
 
 
-def random_mask(
-    shape: tuple[int, ...], radius: tuple[float, float], rng: np.random.Generator
-) -> NDArray[np.bool_]:
+def random_mask(shape: tuple[int, ...], radius: tuple[float, float], rng: np.random.Generator) -> NDArray[np.bool_]:
     """One to three ellipsoids, or slabs: a mask that leaves at least half of the image known.
 
     radius : least and largest half-axis of an ellipsoid in voxels; slabs are a quarter as thick

@@ -124,9 +124,7 @@ class Section:
             for name, v in named
         ]
         signed = Window.signed(result.residual)
-        pictures.append(
-            Picture("Residual: input minus result", montage(result.residual, signed, at=at), signed, unit)
-        )
+        pictures.append(Picture("Residual: input minus result", montage(result.residual, signed, at=at), signed, unit))
         if result.uncertainty is not None:
             spread = Window.positive(result.uncertainty)
             caption = "Uncertainty: standard deviation of the error"
@@ -258,13 +256,9 @@ def _section(section: Section) -> str:
     return "".join(parts) + "</section>"
 
 
-def render(
-    sections: Sequence[Section], *, title: str = "medldm report", text: str = "", footer: str = FOOTER
-) -> str:
+def render(sections: Sequence[Section], *, title: str = "medldm report", text: str = "", footer: str = FOOTER) -> str:
     """The report as HTML text; needs nothing but itself to be shown."""
-    template = Template(
-        resources.files("medldm.report").joinpath("page.html").read_text(encoding="utf-8")
-    )
+    template = Template(resources.files("medldm.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=_text(title), text=_text(text), sections="\n".join(map(_section, sections)), footer=_text(footer)
     )

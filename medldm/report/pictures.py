@@ -54,9 +54,7 @@ class Window:
         place = np.clip((plane - self.low) / (self.high - self.low), 0, 1)
         anchors = np.array(self.colours, dtype=np.float64)
         steps = np.linspace(0, 1, len(anchors))
-        return (
-            np.stack([np.interp(place, steps, anchors[:, c]) for c in range(3)], -1).round().astype(np.uint8)
-        )
+        return np.stack([np.interp(place, steps, anchors[:, c]) for c in range(3)], -1).round().astype(np.uint8)
 
 
 def _top(array: Plane) -> float:

@@ -180,9 +180,7 @@ def equipment(volume: Volume, moment: datetime.datetime) -> Any:
     return item
 
 
-def common(
-    dataset: Any, volume: Volume, derivation: str, uids: dict[str, str], moment: datetime.datetime
-) -> None:
+def common(dataset: Any, volume: Volume, derivation: str, uids: dict[str, str], moment: datetime.datetime) -> None:
     """What every derived image says of itself, whatever it came from; `moment` is one for the whole series."""
     dataset.SeriesInstanceUID = uids["series"]
     for date in ("InstanceCreationDate", "ContentDate", "SeriesDate"):

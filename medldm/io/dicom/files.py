@@ -63,9 +63,7 @@ def scan_files(path: Path, skipped: Counter[str], max_bytes: int) -> Scan:
     return _scan(list_files(path, skipped, dangling), skipped, max_bytes, dangling)
 
 
-def _scan(
-    files: Sequence[Path], skipped: Counter[str], max_bytes: int, dangling: Sequence[Path] = ()
-) -> Scan:
+def _scan(files: Sequence[Path], skipped: Counter[str], max_bytes: int, dangling: Sequence[Path] = ()) -> Scan:
     found = Scan({}, [], [])
     good: set[tuple[Any, ...]] = set()
     for file in files:

@@ -194,9 +194,7 @@ def _starts_like_dicom(start: bytes) -> bool:
     if start[128:132] == b"DICM":
         return True
     # group 0002 or 0008 in front, and a VR of two capitals or the upper half of a short length
-    return start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08") and (
-        start[4:6].isalpha() or start[6:8] == b"\0\0"
-    )
+    return start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08") and (start[4:6].isalpha() or start[6:8] == b"\0\0")
 
 
 def _check_inflated(where: str, data: bytes, max_bytes: int) -> None:

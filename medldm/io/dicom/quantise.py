@@ -70,9 +70,7 @@ def quantise(
     dtype: type[np.integer[Any]] = np.int16 if signed else np.uint16
     limits = np.iinfo(dtype)
     if stored.min() < limits.min or stored.max() > limits.max:
-        raise OutputError(
-            "derived series", f"values from {low:g} to {high:g}", "a range that 16 bits can hold"
-        )
+        raise OutputError("derived series", f"values from {low:g} to {high:g}", "a range that 16 bits can hold")
     return Quantised(stored.astype(dtype), slope_text, intercept_text)
 
 

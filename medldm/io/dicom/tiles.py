@@ -120,9 +120,7 @@ def _count(header: Header, csa: bytes) -> int:
     return found.pop()
 
 
-def _mosaic_positions(
-    header: Header, csa: bytes, count: int, rows: int, columns: int
-) -> NDArray[np.float64]:
+def _mosaic_positions(header: Header, csa: bytes, count: int, rows: int, columns: int) -> NDArray[np.float64]:
     """ImagePositionPatient of each slice, (count, 3)."""
     u, v = orientation(header)
     row_spacing, column_spacing = pixel_spacing(header)

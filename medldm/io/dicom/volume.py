@@ -53,6 +53,7 @@ _OF_ONE = {
 AI_CONTRIBUTION, OTHER_CONTRIBUTION = f"latent diffusion, {RESEARCH_USE}", "conversion"
 _NOTED = ("LossyImageCompression", "PhotometricInterpretation", "PixelPresentation")
 
+
 @dataclass(frozen=True, eq=False, repr=False)
 class DicomSource:
     """What a derived series takes over from the series that was read.

@@ -65,9 +65,7 @@ def write(volume: Volume, path: Path) -> Path:
     path = Path(path)
     single = path.name.lower().endswith(SUFFIXES)
     if single and volume.geometry.shape[2] != 1:
-        raise OutputError(
-            path.name, f"{volume.geometry.shape[2]} slices", "one slice in a file", "name a folder"
-        )
+        raise OutputError(path.name, f"{volume.geometry.shape[2]} slices", "one slice in a file", "name a folder")
     if path.is_dir() and any(p.is_dir() or p.suffix != ".dcm" for p in path.iterdir()):
         raise OutputError(path.name, "a folder with other files", "a new folder", "choose another name")
     modality = _modality(volume, path.name)
@@ -111,9 +109,7 @@ def save(dataset: Any, path: Path) -> None:
 
 def _source(volume: Volume) -> DicomSource | None:
     """The series that it was made of; a synthetic scan has none, whatever it carries."""
-    return (
-        volume.source if isinstance(volume.source, DicomSource) and not is_synthetic(volume) else None
-    )
+    return volume.source if isinstance(volume.source, DicomSource) and not is_synthetic(volume) else None
 
 
 def _modality(volume: Volume, where: str) -> str:
@@ -295,9 +291,7 @@ def _check(path: Path, aligned: Volume, values: Quantised, modality: str) -> Non
         raise OutputError("derived series", "another grid when reread", "the same one", "report this")
     worst = float(np.abs(found.astype(np.float64) - wanted).max())
     if worst > bound:
-        raise OutputError(
-            "derived series", f"values off by {worst:g} when reread", f"{bound:g}", "report this"
-        )
+        raise OutputError("derived series", f"values off by {worst:g} when reread", f"{bound:g}", "report this")
 
 
 def _reread_picture(path: Path) -> NDArray[Any]:

@@ -138,8 +138,7 @@ class Decoder(nn.Module):
         self.mid_block = Middle(dims, up[0], groups, attention=attention)
         before, last = [up[0], *up], len(up) - 1
         self.up_blocks = nn.ModuleList(
-            Level(dims, before[n], width, groups, blocks + 1, "up" if n < last else None)
-            for n, width in enumerate(up)
+            Level(dims, before[n], width, groups, blocks + 1, "up" if n < last else None) for n, width in enumerate(up)
         )
         self.conv_norm_out = nn.GroupNorm(groups, up[-1], eps=NORM_EPS)
         self.conv_out = _conv(dims, up[-1], c_out)

@@ -157,9 +157,7 @@ def _sampled(labels: Labels, source: Image) -> NDArray[Any]:
     if painted.shape == source.data.shape and np.allclose(matrix, np.eye(3)) and np.allclose(corner, 0):
         return painted
     return np.asarray(
-        ndimage.affine_transform(
-            painted, matrix, corner, output_shape=source.data.shape, order=0, mode="grid-constant"
-        )
+        ndimage.affine_transform(painted, matrix, corner, output_shape=source.data.shape, order=0, mode="grid-constant")
     )
 
 

@@ -1,6 +1,5 @@
 """Regions: outside bit for bit, inside as the whole scan would be."""
 
-
 import numpy as np
 import pytest
 from napari_medldm.measure import statistics
