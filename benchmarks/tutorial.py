@@ -5,7 +5,7 @@
 Both get the same images: radiographs of adults and children, train split less a fifth of the patients, at 64 x 64.
 medldm goes the user's way, as processes: `check`, `plan --for synthesize --minutes`, `train`; what that took of one
 core, reading and planning included, is what MONAI gets, a third of it for the autoencoder. MONAI's side is written
-after its tutorial (Project-MONAI/tutorials, generation/2d_ldm/2d_ldm_tutorial.ipynb, whose images have 64 x 64 pixels, too):
+after its tutorial (Project-MONAI/tutorials, generation/2d_ldm/2d_ldm_tutorial.ipynb, with 64 x 64 pixels, too):
 networks, losses, weights and rates as there; batches of 16 in place of 64, which would leave it a handful of steps, and
 its perceptual and adversarial terms left out, as in its first epochs. It samples in 50 steps of DDIM, ours in 20. KID
 (times 1000), recall and precision of the samples to the patients that were held out.
@@ -85,7 +85,7 @@ def by_medldm(folder: Path, work: Path, minutes: float, seed: int) -> tuple[Tens
 
     def call(*arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "medldm", *arguments],
+            [str(Path(sys.executable).with_name("medldm")), *arguments],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,

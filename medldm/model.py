@@ -40,7 +40,7 @@ PREFIX = "autoencoder."  # as a whole model names these weights
 
 class Networks(nn.Module):
     """The networks of a model: autoencoder; denoiser and heads by their names, which restore; generators, coarse to
-    fine, which synthesize."""
+    fine, which synthesize, and guides of some, by their numbers."""
 
     def __init__(self, pack: ModelPack) -> None:
         super().__init__()
@@ -71,6 +71,13 @@ class Networks(nn.Module):
         )
         levels = 0 if pack.synthesis is None else len(pack.synthesis.cascade)
         self.generators = nn.ModuleList([Generator(pack, number) for number in range(levels)])
+        self.guides = nn.ModuleDict()
+        for number in range(levels):
+            level = self.generator(number)
+            if level.table.guide is not None:
+                guide = Generator(pack, number, level.table.of_guide())
+                self.guides[str(number)] = guide
+                level.follow(guide)
 
     def head(self, name: str) -> MeasurementHead:
         found = self.heads[name]

@@ -240,10 +240,22 @@ class MeasurementTable(Table):
 
 
 class DistilledTable(Table):
-    """What a level was distilled for: how many steps, at what guidance of its teacher."""
+    """What a level was distilled for: how many steps, at what guidance of its teacher, and how far from its guide."""
 
     steps: int = Field(ge=1)
     guidance: float = 1.0
+    guide_scale: float = 1.0
+
+
+class GuideTable(Table):
+    """A small network of the same kind as a level's, trained for a short time, that knows the images less well.
+
+    scale : how far the level's estimates are moved away from this one's, 1 is not at all (autoguidance: Karras et al.
+        2024); what it gets wrong the level gets wrong in the same way, but less
+    """
+
+    unet: UNetTable
+    scale: float = Field(1.75, ge=1)
 
 
 def _own_or(other: str) -> Callable[[Any], str]:
@@ -274,6 +286,7 @@ class GeneratorTable(Table):
     sampled_noise : of the coarser image in sampling
     last_sigma : the lowest level in sampling, of latents of deviation 1; the estimate there is the result, since below
         it networks of short trainings add errors of their own (decision 0017). None: the lowest that was trained
+    guide : None for a level that is sampled by its own network alone
     tile : of fields larger than this (latent cells an axis), parts are computed and blended in every step; None: whole
     distilled : None for a level that wants many steps
     """
@@ -284,14 +297,26 @@ class GeneratorTable(Table):
     coarse_noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.05)
     sampled_noise: float = Field(0.01, ge=0)
     last_sigma: float | None = Field(None, gt=0)
+    guide: GuideTable | None = None
     tile: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     distilled: DistilledTable | None = None
+
+    def of_guide(self) -> GeneratorTable:
+        """The level as its guide sees it."""
+        assert self.guide is not None
+        return self.model_copy(update={"unet": self.guide.unet, "guide": None, "distilled": None})
 
     @model_validator(mode="after")
     def _both_imported_or_none(self) -> Self:
         if isinstance(self.unet, ImportedNetTable) != isinstance(self.process, ScheduleTable):
             expected = "an imported unet with a process of kind schedule, or neither"
             raise wrong(("process",), self.process.__class__.__name__, expected)
+        if self.guide is not None:
+            if isinstance(self.unet, ImportedNetTable):
+                raise wrong(("guide",), "a table", "none: medldm trains no guide of an imported network")
+            if self.guide.unet.multiple > self.unet.multiple:
+                expected = f"{len(self.unet.channels)} widths at most, as the level's own network"
+                raise wrong(("guide", "unet", "channels"), list(self.guide.unet.channels), expected)
         if self.last_sigma is not None:
             if not isinstance(self.process, ProcessTable):
                 raise wrong(("last_sigma",), f"{self.last_sigma:g}", "none: the levels are those of the schedule")

@@ -166,6 +166,7 @@ class GeneratorStage(_Stage):
     """A level of the pack's cascade, on the latents of whole images or, finer levels, of parts of them.
 
     level : its number in pack.synthesis.cascade, from 0
+    guide : not the level itself is trained but its guide, a small network, for a short time
     crop : of the level's images, in their voxels; none: whole images
     shift, zoom : images are moved by so large a share of their size, and made larger or smaller, at most; only coarse
         levels zoom, since it blurs
@@ -178,6 +179,7 @@ class GeneratorStage(_Stage):
 
     train: Literal["generator"]
     level: int = Field(0, ge=0)
+    guide: bool = False
     crop: tuple[Size, ...] = ()
     shift: float = Field(0.0, ge=0, lt=0.5)
     zoom: float = Field(0.0, ge=0, lt=0.5)
@@ -188,7 +190,7 @@ class GeneratorStage(_Stage):
 
     @property
     def name(self) -> str:
-        return f"generator-{self.level}"
+        return f"{'guide' if self.guide else 'generator'}-{self.level}"
 
 
 class ReflowStage(_Stage):
@@ -275,6 +277,8 @@ class Recipe(Table):
         ratio = levels[stage.level - 1].coarsen // levels[stage.level].coarsen if stage.level else 1
         if isinstance(levels[stage.level].unet, ImportedNetTable):
             raise wrong(("stage", number, "level"), stage.level, "a level of medldm's, not an imported network")
+        if isinstance(stage, GeneratorStage) and stage.guide and levels[stage.level].guide is None:
+            raise wrong(("stage", number, "guide"), True, f"a level with a guide: pack.synthesis.cascade.{stage.level}")
         halvings = levels[stage.level].unet.multiple
         for size, factor in zip(stage.crop, self.pack.latent_factor, strict=False):
             multiple = math.lcm(factor * halvings, ratio)

@@ -12,6 +12,7 @@ from torch import Tensor
 from medldm.diffusion.generator import Coarse, Generator, coarsened
 from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.predict import Box, bind, guided, tiled
+from medldm.diffusion.process import Denoiser
 from medldm.diffusion.samplers import Noise, PredictX0, Sampler, Step, ddim
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.conditioner import Conditions
@@ -29,11 +30,13 @@ class Guidance:
 
     scale : for all conditions together; each : for single ones, by name
     interval : noise levels that are guided; high ones lose diversity, low ones nothing (Kynkäänniemi et al. 2024)
+    own : whether levels are guided by what their packs bring for it, too
     """
 
     scale: float = 1.0
     each: Mapping[str, float] = field(default_factory=dict)
     interval: tuple[float, float] = (0.0, float("inf"))
+    own: bool = True
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,19 @@ def sample_level(
     variants += [(asked.without(name), scale - 1) for name, scale in guidance.each.items() if scale != 1]
     told = [(generator.condition(which, coarse), by) for which, by in variants]
 
+    guide = generator.guide if guidance.own and distilled is None else None
+    weak = None if guide is None else guide.condition(asked, coarse)
+
     def estimator(box: Box | None) -> PredictX0:
-        inside = [bind(denoiser, c if box is None else _cut(c, box, cells)) for c, _ in told]
+        def of(network: Denoiser, condition: Condition) -> PredictX0:
+            return bind(network, condition if box is None else _cut(condition, box, cells))
+
+        inside = [of(denoiser, condition) for condition, _ in told]
         pulls = [(predict, by) for predict, (_, by) in zip(inside[1:], told[1:], strict=True)]
-        return guided(inside[0], pulls, guidance.interval)
+        predict = guided(inside[0], pulls, guidance.interval)
+        if guide is None or weak is None or generator.table.guide is None:
+            return predict
+        return guided(predict, [(of(guide.denoiser, weak), generator.table.guide.scale - 1)])
 
     tile = generator.table.tile
     if tile is not None and any(n > t for n, t in zip(cells, tile, strict=True)):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medldm.diffusion.process import Denoiser
 from medldm.diffusion.timed import process_of
-from medldm.net_tables import ImportedNetTable
+from medldm.net_tables import GeneratorTable, ImportedNetTable
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.conditioner import Conditioner, Conditions, NumberEmbedding
 from medldm.nets.imported.unet import ForeignConditioner, ForeignUNet
@@ -40,15 +40,18 @@ class Generator(nn.Module):
 
     Its latents are the autoencoder's, of images coarsened by `coarsen`, and at finer levels what is lacking in those of
     the interpolated coarser image; brought to mean 0 and deviation 1 a channel by statistics of its own.
+
+    table : the level's; None: as the pack says
     """
 
     latent_mean: Tensor
     latent_std: Tensor
 
-    def __init__(self, pack: ModelPack, number: int) -> None:
+    def __init__(self, pack: ModelPack, number: int, table: GeneratorTable | None = None) -> None:
         super().__init__()
         assert pack.synthesis is not None
-        self.table, self.dims = pack.synthesis.cascade[number], pack.dims
+        self.table, self.dims = table or pack.synthesis.cascade[number], pack.dims
+        self._guide: tuple[Generator, ...] = ()  # a tuple: its weights are no part of this module's
         self.factor, channels = pack.latent_factor, pack.autoencoder.channels
         unet = self.table.unet
         if isinstance(unet, ImportedNetTable):
@@ -81,6 +84,14 @@ class Generator(nn.Module):
     def _begin(self, channels: int) -> None:
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))
+
+    @property
+    def guide(self) -> Generator | None:
+        """The same with a smaller network and in the same units, that estimates are moved away from; None: none."""
+        return self._guide[0] if self._guide else None
+
+    def follow(self, guide: Generator) -> None:
+        self._guide = (guide,)
 
     def _depth(self) -> list[int]:
         """Coarse pixels in a latent cell along each axis, 1 where they are as large or larger."""
@@ -127,6 +138,13 @@ class Generator(nn.Module):
         """The reverse of `own`."""
         lacking = x_0 * self._channels(self.latent_std) + self._channels(self.latent_mean)
         return lacking if guess is None else guess + lacking
+
+    def set_units(self, mean: Tensor, std: Tensor) -> None:
+        """What is 0 and 1 in each channel of the level's latents, and of its guide's."""
+        for part in (self, self.guide):
+            if part is not None:
+                part.latent_mean.copy_(mean)
+                part.latent_std.copy_(std)
 
     def _channels(self, values: Tensor) -> Tensor:
         return values.view(1, -1, *(1,) * self.dims)

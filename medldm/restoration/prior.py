@@ -79,7 +79,7 @@ def estimate_with_prior(
             size,
             steps=settings.steps,
             sampler=registry.find("samplers", settings.sampler),
-            guidance=Guidance(),
+            guidance=Guidance(own=False),
             on_step=told,
             wrap=wrap,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from medldm.errors import ModelError
 from medldm.installed import TRAINING, folder_of, read_tables
+from medldm.model import Networks
 from medldm.pack import ModelPack
 from medldm.recipe import Recipe, parse_recipe
 
@@ -27,8 +28,11 @@ def distillation(
         raise ModelError(where, "a distilled model", "the model that it was distilled from")
     told = _training(name, where)
     drawn = {stage["level"]: stage for stage in told["stage"] if stage["train"] == "generator"}
-    few = {"distilled": {"steps": evaluations, "guidance": guidance}}
-    levels = [level.model_dump(mode="json") | few for level in pack.synthesis.cascade]
+    levels = []
+    for level in pack.synthesis.cascade:
+        guide_scale = 1.0 if level.guide is None else level.guide.scale
+        few = {"steps": evaluations, "guidance": guidance, "guide_scale": guide_scale}
+        levels.append(level.model_dump(mode="json") | {"distilled": few})
     synthesis = pack.synthesis.model_dump(mode="json") | {"cascade": levels}
     idle = next(stage for stage in told["stage"] if stage["train"] == "autoencoder") | {"steps": 0}
     learned = {"steps": steps, "batch_size": batch_size, "lr": lr, "ema": 0.999, "pairs": pairs, "guidance": guidance}
@@ -38,6 +42,15 @@ def distillation(
     ]
     changed = pack.model_dump(mode="json", exclude={"seen"}) | {"synthesis": synthesis}
     return parse_recipe(told | {"pack": changed, "stage": [idle, *reflows]}, where=where)
+
+
+def forget_guides(pack: ModelPack, networks: Networks) -> ModelPack:
+    """The pack without the guides of distilled levels, and the networks, too: what they did is in the weights."""
+    if pack.synthesis is None or not any(level.distilled for level in pack.synthesis.cascade):
+        return pack
+    networks.guides.clear()
+    levels = tuple(level.model_copy(update={"guide": None}) for level in pack.synthesis.cascade)
+    return pack.model_copy(update={"synthesis": pack.synthesis.model_copy(update={"cascade": levels})})
 
 
 def _training(name: str, where: str) -> dict[str, Any]:

@@ -61,9 +61,7 @@ def measure_level(generator: Generator, autoencoder: Autoencoder, pack: ModelPac
                 z, guess = autoencoder.encode(image)[0], generator.guess(autoencoder, coarse)
                 yield z if guess is None else z - guess
 
-    mean, std = _statistics(autoencoder, latents())
-    generator.latent_mean.copy_(mean)
-    generator.latent_std.copy_(std)
+    generator.set_units(*_statistics(autoencoder, latents()))
 
 
 def _statistics(autoencoder: Autoencoder, latents: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from medldm.training.plan_page import LEAST_STEPS, PARTS, Plan, Purpose, part_of
 
 MOST_EPOCHS = 1000
 ENOUGH = {"autoencoder": 400, "generator-0": 2000}  # steps; of other stages 600
+GUIDE_SHARE = 0.06  # of the time of its level, beside it
 SHARES = {
     "restore": {"autoencoder": 0.2, "denoiser": 0.35, "head": 0.45},
     "synthesize": {"autoencoder": 0.15, "generator-0": 0.55, "finer": 0.3},
@@ -71,10 +72,13 @@ def _enough(plan: Plan, part: str, times: float) -> bool:
     return bool(each) and all(
         plan.minutes * 60 * _share(plan, name) / seconds >= times * ENOUGH.get(name, 600)
         for name, seconds in each.items()
+        if not name.startswith("guide")  # it is to be worse
     )
 
 
 def _share(plan: Plan, stage: str) -> float:
+    if stage.startswith("guide-"):
+        return GUIDE_SHARE * _share(plan, stage.replace("guide", "generator"))
     shares, finer = SHARES[plan.purpose], len(plan.grid.cascade) - 1
     if stage.startswith("generator-") and stage != "generator-0":
         return shares["finer"] / finer
@@ -96,7 +100,8 @@ def _timed(plan: Plan, root: Path, device: str | None) -> Plan:
         fits = batch if memory is None else max(1, min(batch, int(batch * 0.7 * memory / cost.memory_bytes)))
         each = cost.step_seconds * fits / batch
         wanted = plan.minutes * 60 * _share(plan, cost.name) / max(each, 1e-9)
-        most = MOST_EPOCHS * len(records) / fits if cost.name.startswith("generator") else math.inf
+        draws = cost.name.startswith(("generator", "guide"))
+        most = MOST_EPOCHS * len(records) / fits if draws else math.inf
         batches[cost.name], seconds[cost.name] = fits, each
         steps[cost.name] = max(LEAST_STEPS, _rounded(min(wanted, most)))
         if wanted > most:

@@ -36,6 +36,13 @@ SIZES = (
 )
 
 
+def guide_widths(channels: Sequence[int]) -> list[int]:
+    """Of the guide of a network of these widths: half, as its groups and heads want; none for the smallest."""
+    units = [16] * (len(channels) - 1) + [32]
+    half = [max(unit, c // 2 // unit * unit) for c, unit in zip(channels, units, strict=True)]
+    return half if sum(half) < 0.7 * sum(channels) else []
+
+
 @dataclass(frozen=True)
 class Grid:
     """What follows from the grids of the scans.

@@ -15,13 +15,13 @@ from medldm.errors import InputError
 from medldm.io.atomic import write_whole
 from medldm.io.manifest import write_manifest
 from medldm.training.fingerprint import Kind
-from medldm.training.plan_grid import SIZES, Grid, Size, resamples
+from medldm.training.plan_grid import SIZES, Grid, Size, guide_widths, resamples
 from medldm.training.recipe_page import Page
 
 Purpose = Literal["both", "restore", "synthesize"]
 PARTS = frozenset({"autoencoder", "restoring", "drawing"})
 LEAST_STEPS = 10
-LAST_SIGMA = 0.4  # from 0.25 to 0.8 it made little difference on radiographs (decision 0017)
+LAST_SIGMA, LAST_SIGMA_GUIDED = 0.4, 0.15  # on radiographs (decision 0017)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class Plan:
 
 def part_of(stage: str) -> str:
     """Which of `PARTS` a stage trains."""
-    return {"autoencoder": "autoencoder", "generator": "drawing"}.get(stage.split("-")[0], "restoring")
+    return {"autoencoder": "autoencoder", "generator": "drawing", "guide": "drawing"}.get(
+        stage.split("-")[0], "restoring"
+    )
 
 
 def _written(plan: Plan, name: str, index: str) -> str:
@@ -272,7 +274,12 @@ def _synthesis(page: Page, plan: Plan, grid: Grid, unit: str, scale: float, offs
         channels = plan.size("drawing").finer if number else plan.size("drawing").generator
         levels = [False] * len(channels) if number else _attention(channels, dims)
         page.key("unet", {"channels": channels, "attention_levels": levels})
-        page.key("last_sigma", LAST_SIGMA, "Below it, networks of short trainings add errors of their own.")
+        weak = guide_widths(channels)
+        last = LAST_SIGMA_GUIDED if weak else LAST_SIGMA
+        page.key("last_sigma", last, "Below it, networks of short trainings add errors of their own.")
+        if weak:
+            unet = {"channels": weak, "attention_levels": [False] * len(weak) if number else _attention(weak, dims)}
+            page.key("guide", {"unet": unet}, "A small network that estimates are moved away from.")
 
 
 def _source(page: Page, plan: Plan, grid: Grid, index: str) -> None:
@@ -314,13 +321,18 @@ def _stages(page: Page, plan: Plan, grid: Grid) -> None:
         stage("head-main", "head", head="main", problems=both, crop=crop, share=0.5)
     if plan.purpose == "restore":
         return
+    guided = [guide_widths(size) for size in (plan.size("drawing").generator, plan.size("drawing").finer)]
     first: dict[str, Any] = {"shift": 0.06, "zoom": 0.05 if grid.cascade[0] > 1 else 0.0}
+    if guided[0]:
+        stage("guide-0", "generator", level=0, guide=True, **first)
     stage("generator-0", "generator", level=0, **first)
     for number, (before, coarsen) in enumerate(itertools.pairwise(grid.cascade), start=1):
         whole = [n // coarsen for n in grid.padded(plan.size("drawing"))]
         multiples = [math.lcm(f * 2 ** (len(plan.size("drawing").finer) - 1), before // coarsen) for f in grid.factor]
         part = _crop(128 if dims == 2 else 48, whole, multiples)
         keys = {} if part == whole else {"crop": part}
+        if guided[1]:
+            stage(f"guide-{number}", "generator", level=number, guide=True, share=0.5, **keys)
         stage(f"generator-{number}", "generator", level=number, share=0.5, **keys)
 
 

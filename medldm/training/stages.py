@@ -174,7 +174,8 @@ class GeneratorStage(Stage):
 
     def __init__(self, networks: Networks, table: GeneratorTable, cache: ArrayCache | None = None) -> None:
         generator = networks.generator(table.level)
-        super().__init__(generator)
+        guide = generator.guide if table.guide else None
+        super().__init__(generator if guide is None else guide)
         self.table, self.level, self.process = table, generator.table, generator.denoiser.process
         self.own, self.guess = generator.own, generator.guess
         self.autoencoder = networks.autoencoder.requires_grad_(False)

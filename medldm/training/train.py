@@ -25,6 +25,7 @@ from medldm.recipe import GeneratorStage, Recipe, ReflowStage, StageTable
 from medldm.training.batches import Batch, Batches, prefetch
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
 from medldm.training.data import check_whole_images, load_scans, seen_of
+from medldm.training.distill import forget_guides
 from medldm.training.gate import examine, refuse
 from medldm.training.latents import begin_from_data, measure_latents, measure_level
 from medldm.training.loop import Hooks, Progress, learning_rate, run_stage
@@ -56,12 +57,14 @@ def _panel(networks: Networks, validation: Batches) -> Tensor:
 
 
 @torch.inference_mode()
-def _samples(networks: Networks, level: int, batch: Batch, seed: int) -> Tensor:
-    """(1, H, W * n) what a level draws under the conditions of held-out images, from their own coarser ones."""
+def _samples(networks: Networks, table: GeneratorStage, batch: Batch, seed: int) -> Tensor:
+    """(1, H, W * n) what a level, or its guide alone, draws under the conditions of held-out images, from their own
+    coarser ones."""
     device = networks.autoencoder.latent_mean.device
     shown = batch.split(SHOWN)[0]
     assert shown.conditions is not None
-    generator = networks.generator(level)
+    level = networks.generator(table.level)
+    generator = level.guide if table.guide and level.guide is not None else level
     training = generator.training
     images = sample_cascade(
         networks.autoencoder,
@@ -135,11 +138,11 @@ class _Training:
         last = self.recipe.stages[-1]
         if self.writer is None or is_divided(self.networks):
             return
-        if stage.startswith("generator-"):
-            level = int(stage.removeprefix("generator-"))
-            number = next(i for i, table in enumerate(self.recipe.stages) if table.name == stage)
+        number = next((i for i, table in enumerate(self.recipe.stages) if table.name == stage), 0)
+        table = self.recipe.stages[number]
+        if isinstance(table, GeneratorStage):
             for batch in self.held_out_batches(number)[:1]:
-                self.writer.add_image(f"{stage}/samples", _samples(self.networks, level, batch, self.recipe.seed), step)
+                self.writer.add_image(f"{stage}/samples", _samples(self.networks, table, batch, self.recipe.seed), step)
         if not getattr(last, "problems", None):
             return
         panel = Batches(self.held_out, self.recipe, last, self.problems, salt=999_000, all_flips=False)
@@ -270,6 +273,7 @@ class _Training:
             self.writer.close()
         if self.fabric.is_global_zero:
             pack = self.recipe.pack.model_copy(update={"seen": seen_of(self.scans, self.recipe.pack)})
+            pack = forget_guides(pack, self.networks)
             card = write_card(self.recipe, pack, self.done, command=command)
             model = Model(pack.name, self.networks, pack, card, "")
             model.save(self.out, self.recipe.training_table())
