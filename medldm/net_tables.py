@@ -252,10 +252,12 @@ class GuideTable(Table):
 
     scale : how far the level's estimates are moved away from this one's, 1 is not at all (autoguidance: Karras et al.
         2024); what it gets wrong the level gets wrong in the same way, but less
+    lowest_sigma : the noise level below which they are not moved
     """
 
     unet: UNetTable
     scale: float = Field(1.75, ge=1)
+    lowest_sigma: float = Field(0.5, ge=0)
 
 
 def _own_or(other: str) -> Callable[[Any], str]:
@@ -284,6 +286,7 @@ class GeneratorTable(Table):
     coarsen : its images are means of so many voxels an axis; levels go from coarse to fine, the last is 1
     coarse_noise : noise, least and most, that the coarser image is taught with (shares of the range)
     sampled_noise : of the coarser image in sampling
+    steps : of sampling, where none are asked for and it was not distilled
     last_sigma : the lowest level in sampling, of latents of deviation 1; the estimate there is the result, since below
         it networks of short trainings add errors of their own (decision 0017). None: the lowest that was trained
     guide : None for a level that is sampled by its own network alone
@@ -296,6 +299,7 @@ class GeneratorTable(Table):
     process: AnyProcess = ProcessTable(sigma_max=80.0, log_mean=0.3, log_std=1.2)
     coarse_noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 0.05)
     sampled_noise: float = Field(0.01, ge=0)
+    steps: int = Field(20, ge=2)
     last_sigma: float | None = Field(None, gt=0)
     guide: GuideTable | None = None
     tile: tuple[Annotated[int, Field(ge=1)], ...] | None = None

@@ -49,7 +49,9 @@ Scale = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", min=2, help="Of the sampler; left out: what the model was distilled for, else 20."),
+    typer.Option(
+        "--steps", min=2, help="Of the sampler; left out: what the model was distilled for, or its pack says."
+    ),
 ]
 First = Annotated[int, typer.Option("--first", min=0, help="Number of the first scan.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="How many are drawn together; the scans are the same.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +19,6 @@ from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.conditioner import Conditions
 from medldm.nets.unet import Condition
 
-STEPS = 20
 HALO = 4  # latent cells around a tile, at least: half are blended, half are context alone
 Wrap = Callable[[Generator, Tensor | None, PredictX0], PredictX0]
 OnStep = Callable[[int, int, "Callable[[], Tensor] | None"], None]
@@ -126,7 +126,7 @@ def sample_level(
 ) -> Tensor:
     """Latents in the level's units, from noise x_T at the highest level, alike (B, C, *S).
 
-    steps : None: as many as the level was distilled for, without guidance, which its teacher had; else 20
+    steps : None: as many as the level was distilled for, without guidance, which its teacher had; else as the pack says
     highest : the level at which x_T is, and what is above is left out; None: the process's
     """
     cells, denoiser, distilled = x_T.shape[2:], generator.denoiser, generator.table.distilled
@@ -138,7 +138,7 @@ def sample_level(
     told = [(generator.condition(which, coarse), by) for which, by in variants]
 
     guide = generator.guide if guidance.own and distilled is None else None
-    weak = None if guide is None else guide.condition(asked, coarse)
+    weak, own = None if guide is None else guide.condition(asked, coarse), generator.table.guide
 
     def estimator(box: Box | None) -> PredictX0:
         def of(network: Denoiser, condition: Condition) -> PredictX0:
@@ -147,9 +147,9 @@ def sample_level(
         inside = [of(denoiser, condition) for condition, _ in told]
         pulls = [(predict, by) for predict, (_, by) in zip(inside[1:], told[1:], strict=True)]
         predict = guided(inside[0], pulls, guidance.interval)
-        if guide is None or weak is None or generator.table.guide is None:
+        if guide is None or weak is None or own is None:
             return predict
-        return guided(predict, [(of(guide.denoiser, weak), generator.table.guide.scale - 1)])
+        return guided(predict, [(of(guide.denoiser, weak), own.scale - 1)], (own.lowest_sigma, math.inf))
 
     tile = generator.table.tile
     if tile is not None and any(n > t for n, t in zip(cells, tile, strict=True)):
@@ -176,7 +176,7 @@ def levels_of(generator: Generator, steps: int | None, highest: float | None = N
         sigmas = process.sigmas(distilled.steps, "time_uniform")
     else:
         sampled = process if last is None else replace(process, sigma_min=last)
-        sigmas = sampled.sigmas(steps or STEPS)
+        sigmas = sampled.sigmas(steps or generator.table.steps)
     if highest is None or highest >= sigmas[0]:
         return sigmas
     return torch.cat([sigmas.new_tensor([highest]), sigmas[sigmas < highest]])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medldm import registry
 from medldm.conditions import MAPS, check_conditions, in_turn, in_words
-from medldm.diffusion.cascade import STEPS, Guidance, Like, sample_cascade
+from medldm.diffusion.cascade import Guidance, Like, sample_cascade
 from medldm.diffusion.generator import padded_shape
 from medldm.diffusion.noise import FieldNoise
 from medldm.errors import InputError, ModelError
@@ -33,7 +33,7 @@ _TOP = {"grey8": 255.0, "grey16": 65535.0}
 class Request:
     """What is to be drawn: scans `first` to `first + n - 1` of a seed, `batch` at a time.
 
-    steps : None: as many as the model was distilled for, else 20
+    steps : None: as many as the model was distilled for, else as its pack says
     conditions : for all scans, or one mapping a scan; maps are volumes
         "*" stands for every value in turn (`medldm.conditions.in_turn`)
     guidance : one scale, or scales by condition (`medldm.diffusion.cascade.Guidance`)
@@ -231,7 +231,7 @@ def _volume(
         "weights_sha256": model.weights_sha256,
         "seed": request.seed,
         "index": request.first + number,
-        "steps": request.steps or [STEPS if t.distilled is None else t.distilled.steps for t in table.cascade],
+        "steps": request.steps or [t.steps if t.distilled is None else t.distilled.steps for t in table.cascade],
         "sampler": request.sampler,
         "conditions": {name: _word(value) for name, value in said.items() if value is not None},
         "guidance": dict(request.guidance) if isinstance(request.guidance, Mapping) else request.guidance,

@@ -274,11 +274,11 @@ def _synthesis(page: Page, plan: Plan, grid: Grid, unit: str, scale: float, offs
         channels = plan.size("drawing").finer if number else plan.size("drawing").generator
         levels = [False] * len(channels) if number else _attention(channels, dims)
         page.key("unet", {"channels": channels, "attention_levels": levels})
-        weak = guide_widths(channels)
+        weak = [] if number else guide_widths(channels)
         last = LAST_SIGMA_GUIDED if weak else LAST_SIGMA
         page.key("last_sigma", last, "Below it, networks of short trainings add errors of their own.")
         if weak:
-            unet = {"channels": weak, "attention_levels": [False] * len(weak) if number else _attention(weak, dims)}
+            unet = {"channels": weak, "attention_levels": _attention(weak, dims)}
             page.key("guide", {"unet": unet}, "A small network that estimates are moved away from.")
 
 
@@ -321,9 +321,8 @@ def _stages(page: Page, plan: Plan, grid: Grid) -> None:
         stage("head-main", "head", head="main", problems=both, crop=crop, share=0.5)
     if plan.purpose == "restore":
         return
-    guided = [guide_widths(size) for size in (plan.size("drawing").generator, plan.size("drawing").finer)]
     first: dict[str, Any] = {"shift": 0.06, "zoom": 0.05 if grid.cascade[0] > 1 else 0.0}
-    if guided[0]:
+    if guide_widths(plan.size("drawing").generator):
         stage("guide-0", "generator", level=0, guide=True, **first)
     stage("generator-0", "generator", level=0, **first)
     for number, (before, coarsen) in enumerate(itertools.pairwise(grid.cascade), start=1):
@@ -331,8 +330,6 @@ def _stages(page: Page, plan: Plan, grid: Grid) -> None:
         multiples = [math.lcm(f * 2 ** (len(plan.size("drawing").finer) - 1), before // coarsen) for f in grid.factor]
         part = _crop(128 if dims == 2 else 48, whole, multiples)
         keys = {} if part == whole else {"crop": part}
-        if guided[1]:
-            stage(f"guide-{number}", "generator", level=number, guide=True, share=0.5, **keys)
         stage(f"generator-{number}", "generator", level=number, share=0.5, **keys)
 
 
