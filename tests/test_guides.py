@@ -20,7 +20,7 @@ from medldm.nets.conditioner import Conditions
 from medldm.recipe import parse_recipe
 from tests.tiny import tiny_pack
 
-GUIDE = {"unet": {"channels": [16, 32], "attention_levels": [False, False]}, "scale": 2.0}
+GUIDE = {"unet": {"channels": [16, 32], "attention_levels": [False, False]}, "scale": 2.0, "lowest_sigma": 0.5}
 
 
 def _table(**guide: object) -> dict:
@@ -57,7 +57,7 @@ def test_estimates_are_moved_away_from_the_guides():
     def predict(x: torch.Tensor, sigma: float) -> torch.Tensor:
         at = torch.full((len(x),), sigma)
         own, weak = (part(x, at, asked, None) for part in (level, level.guide))
-        return own + (GUIDE["scale"] - 1) * (own - weak)
+        return own + (GUIDE["scale"] - 1) * (own - weak) if sigma >= GUIDE["lowest_sigma"] else own
 
     *_, last = ddim(predict, x_T, levels_of(level, 4))
     torch.testing.assert_close(drawn(Guidance()), last.x_t)

@@ -44,7 +44,7 @@ def synthesize(
     seed : default 0; the same seed gives the same scans
     first : index of the first one, default 0: a run of many can be divided
     batch : how many are drawn together, default 1; the scans are the same
-    steps : of the sampler at each level; default None: as many as the model was distilled for, else as the pack says (20)
+    steps : of the sampler at each level; default None: as many as it was distilled for, else as the pack says (20)
     sampler : "dpmpp_2m" (default), "heun", "ddim", or that of a plugin
     conditions : what they are to be, by the names of ``model.pack.synthesis.conditions``: a word of a class, a number,
         words, a Volume or path of a label map or scan on the model's grid; one mapping for all scans, or one a scan.
