@@ -168,7 +168,7 @@ def test_models_and_doctor_name_what_is_there():
     assert {"brain-t1-2mm", "chest-xray-256"} <= listed
     done = call("doctor", "--json")
     facts = json.loads(done.stdout)
-    assert "denoise" in facts["plugins"]["problems"] and facts["versions"]["medldm"] == "0.1.0"
+    assert "denoise" in facts["plugins"]["problems"] and facts["versions"]["medldm"] == medldm.__version__
     assert done.exit_code == (1 if facts["problems"] else 0)
 
 
