@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import medldm
@@ -254,6 +255,8 @@ def test_losses_are_logged(data, tmp_path, monkeypatch):
     stage = parse_recipe(table).stages[0]
     assert rates == pytest.approx([learning_rate(step - 1, stage) for step in steps])
     assert all(event.value > 0 for event in events.Scalars("autoencoder/examples a second"))
+    for name in stages:  # measured, restored, truth
+        assert Image.open(tmp_path / "pack" / "pictures" / f"{name}.png").size == (3 * 24, 24)
 
 
 def test_fine_tuning_goes_on_from_a_model(data, tmp_path):
