@@ -256,6 +256,8 @@ def test_train_checks_its_arguments_first(tmp_path):
     assert "r.toml" in one_line_error(call("train", recipe, "--data", tmp_path, "--out", tmp_path / "o"))
     recipe.write_text("name = 'x'\nfaktor = 3\n", encoding="utf-8")
     one_line_error(call("train", recipe, "--data", tmp_path, "--out", tmp_path / "o"))
+    for out in (tmp_path / "no" / "such" / "o", recipe, recipe / "o"):
+        one_line_error(call("train", "quick-2d", "--data", tmp_path, "--out", out))
     assert names(tmp_path) == ["r.toml"]
 
 

@@ -106,7 +106,7 @@ def train(
     resolve(recipe, start)
     if not data.is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data sets")
-    check_folder(out)
+    check_folder(out if out.exists() else out.absolute().parent)  # runs/mine, where there is no runs yet
     from medldm import api
     from medldm.training.parallel import first_process
 
