@@ -164,7 +164,7 @@ def test_the_lines_for_developers_run(tmp_path, monkeypatch, capsys):
 
 
 def test_the_loop_of_ones_own_learns_what_images_are_like():
-    """Discs of two kinds: reconstructions are far nearer than their mean is, and what is drawn is as bright and varied."""
+    """Discs anywhere: reconstructions are far nearer than the mean is, what is drawn is as bright and as varied."""
     (lines,) = blocks("guides/own-loop.md", "python")
     own = [line for line in lines.splitlines() if line.strip() and not line.startswith(("import", "from"))]
     assert len(own) <= 36  # "about 30"
