@@ -44,6 +44,7 @@ def run(words, folder, *, errors=False):
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
     """Of all packages, by name; built from copies, so that nothing is left in the checkout."""
+    pytest.importorskip("pip", reason="pip is not installed")
     setuptools = pytest.importorskip("setuptools", reason="setuptools is not installed (make install)")
     if int(setuptools.__version__.split(".")[0]) < 77:
         pytest.skip(f"setuptools {setuptools.__version__} is older than the 77 that builds these packages")
