@@ -1,4 +1,4 @@
-# install, test, quick, lint, docs, demo, bench: each sets up what it needs, once.
+# install, test, quick, lint, docs, tutorials, demo, bench: each sets up what it needs, once.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ QUICK := api archive derived dicom dicom_refusals dicom_units docs_site errors g
 SCAN ?=
 OUT ?= demo-output
 
-.PHONY: install test quick test-pyside lint docs demo bench clean
+.PHONY: install test quick test-pyside lint docs tutorials demo bench clean
 
 install: $(STAMP)
 
@@ -49,6 +49,10 @@ $(DOCS_STAMP): $(STAMP)
 # the site, in site/; a broken link or a page that is not in mkdocs.yml fails
 docs: $(DOCS_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# what the pages of docs/tutorials say, from top to bottom; brings their pictures up to date
+tutorials: $(STAMP)
+	OMP_NUM_THREADS=2 $(BIN)/python docs/tutorials/run.py
 
 demo: $(STAMP)
 	$(BIN)/medldm demo --out $(OUT) --overwrite $(if $(SCAN),--scan $(SCAN))

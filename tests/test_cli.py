@@ -168,7 +168,7 @@ def test_models_and_doctor_name_what_is_there():
     assert {"brain-t1-2mm", "chest-xray-256"} <= listed
     done = call("doctor", "--json")
     facts = json.loads(done.stdout)
-    assert "denoise" in facts["plugins"]["problems"] and facts["versions"]["medldm"] == "0.1.0"
+    assert "denoise" in facts["plugins"]["problems"] and facts["versions"]["medldm"] == medldm.__version__
     assert done.exit_code == (1 if facts["problems"] else 0)
 
 
@@ -256,6 +256,8 @@ def test_train_checks_its_arguments_first(tmp_path):
     assert "r.toml" in one_line_error(call("train", recipe, "--data", tmp_path, "--out", tmp_path / "o"))
     recipe.write_text("name = 'x'\nfaktor = 3\n", encoding="utf-8")
     one_line_error(call("train", recipe, "--data", tmp_path, "--out", tmp_path / "o"))
+    for out in (tmp_path / "no" / "such" / "o", recipe, recipe / "o"):
+        one_line_error(call("train", "quick-2d", "--data", tmp_path, "--out", out))
     assert names(tmp_path) == ["r.toml"]
 
 

@@ -163,6 +163,27 @@ def test_the_lines_for_developers_run(tmp_path, monkeypatch, capsys):
     assert {"restored.nii.gz", "uncertainty.nii.gz"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_the_loop_of_ones_own_learns_what_images_are_like():
+    """Discs anywhere: reconstructions are far nearer than the mean is, what is drawn is as bright and as varied."""
+    (lines,) = blocks("guides/own-loop.md", "python")
+    own = [line for line in lines.splitlines() if line.strip() and not line.startswith(("import", "from"))]
+    assert len(own) <= 36  # "about 30"
+    rows, columns = torch.meshgrid(*2 * [torch.linspace(-1, 1, 16)], indexing="ij")
+    generator = torch.Generator().manual_seed(1)
+    middle = 0.8 * torch.rand((64, 2, 1, 1), generator=generator) - 0.4
+    disc = ((rows - middle[:, :1]) ** 2 + (columns - middle[:, 1:]) ** 2 < 0.3).float()
+    known = {"images": 0.2 + 0.6 * disc}
+    with torch.random.fork_rng(devices=[]):
+        exec(lines, known)
+    images, drawn = known["images"], known["drawn"]
+    with torch.no_grad():
+        again = known["autoencoder"].reconstruct(images)
+    assert (again - images).square().mean() < 0.1 * images.var()
+    assert drawn.shape == (16, 1, 16, 16)
+    assert float(drawn.mean()) == pytest.approx(float(images.mean()), abs=0.1)
+    assert float(drawn.std()) == pytest.approx(float(images.std()), rel=0.3)
+
+
 def test_commands_of_the_pages_are_commands_and_have_their_options():
     program = typer.main.get_command(app)
     options = {

@@ -114,3 +114,17 @@ def test_the_public_ci_calls_what_the_project_calls():
     steps = [step.get("run", "").removesuffix(" PYTHON=python") for step in table["jobs"]["test"]["steps"]]
     ours = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert [step for step in steps if step.startswith("make ")] == [line for line in ours if line.startswith("make ")]
+
+
+def test_the_hooks_of_a_commit_run_what_make_lint_runs():
+    """In any environment: by the Python that is active, nothing of a folder or to be downloaded."""
+    (table,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    entries = [hook["entry"] for hook in table["hooks"]]
+    assert table["repo"] == "local" and {hook["language"] for hook in table["hooks"]} == {"system"}
+    assert all(entry.startswith("python -") and ".venv" not in entry for entry in entries)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    lint = re.findall(r"\$\(BIN\)/(.+)", re.search(r"^lint: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1])
+    tools = ("ruff check", "ruff format --check", "mypy", "lint-imports")
+    assert [next(tool for tool in tools if line.startswith(tool)) for line in lint] == list(tools)
+    shown = " | ".join(entries)
+    assert all(word in shown for word in ("ruff check", "ruff format --check", "mypy", "lint_imports_command"))

@@ -75,6 +75,11 @@ def call(*words, **options):
     return done
 
 
+def here(*words):
+    """The same in this process."""
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
 # --- what is found ---
 
 
@@ -194,17 +199,18 @@ def test_the_command_prints_figures_and_a_verdict(scene, tmp_path):
                  "1 synthetic files left out, first broken.png", "evaluation.html"):  # fmt: skip
         assert text in done.stdout, text
     assert (tmp_path / "out" / "evaluation.html").is_file()
-    again = call("evaluate", scene / "copies", "--real", scene / "real", "-o", tmp_path / "out")
-    assert again.returncode == 2 and again.stderr.count("\n") == 1 and "--overwrite" in again.stderr
+    again = here("evaluate", scene / "copies", "--real", scene / "real", "-o", tmp_path / "out")
+    assert again.exit_code == 2 and again.stderr.count("\n") == 1 and "--overwrite" in again.stderr
 
 
-def test_max_similarity_drops_and_moves_nothing_and_a_model_is_asked(scene, tmp_path):
+def test_max_similarity_drops_and_moves_nothing_and_a_model_is_asked(scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     tiny_model(tmp_path, 2)
     before = sorted(path.name for path in (scene / "copies").iterdir())
     words = ("evaluate", scene / "copies", "--real", scene / "real", "--json", "--max-similarity", 0.2)
     words = (*words, "--model", tmp_path / "tiny-2d")
-    done = call(*words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = here(*words)
+    assert done.exit_code == 0, done.stderr
     table = json.loads(done.stdout)
     assert table["max_similarity"] == 0.2
     kept = [scan["file"] for scan in table["scans"] if scan["kept"]]
@@ -219,7 +225,7 @@ def test_max_similarity_drops_and_moves_nothing_and_a_model_is_asked(scene, tmp_
 
 
 def test_help_and_refusals_are_one_line(scene, tmp_path):
-    text = call("evaluate", "--help").stdout
+    text = here("evaluate", "--help").stdout
     for option in ("--real", "--held-out", "--index", "--max-similarity", "--model", "--window"):
         assert option in text
     real = ("--real", scene / "real", "-o", tmp_path / "out")
@@ -230,7 +236,7 @@ def test_help_and_refusals_are_one_line(scene, tmp_path):
         ((scene / "others", *real, "--model", "nobody"), "nobody"),
         ((scene / "others", *real, "--patient", "who"), "who"),
     ]:
-        done = CliRunner().invoke(app, ["evaluate", *map(str, words)])
+        done = here("evaluate", *words)
         assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
         assert not (tmp_path / "out").exists()
 

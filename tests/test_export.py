@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +18,6 @@ from medldm.errors import InputError, OutputError
 from medldm.synthesis.bids import BidsFolder, suffix_of
 from tests.tiny import pack_of, tiny_table, with_pack
 
-PROGRAM = Path(sys.executable).with_name("medldm")
 CONDITIONS = {
     "sex": {"kind": "class", "values": ["F", "M"]},
     "age": {"kind": "number", "low": 20.0, "high": 80.0},
@@ -49,10 +44,11 @@ def heads(tmp_path_factory):
 
 
 def call(*words, expect=0, **environment):
-    known = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run([str(PROGRAM), *map(str, words)], capture_output=True, text=True, env=known)
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    """In this process: processes share their work by what stands in the environment, one after the other as here or at
+    once (tests/test_conditions.py)."""
+    done = CliRunner(env=environment).invoke(app, [str(word) for word in words])
+    assert done.exit_code == expect, done.output
+    return done.output
 
 
 def contents(folder):

@@ -53,6 +53,14 @@ def data(request, tmp_path_factory):
     return folder, tiny_table(request.param)
 
 
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """What an undisturbed training leaves: model, folder, and the steps that it told of."""
+    folder, table = data
+    out, seen = tmp_path_factory.mktemp("whole") / "out", []
+    return medldm.train(table, data=folder, out=out, progress=watched(seen)), out, seen
+
+
 def watched(seen, stop_at=None):
     def progress(stage, done, total):
         seen.append((stage, done))
@@ -62,13 +70,11 @@ def watched(seen, stop_at=None):
     return progress
 
 
-def test_the_gate_says_what_it_measured_on_held_out_scans_and_nothing_of_patients(data, tmp_path):
-    folder, table = data
-    seen = []
-    model = medldm.train(table, data=folder, out=tmp_path / "out", progress=watched(seen))
+def test_the_gate_says_what_it_measured_on_held_out_scans_and_nothing_of_patients(data, whole):
+    (folder, table), (model, out, seen) = data, whole
     assert [done for stage, done in seen if stage == "gate"] == [1, 2]
-    figures = json.loads((tmp_path / "out" / "gate.json").read_text())
-    page = (tmp_path / "out" / "gate.html").read_text()
+    figures = json.loads((out / "gate.json").read_text())
+    page = (out / "gate.html").read_text()
     assert (figures["go"], figures["reasons"], figures["cases"], figures["held_out"]) == (True, [], 2, True)
     assert "Go." in page and "2 of 2 held-out scans" in page
     assert page.count("data:image/png") == 6  # scan, reconstruction and difference of both cases
@@ -93,16 +99,15 @@ def test_without_held_out_scans_the_report_says_so(data, tmp_path):
     assert "reconstruction gate, 6 training scans" in model.card
 
 
-def test_stopped_in_or_after_the_gate_a_training_ends_with_the_same_weights_and_passes_it_once(data, tmp_path):
+def test_stopped_in_or_after_the_gate_a_training_ends_with_the_same_weights_and_passes_it_once(data, whole, tmp_path):
     folder, table = data
     table = table | {"checkpoint_seconds": 1e-6}
-    whole = medldm.train(table, data=folder, out=tmp_path / "whole")
     for stop_at in (("gate", 1), ("denoiser", 2)):
         with pytest.raises(Stop):
             medldm.train(table, data=folder, out=tmp_path / "parts", progress=watched([], stop_at))
     seen = []
     parts = medldm.train(table, data=folder, out=tmp_path / "parts", progress=watched(seen))
-    assert parts.weights_sha256 == whole.weights_sha256
+    assert parts.weights_sha256 == whole[0].weights_sha256
     assert {stage for stage, _ in seen} == {"denoiser", "head-main"}
     assert "reconstruction gate" in parts.card
 
@@ -239,8 +244,6 @@ def test_of_many_scans_some_are_measured_and_a_kid_of_enough_images(tmp_path, mo
     assert "KID of the reconstructions, times 1000" in (tmp_path / "gate.html").read_text()
 
 
-def test_a_finished_checkpoint_keeps_the_verdict(data, tmp_path):
-    folder, table = data
-    medldm.train(table, data=folder, out=tmp_path / "out")
-    state = torch.load(tmp_path / "out" / CHECKPOINT, weights_only=True)
+def test_a_finished_checkpoint_keeps_the_verdict(whole):
+    state = torch.load(whole[1] / CHECKPOINT, weights_only=True)
     assert state["done"]["gate"]["go"] is True

@@ -1,15 +1,14 @@
 """Inputs that go wrong where a scan is restored: negative values, markers, hidden noise; and what is said of them."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import medldm
+from medldm.cli import app
 from medldm.errors import PixelError
 from medldm.geometry import Geometry
 from medldm.operators.block_average import BlockAverage
@@ -166,10 +165,9 @@ def test_a_scan_beyond_what_the_model_saw_is_told_of_wherever_a_person_looks(tmp
     assert beyond in medldm.denoise(scan, model=model_3d).report["warnings"]
 
     def call(*words):
-        program = Path(sys.executable).with_name("medldm")
         words = ["denoise", *words, "--model", tmp_path / "pack", "--noise-std", "20"]
-        done = subprocess.run([program, *map(str, words)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.stderr
         return done
 
     said = call("-i", scan, "-o", tmp_path / "out.nii.gz", "--report", tmp_path / "out.html").stderr

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import medldm
+
 ROOT = Path(__file__).parents[1]
 VOLUME_HALF = ("errors", "geometry", "marks", "foreign", "thumbnail", "volume", "registry", "intensity", "recipe", "io",
                "io.manifest")  # fmt: skip
@@ -101,6 +103,16 @@ def test_constraints_pin_every_dependency_exactly():
     ]
     names = {item.split(">")[0].split("<")[0].split("=")[0].strip().lower() for item in wanted}
     assert names <= pinned
+
+
+def test_all_packages_move_together():
+    major, minor, _ = map(int, medldm.__version__.split("."))
+    allowed = f"medldm>={major}.{minor},<{major}.{minor + 1}"
+    for path in sorted((ROOT / "plugins").glob("*/pyproject.toml")):
+        meta = project(path.relative_to(ROOT))["project"]
+        assert meta["version"] == medldm.__version__ and allowed in meta["dependencies"], path.parent.name
+    for page in ("extending/index.md", "guides/plugin-author.md"):
+        assert allowed in (ROOT / "docs" / page).read_text(encoding="utf-8")
 
 
 def test_non_commercial_packages_are_no_runtime_dependency():

@@ -32,6 +32,13 @@ def call(*words, cwd, expect=0):
     return done.stdout + done.stderr
 
 
+def here(*words, expect=0):
+    """The same in this process."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == expect, done.output
+    return done.output
+
+
 def loaded(path):
     return parse_recipe(tomllib.loads(path.read_text()))
 
@@ -86,14 +93,15 @@ def test_radiographs_with_a_table_of_labels(tmp_path):
     assert len(made) == 2 and all(Image.open(path).size == (64, 48) for path in made)
 
 
-def test_heads_of_mixed_grids_with_broken_ones_between(tmp_path):
+def test_heads_of_mixed_grids_with_broken_ones_between(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     heads(tmp_path / "set")
     (tmp_path / "set" / "head03b.nii.gz").write_bytes(b"no scan")
     for name, values in (("blank", np.zeros((32, 36, 28))), ("scrap", np.random.default_rng(0).random((32, 36, 2)))):
         nib.save(nib.Nifti1Image(values.astype(np.float32), np.diag([2.0, 2, 2, 1])), tmp_path / "set" / f"{name}.nii")
     tiny = np.random.default_rng(1).random((8, 8, 8)).astype(np.float32)
     nib.save(nib.Nifti1Image(tiny, np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "set" / "finger.nii")
-    call("plan", "set", "-o", "heads.toml", "--minutes", 0.02, cwd=tmp_path)
+    here("plan", "set", "-o", "heads.toml", "--minutes", 0.02)
     text, recipe = (tmp_path / "heads.toml").read_text(), loaded(tmp_path / "heads.toml")
     assert recipe.pack.modality == ("MR",) and recipe.pack.axcodes == "RAS" and recipe.pack.noise == "rician"
     assert recipe.pack.intensity.zero_floor and recipe.pack.problems["super_resolve"].model_extra["through_plane"]
@@ -103,19 +111,12 @@ def test_heads_of_mixed_grids_with_broken_ones_between(tmp_path):
     assert not {"blank.nii", "scrap.nii", "finger.nii", "head03b.nii.gz"} & {
         row["file"] for row in csv.DictReader((tmp_path / "heads.csv").open())
     }
-    call("train", "heads.toml", "--data", "set", "--out", "model", "--quiet", cwd=tmp_path)
-    call("synthesize", "-o", "new", "--model", "model", "-n", 1, "--steps", 2, cwd=tmp_path)
+    here("train", "heads.toml", "--data", "set", "--out", "model", "--quiet")
+    here("synthesize", "-o", "new", "--model", "model", "-n", 1, "--steps", 2)
     (made,) = (tmp_path / "new").glob("*.nii.gz")
     scan = medldm.read(made)
     assert scan.array.shape == recipe.pack.synthesis.shape
     assert np.allclose(scan.geometry.spacing, recipe.pack.spacing, atol=1e-4)
-
-
-def here(*words, expect=0):
-    """The same in this process."""
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == expect, done.output
-    return done.output
 
 
 def test_several_kinds_in_a_folder_become_several_plans(tmp_path, monkeypatch):

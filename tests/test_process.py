@@ -10,6 +10,7 @@ from medldm.diffusion.noise import PerSample
 from medldm.diffusion.predict import bind
 from medldm.diffusion.process import Denoiser, NoiseProcess
 
+MANY = 20000
 PARAMETERISATIONS = ("edm", "noise", "clean", "velocity", "flow")
 SAMPLERS = ("ddim", "heun", "dpmpp_2m", "ddpm", "edm_stochastic")
 STD = (1.3, 0.4)  # of the data's two channels, whose mean is MEAN
@@ -20,6 +21,12 @@ def posterior_mean(x_t, sigma):
     """E[x_0 | x_t] of N(MEAN, STD^2), channel by channel: (B, 2) float64."""
     variance = x_t.new_tensor(STD).square()
     return MEAN + (x_t - MEAN) * variance / (variance + sigma**2)
+
+
+def normal(seed=0):
+    """Standard normal numbers like a tensor, of one generator: which sample has which is another test's."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda like: torch.randn(like.shape, dtype=like.dtype, generator=generator)
 
 
 class Exact(torch.nn.Module):
@@ -76,9 +83,9 @@ def test_samples_have_the_datas_mean_and_deviation(parameterisation, sampler):
     predict, sigmas = bind(Denoiser(Exact(process), process), None), process.sigmas(50)
     run = registry.find("samplers", sampler)
     if sampler in ("ddpm", "edm_stochastic"):
-        noise = PerSample(range(20000), torch.device("cpu"))
-        x_T = MEAN + torch.hypot(sigmas[0], torch.tensor(STD)) * noise.normal((2,)).double()
-        *_, last = run(predict, x_T, sigmas, noise=noise.like)
+        noise = normal()
+        x_T = MEAN + torch.hypot(sigmas[0], torch.tensor(STD)) * noise(sigmas.new_empty(MANY, 2))
+        *_, last = run(predict, x_T, sigmas, noise=noise)
         tolerance = 0.03 if sampler == "edm_stochastic" else 0.12  # first order at 50 steps; and 20000 samples
         mean, std = last.x_t.mean(0), last.x_t.std(0)
     else:
@@ -93,9 +100,9 @@ def test_samples_have_the_datas_mean_and_deviation(parameterisation, sampler):
 def test_ancestral_sampling_draws_from_the_exact_posterior():
     """Of one point there is nothing to estimate: at every level the state has exactly that level's deviation."""
     sigmas = NoiseProcess().sigmas(6)
-    noise = PerSample(range(20000), torch.device("cpu"))
-    x_T = sigmas[0] * noise.normal((1,)).double()
-    for step in registry.find("samplers", "ddpm")(lambda x, sigma: 0 * x, x_T, sigmas, noise=noise.like):
+    noise = normal()
+    x_T = sigmas[0] * noise(sigmas.new_empty(MANY, 1))
+    for step in registry.find("samplers", "ddpm")(lambda x, sigma: 0 * x, x_T, sigmas, noise=noise):
         assert float(step.x_t.std()) == pytest.approx(float(sigmas[step.index + 1]), rel=0.03)
 
 

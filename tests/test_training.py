@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import medldm
@@ -37,14 +38,21 @@ def data(request, tmp_path_factory):
     return folder, tiny_table(request.param)
 
 
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """What the recipe's training leaves: the model, and its folder."""
+    folder, table = data
+    out = tmp_path_factory.mktemp("trained") / "pack"
+    return medldm.train(table, data=folder, out=out), out
+
+
 class Stop(Exception):
     pass
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(data, tmp_path):
-    folder, table = data
+def test_an_interrupted_training_ends_with_the_same_weights(data, trained, tmp_path):
+    (folder, table), (whole, _) = data, trained
     table = table | {"checkpoint_seconds": 1e-6}
-    whole = medldm.train(table, data=folder, out=tmp_path / "whole")
     for stop_at in (("autoencoder", 4), ("denoiser", 2), ("head-main", 5)):
 
         def stop(stage, done, total, stop_at=stop_at):
@@ -100,34 +108,26 @@ def test_an_adversary_learns_and_moves_the_reconstructions(data, tmp_path):
     assert (one - two).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("off", [{"weight": 0.0}, {"start": 1.0}])
-def test_an_adversary_that_is_off_changes_nothing(data, tmp_path, off):
+def test_an_adversary_that_is_off_changes_nothing(data, tmp_path):
     folder, table = data
     table = idle_but(table, "autoencoder")
     alone = medldm.train(table, data=folder, out=tmp_path / "alone")
-    opposed = medldm.train(with_adversary(table, **off), data=folder, out=tmp_path / "opposed")
-    assert alone.weights_sha256 == opposed.weights_sha256
+    for name, off in (("weightless", {"weight": 0.0}), ("late", {"start": 1.0})):
+        opposed = medldm.train(with_adversary(table, **off), data=folder, out=tmp_path / name)
+        assert alone.weights_sha256 == opposed.weights_sha256
 
 
-def test_a_finished_training_leaves_a_pack_that_restores(data, tmp_path):
-    folder, table = data
-    model = medldm.train(table, data=folder, out=tmp_path / "pack")
+def test_a_finished_training_leaves_a_pack_that_restores(data, trained):
+    (_, table), (model, out) = data, trained
     assert "head" in model.card
-    assert {"weights.safetensors", "pack.json", "training.json", "card.md"} <= {
-        p.name for p in model_files(tmp_path / "pack")
-    }
+    assert {"weights.safetensors", "pack.json", "training.json", "card.md"} <= {p.name for p in out.iterdir()}
     image = np.random.default_rng(1).random((16, 16) if table["pack"]["dims"] == 2 else (16, 16, 16))
     spacing = (1,) * table["pack"]["dims"]
     assert medldm.denoise(image, model=model, noise_std=0.1, spacing=spacing).array.shape == image.shape
 
 
-def model_files(folder):
-    return list(folder.iterdir())
-
-
-def test_latents_are_white_over_the_training_set(data, tmp_path):
-    folder, table = data
-    model = medldm.train(table, data=folder, out=tmp_path / "pack")
+def test_latents_are_white_over_the_training_set(data, trained):
+    (folder, table), (model, _) = data, trained
     scans = load_scans(parse_recipe(table), folder)
     autoencoder = model.networks.autoencoder
     images = [pad_to_multiple(scan.image[None, None], autoencoder.factor)[0] for scan in scans]
@@ -164,11 +164,10 @@ def test_validation_patients_are_not_trained_on(data):
         assert all(torch.equal(a.image, b.image) for a, b in zip(again, held_out, strict=True))
 
 
-def test_another_recipe_does_not_resume(data, tmp_path):
-    folder, table = data
-    medldm.train(table, data=folder, out=tmp_path / "pack")
+def test_another_recipe_does_not_resume(data, trained):
+    (folder, table), (_, out) = data, trained
     with pytest.raises(RunError, match="seed"):
-        medldm.train(table | {"seed": 9}, data=folder, out=tmp_path / "pack")
+        medldm.train(table | {"seed": 9}, data=folder, out=out)
 
 
 def test_how_often_a_checkpoint_is_written_may_change(data, tmp_path):
@@ -254,20 +253,21 @@ def test_losses_are_logged(data, tmp_path, monkeypatch):
     stage = parse_recipe(table).stages[0]
     assert rates == pytest.approx([learning_rate(step - 1, stage) for step in steps])
     assert all(event.value > 0 for event in events.Scalars("autoencoder/examples a second"))
+    for name in stages:  # measured, restored, truth
+        assert Image.open(tmp_path / "pack" / "pictures" / f"{name}.png").size == (3 * 24, 24)
 
 
-def test_fine_tuning_goes_on_from_a_model(data, tmp_path):
-    folder, table = data
-    first = medldm.train(table, data=folder, out=tmp_path / "first")
+def test_fine_tuning_goes_on_from_a_model(data, trained, tmp_path):
+    (folder, table), (first, start) = data, trained
     idle = idle_but(table, "head")
-    tuned = medldm.train(idle, data=folder, out=tmp_path / "tuned", start=tmp_path / "first")
+    tuned = medldm.train(idle, data=folder, out=tmp_path / "tuned", start=start)
     before, after = (m.networks.state_dict() for m in (first, tuned))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"heads"}
     assert f"started from tiny-{table['pack']['dims']}d, weights sha256 {first.weights_sha256[:12]}" in tuned.card
     other = with_pack(table, heads={"main": {"channels": [8, 16], "depth": 1}})
     with pytest.raises(ModelError, match="networks of other sizes"):
-        medldm.train(other, data=folder, out=tmp_path / "other", start=tmp_path / "first")
+        medldm.train(other, data=folder, out=tmp_path / "other", start=start)
 
 
 def test_a_stage_of_no_steps_leaves_the_linear_start(data, tmp_path):
@@ -281,12 +281,11 @@ def test_a_stage_of_no_steps_leaves_the_linear_start(data, tmp_path):
     torch.testing.assert_close(z.std(1), torch.ones(len(z)), atol=0.05, rtol=0)
 
 
-def test_a_head_for_super_resolution_learns_beside_the_denoising(data, tmp_path):
-    folder, table = data
-    first = medldm.train(table, data=folder, out=tmp_path / "first")
+def test_a_head_for_super_resolution_learns_beside_the_denoising(data, trained, tmp_path):
+    (folder, table), (first, start) = data, trained
     more = idle_but(with_coarse_head(table))
     more["stage"][-1] |= {"steps": 6}
-    both = medldm.train(more, data=folder, out=tmp_path / "both", start=tmp_path / "first")
+    both = medldm.train(more, data=folder, out=tmp_path / "both", start=start)
     image = np.random.default_rng(1).random((16, 12) if table["pack"]["dims"] == 2 else (16, 12, 8)) * 100
     spacing = (1,) * table["pack"]["dims"]
     one, two = (medldm.denoise(image, model=m, noise_std=5.0, spacing=spacing).array for m in (first, both))

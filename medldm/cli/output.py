@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -40,10 +40,13 @@ def _new_bars() -> Bars:
 
 
 class Progress:
-    """What the API calls as ``progress(stage, done, total)``; shows nothing in the first two seconds."""
+    """What the API calls as ``progress(stage, done, total)``; shows nothing in the first two seconds.
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+    more : what else there is to say of a stage, asked for now and then; without a terminal at its end, too
+    """
+
+    def __init__(self, *, quiet: bool = False, more: Callable[[str], str] | None = None) -> None:
+        self._quiet, self._more = quiet, more
         self._bars = None if quiet or not sys.stderr.isatty() else _new_bars()
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, tuple[float, int]] = {}
@@ -71,12 +74,22 @@ class Progress:
             if stage not in self._tasks:
                 self._tasks[stage] = self._bars.add_task(stage, total=total)
             self._bars.update(self._tasks[stage], completed=done, total=total)
+            if self._more is not None and (now - self._shown > QUIET_SECONDS or done == total):
+                self._shown = now
+                self._bars.update(self._tasks[stage], description=_with(stage, self._more(stage)))
             if now - self._start > QUIET_SECONDS:
                 self._bars.start()
         elif now - self._shown > LINE_SECONDS and first < done < total:
             self._shown = now
             left = (now - began) / (done - first) * (total - done)
-            print(f"{stage}: {done}/{total}, {time_left(left)} left", file=sys.stderr)
+            text = "" if self._more is None else self._more(stage)
+            print(_with(f"{stage}: {done}/{total}, {time_left(left)} left", text), file=sys.stderr)
+        elif self._more is not None and done == total:
+            print(_with(f"{stage}: done", self._more(stage)), file=sys.stderr)
+
+
+def _with(text: str, more: str) -> str:
+    return f"{text}, {more}" if more else text
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:

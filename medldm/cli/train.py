@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +16,9 @@ from medldm.io.atomic import check_folder
 
 if TYPE_CHECKING:
     from medldm.training.cost import StageCost
+
+LOSSES, PICTURES = "losses.jsonl", "pictures"  # as a training leaves them in its folder
+LAST_BYTES, LAST_LINES = 8192, 20  # of the losses: what is looked at
 
 RecipeFile = Annotated[Path, typer.Argument(help="TOML recipe, or the name of one that comes along: quick-3d, ...")]
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the recipe names.")]
@@ -64,6 +68,19 @@ def _print_costs(costs: list[StageCost]) -> None:
         print(text, file=sys.stderr)
 
 
+def _latest(out: Path, stage: str) -> str:
+    """The last losses of a stage, and where the last picture of held-out scans is; of these, what there is."""
+    said, log, picture = [], out / LOSSES, out / PICTURES / f"{stage}.png"
+    if log.is_file():
+        with log.open("rb") as handle:
+            handle.seek(max(0, log.stat().st_size - LAST_BYTES))
+            lines = handle.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+        entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        found = {key: value for entry in entries if entry["stage"] == stage for key, value in entry.items()}
+        said = [f"{key} {value:.4g}" for key, value in found.items() if key not in ("stage", "step")]
+    return ", ".join([*said, *([str(picture)] if picture.is_file() else [])])
+
+
 def train(
     recipe: RecipeFile,
     data: Data,
@@ -81,14 +98,15 @@ def train(
     """Train a model by a recipe. Started again after an interruption, it goes on from its last checkpoint.
 
     Before the denoiser the autoencoder is measured on held-out scans: on a no-go the training ends (exit code 1) with
-    the reason; the report is OUT/gate.html.
+    the reason; the report is OUT/gate.html. While it runs it tells the time left, the last losses (OUT/losses.jsonl)
+    and the last picture of held-out scans (OUT/pictures).
     """
     from medldm.training.start import resolve
 
     resolve(recipe, start)
     if not data.is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data sets")
-    check_folder(out)
+    check_folder(out if out.exists() else out.absolute().parent)  # runs/mine, where there is no runs yet
     from medldm import api
     from medldm.training.parallel import first_process
 
@@ -97,7 +115,7 @@ def train(
         _print_costs(api.estimate_training(recipe, data=data, start=start, device=device, cache=cache))
     if estimate:
         return
-    with Progress(quiet=quiet) as progress:
+    with Progress(quiet=quiet, more=lambda stage: _latest(out, stage)) as progress:
         model = api.train(
             recipe,
             data=data,

@@ -181,8 +181,6 @@ def run_stage(
             last, window = window, Means()
         if best.is_due(step + 1):
             hooks.scalars(name, {"validation": best.judge(fabric, step + 1)}, step + 1)
-        if hooks.progress is not None:
-            hooks.progress(name, step + 1, table.steps)
         if step + 1 == table.steps or _any_process(fabric, time.monotonic() - saved > hooks.checkpoint_seconds):
             state = {
                 "step": step + 1,
@@ -197,6 +195,8 @@ def run_stage(
             with average.in_place():  # what is looked at in between is what will be kept
                 hooks.look(step + 1)
             saved = time.monotonic()
+        if hooks.progress is not None:
+            hooks.progress(name, step + 1, table.steps)
         if best.is_past:
             hooks.note(f"stage {name}: ended after step {step + 1}, since held-out scans did best at step {best.step}")
             break

@@ -15,9 +15,6 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from medldm.diffusion.cascade import Guidance, sample_cascade
-from medldm.diffusion.noise import FieldNoise
-from medldm.diffusion.samplers import dpmpp_2m
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Model, Networks, load_model
 from medldm.operators.problem import problems_of
@@ -30,6 +27,7 @@ from medldm.training.gate import examine, refuse
 from medldm.training.latents import begin_from_data, measure_latents, measure_level
 from medldm.training.loop import Hooks, Progress, learning_rate, run_stage
 from medldm.training.parallel import gathered, is_divided, run_launched
+from medldm.training.pictures import drawn, restored, write_picture
 from medldm.training.reflow import ReflowStage as Reflow
 from medldm.training.reflow import make_pairs
 from medldm.training.report import write_card
@@ -38,49 +36,6 @@ from medldm.training.start import start_from
 from medldm.training.whole_images import whole_batch
 
 VALIDATION_BATCHES = 4
-SHOWN, SAMPLE_STEPS = 8, 20  # pictures of what a generator draws
-
-
-@torch.no_grad()
-def _panel(networks: Networks, validation: Batches) -> Tensor:
-    """(1, H, W * 3) one validation crop: measurement, posterior mean, truth (middle plane)."""
-    batch = validation.restoration(0)
-    assert batch.measurement is not None
-    device = networks.autoencoder.latent_mean.device
-    moved = batch.measurement.map(lambda part: part.to(device))
-    z = networks.denoiser.posterior_mean(networks.condition(moved), networks.autoencoder.channels)
-    head = networks.head(validation.problems[batch.problem].head)
-    image, _ = head(networks.autoencoder.decode(z), moved, torch.ones(len(z), device=device))
-    row = [t[0, 0].float().cpu() for t in (batch.measurement.image, image, batch.x)]
-    planes = [t if t.ndim == 2 else t[:, :, t.shape[2] // 2] for t in row]
-    return torch.cat(planes, dim=1).clamp(0, 1)[None]
-
-
-@torch.inference_mode()
-def _samples(networks: Networks, table: GeneratorStage, batch: Batch, seed: int) -> Tensor:
-    """(1, H, W * n) what a level, or its guide alone, draws under the conditions of held-out images, from their own
-    coarser ones."""
-    device = networks.autoencoder.latent_mean.device
-    shown = batch.split(SHOWN)[0]
-    assert shown.conditions is not None
-    level = networks.generator(table.level)
-    generator = level.guide if table.guide and level.guide is not None else level
-    training = generator.training
-    images = sample_cascade(
-        networks.autoencoder,
-        [generator.eval()],
-        shown.conditions.map(lambda part: part.to(device)),
-        FieldNoise([(seed, number) for number in range(len(shown.x))], device),
-        [n * generator.table.coarsen for n in shown.x.shape[2:]],
-        steps=SAMPLE_STEPS,
-        sampler=dpmpp_2m,
-        guidance=Guidance(),
-        on_step=lambda done, total, preview: None,
-        coarser=None if shown.coarse is None else shown.coarse.to(device),
-    )
-    generator.train(training)
-    planes = [x if x.ndim == 2 else x[:, :, x.shape[2] // 2] for x in images[:, 0].float().cpu()]
-    return torch.cat(planes, dim=1).clamp(0, 1)[None]
 
 
 class _Training:
@@ -135,18 +90,25 @@ class _Training:
             log.write(json.dumps(entry) + "\n")
 
     def pictures(self, stage: str, step: int) -> None:
-        last = self.recipe.stages[-1]
         if self.writer is None or is_divided(self.networks):
             return
         number = next((i for i, table in enumerate(self.recipe.stages) if table.name == stage), 0)
         table = self.recipe.stages[number]
         if isinstance(table, GeneratorStage):
             for batch in self.held_out_batches(number)[:1]:
-                self.writer.add_image(f"{stage}/samples", _samples(self.networks, table, batch, self.recipe.seed), step)
-        if not getattr(last, "problems", None):
+                self.picture(stage, "samples", drawn(self.networks, table, batch, self.recipe.seed), step)
+            return
+        last = next((table for table in reversed(self.recipe.stages) if getattr(table, "problems", None)), None)
+        if last is None:
             return
         panel = Batches(self.held_out, self.recipe, last, self.problems, salt=999_000, all_flips=False)
-        self.writer.add_image(f"{stage}/measured, restored, truth", _panel(self.networks, panel), step)
+        self.picture(stage, "measured, restored, truth", restored(self.networks, panel), step)
+
+    def picture(self, stage: str, title: str, image: Tensor, step: int) -> None:
+        """Into the log and, the last of each stage, a file. image : (1, H, W) in [0, 1]"""
+        assert self.writer is not None
+        self.writer.add_image(f"{stage}/{title}", image, step)
+        write_picture(self.out / "pictures" / f"{stage}.png", image)
 
     def held_out_batches(self, number: int) -> list[Batch]:
         """Of a generator's stage, as they are: nothing is moved or mirrored."""

@@ -1,0 +1,67 @@
+"""Pictures of held-out scans while a training runs: what is restored, what is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from medldm.diffusion.cascade import Guidance, sample_cascade
+from medldm.diffusion.noise import FieldNoise
+from medldm.diffusion.samplers import dpmpp_2m
+from medldm.io.atomic import write_whole
+from medldm.model import Networks
+from medldm.recipe import GeneratorStage
+from medldm.training.batches import Batch, Batches
+
+SHOWN, SAMPLE_STEPS = 8, 20  # of what a generator draws
+
+
+@torch.no_grad()
+def restored(networks: Networks, validation: Batches) -> Tensor:
+    """(1, H, W * 3) one validation crop: measurement, posterior mean, truth (middle plane)."""
+    batch = validation.restoration(0)
+    assert batch.measurement is not None
+    device = networks.autoencoder.latent_mean.device
+    moved = batch.measurement.map(lambda part: part.to(device))
+    z = networks.denoiser.posterior_mean(networks.condition(moved), networks.autoencoder.channels)
+    head = networks.head(validation.problems[batch.problem].head)
+    image, _ = head(networks.autoencoder.decode(z), moved, torch.ones(len(z), device=device))
+    row = [t[0, 0].float().cpu() for t in (batch.measurement.image, image, batch.x)]
+    planes = [t if t.ndim == 2 else t[:, :, t.shape[2] // 2] for t in row]
+    return torch.cat(planes, dim=1).clamp(0, 1)[None]
+
+
+@torch.inference_mode()
+def drawn(networks: Networks, table: GeneratorStage, batch: Batch, seed: int) -> Tensor:
+    """(1, H, W * n) what a stage's network draws under the conditions of held-out images, from their own coarser ones."""
+    device = networks.autoencoder.latent_mean.device
+    shown = batch.split(SHOWN)[0]
+    assert shown.conditions is not None
+    level = networks.generator(table.level)
+    generator = level.guide if table.guide and level.guide is not None else level
+    training = generator.training
+    images = sample_cascade(
+        networks.autoencoder,
+        [generator.eval()],
+        shown.conditions.map(lambda part: part.to(device)),
+        FieldNoise([(seed, number) for number in range(len(shown.x))], device),
+        [n * generator.table.coarsen for n in shown.x.shape[2:]],
+        steps=SAMPLE_STEPS,
+        sampler=dpmpp_2m,
+        guidance=Guidance(),
+        on_step=lambda done, total, preview: None,
+        coarser=None if shown.coarse is None else shown.coarse.to(device),
+    )
+    generator.train(training)
+    planes = [x if x.ndim == 2 else x[:, :, x.shape[2] // 2] for x in images[:, 0].float().cpu()]
+    return torch.cat(planes, dim=1).clamp(0, 1)[None]
+
+
+def write_picture(path: Path, image: Tensor) -> None:
+    """A PNG file of (1, H, W) in [0, 1]; its folder is made. Raises OutputError."""
+    path.parent.mkdir(exist_ok=True)
+    shown = Image.fromarray((255 * image[0]).round().byte().numpy())
+    write_whole(path, shown.save)
