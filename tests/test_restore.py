@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import medldm
-from medldm.errors import Cancelled, InputError, ModelError
+from medldm.errors import Cancelled, InputError
 from medldm.geometry import Geometry
 from medldm.net_tables import IntensityTable
 from medldm.nets.condition import Measurement
@@ -149,11 +149,6 @@ def test_spread_between_samples_joins_the_uncertainty(model_2d):
     one = medldm.denoise(picture, **settings).uncertainty.array
     three = medldm.denoise(picture, samples=3, **settings).uncertainty.array
     assert three.mean() > one.mean()
-
-
-def test_a_2d_model_refuses_a_stack(model_2d):
-    with pytest.raises(ModelError, match="17 slices"):
-        medldm.denoise(head_like(), model=model_2d, spacing=(1, 1, 1))
 
 
 def test_a_3d_array_without_spacing_is_refused(model_3d):

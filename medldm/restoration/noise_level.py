@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,6 +26,7 @@ MAD_TO_STD = 1.4826
 RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))
 RAYLEIGH_MAD = 0.4485  # median absolute deviation of a Rayleigh distribution of sigma 1
 RAYLEIGH_STD = math.sqrt(2 - math.pi / 2)
+UNEVEN = 2.0  # ratio of a volume's noisy slices to its calm ones that a person has to hear of
 TOO_FEW = "too few voxels to tell it from structure"
 _KERNELS = ((12, (1.0, -4.0, 6.0, -4.0, 1.0)), (5, (1.0, -2.0, 1.0)), (2, (1.0, -1.0)))  # by the least size
 
@@ -75,6 +78,25 @@ def estimate_noise(
     if air.noise is not None and (air.noise <= limit or inside.most == 0):
         return NoiseEstimate(air.noise, max(air.noise, inside.most))
     return inside if inside.value >= air.least else NoiseEstimate(air.least, inside.most, inside.doubt)
+
+
+def estimate_over_slices(found: Sequence[NoiseEstimate]) -> NoiseEstimate:
+    """The level of a volume of that of its slices: their median, of those that are sure where these are the most.
+
+    Slices without any detail (blank ones) say nothing.
+    """
+    told = [one for one in found if one.most > 0]
+    if not told:
+        return NoiseEstimate(0.0, 0.0, next((one.doubt for one in found if one.doubt), ""))
+    sure = [one for one in told if one.sure]
+    if 2 * len(sure) < len(told):
+        doubt = Counter(one.doubt for one in told if one.doubt).most_common(1)
+        sure, why = told, doubt[0][0] if doubt else ""
+    else:
+        low, high = (float(q) for q in np.quantile([one.value for one in sure], (0.1, 0.9)))
+        why = f"it differs from slice to slice, {low:.3g} to {high:.3g}" if high > UNEVEN * low else ""
+    value, most = (float(np.median([getattr(one, name) for one in sure])) for name in ("value", "most"))
+    return NoiseEstimate(value, max(value, most), why)
 
 
 def estimate_noise_std(image: NDArray[np.floating], *, noise: str = "gaussian") -> float:

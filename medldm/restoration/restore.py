@@ -27,6 +27,7 @@ from medldm.restoration.intake import take_in
 from medldm.restoration.prior import estimate_with_prior
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import Settings
+from medldm.restoration.slices import is_stack, restore_slices
 from medldm.space import ModelSpace
 from medldm.volume import Volume
 
@@ -39,6 +40,12 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     resampling. Raises ModelError where the model cannot take the scan, InputError for options or values out
     of range, RunError for a result that is not finite.
     """
+    if is_stack(volume, model, settings):
+
+        def one(part: Volume, own: Mapping[str, Any], told: Settings) -> Restoration:
+            return restore(part, model, task, own, told)
+
+        return restore_slices(volume, model, task, options, settings, one)
     started, pack = time.perf_counter(), model.pack
     by_prior, space = settings.method == "posterior", ModelSpace.of(pack, volume)
     problem = untrained(task, pack.dims) if by_prior else model.problem(task)
