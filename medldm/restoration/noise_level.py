@@ -18,6 +18,8 @@ WINDOW, WIDE, LARGE = 7, 11, 3000  # edge of the windows that are compared; of t
 CALM, MIDDLING = 0.05, 0.35  # of the windows, quantiles of the deviation
 TEXTURE = 0.4  # of anatomy: variance of its calm windows over that of its middling ones (heads of the training split)
 ALIKE, DOUBTFUL = 0.9, 0.8  # ratios of the two variances below which detail is anatomy in part, for a good part
+OF_TWO, SURE_OF_TWO = 0.03, 2.0  # anatomy in the detail of two slices, of the range (0.026 to 0.05 in heads of the
+# training split); noise of so many times that is told from it
 TISSUE_SNR = 3.0
 FEW = 4  # windows that do not overlap
 SATURATED = 0.01  # of a window's voxels; more narrows its noise
@@ -171,12 +173,18 @@ def _from_windows(image: Array, ignore: NDArray[np.bool_] | None, *, rician: boo
     calm, middling = (float(q / p) ** 2 for q, p in zip(found, pure, strict=True))
     value = math.sqrt(max(calm - TEXTURE * middling, 0.0) / (1 - TEXTURE))
     alike, doubt = calm / middling, ""
+    # one difference across takes little of the anatomy away, however alike the windows are
+    thin = OF_TWO * float(np.percentile(image, 99.5) - max(image.min(), 0.0)) if 2 in image.shape else 0.0
+    value = math.sqrt(max(value**2 - thin**2, 0.0))
     if alike < ALIKE:  # rather too little taken off than too much
         value *= max(alike - TEXTURE, 0.0) / (ALIKE - TEXTURE)
     if alike < DOUBTFUL:
+        value *= max(alike - TEXTURE, 0.0) / (DOUBTFUL - TEXTURE)
         doubt = "fine structure hides the noise"
     elif keep.sum() < FEW * math.prod(min(n, WINDOW) for n in detail.shape):
         doubt = TOO_FEW
+    elif thin and value < SURE_OF_TWO * thin:
+        doubt = "two slices"
     elif allowed > 0.05:
         doubt = "most of the image is saturated, which hides the noise"
     return NoiseEstimate(value, math.sqrt(calm), doubt)
