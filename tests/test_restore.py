@@ -1,5 +1,6 @@
 """Restoration on tiny random models: geometry, units, seeds, consistency, refusals."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -260,3 +261,26 @@ def test_report_is_plain_data(model_2d):
 
     report = medldm.denoise(np.eye(16), model=model_2d, noise_std=0.1).report
     assert json.loads(json.dumps(report, allow_nan=True))["model"] == "tiny-2d"
+
+
+def test_the_borders_of_the_latents_blocks_are_faint(model_2d):
+    """An estimate that is the same in every block steps at their borders; in the mean with shifted blocks by half."""
+    from medldm.restoration.estimate import posterior_mean
+
+    def decoded(networks):
+        seen = []
+        measurement = Measurement(image, torch.full((1, 1, 1, 1), 0.1), torch.ones(1, 2, 1, 1))
+        with torch.no_grad():
+            posterior_mean(networks, networks.head("main"), measurement, lambda done, total, x: seen.append(x))
+        return seen[0]
+
+    image = torch.rand(1, 1, 32, 24, generator=torch.Generator().manual_seed(0))
+    whole = decoded(model_2d.networks)
+    assert whole.shape == image.shape
+    ramp = torch.linspace(0, 1, 4).repeat(8)[:, None].expand(32, 24)
+    networks = copy.deepcopy(model_2d.networks)
+    networks.autoencoder.decode = lambda z: ramp[None, None].clone()
+    steps = decoded(networks)[0, 0].diff(dim=0).abs()
+    inside = steps[:-4].mean(1)
+    assert float(ramp.diff(dim=0).abs().max()) == pytest.approx(1, abs=1e-6)
+    assert float(inside.max()) < 0.6

@@ -229,3 +229,18 @@ def test_the_command_line_takes_a_volume(model_2d, tmp_path):
     assert "slanted" in refused.stderr and not (tmp_path / "no.nii.gz").exists()
     command("superres", *common, "-o", tmp_path / "fine.nii.gz", "--scale", "2")
     assert medldm.read(tmp_path / "fine.nii.gz").array.shape == (56, 48, 6)
+
+
+def test_how_long_it_will_take_is_said_before(model_2d, tmp_path):
+    """Once, early: of many slices, of a large volume; not of what is soon done."""
+    said, done = [], []
+    told = {"progress": lambda *at: done.append(at), "forecast": lambda *cost: said.append((*cost, len(done)))}
+    medldm.denoise(torso((28, 24, 5)), model=model_2d, noise_std=20.0, **told)
+    assert not said
+    medldm.denoise(torso((28, 24, 40)), model=model_2d, noise_std=20.0, **told)
+    ((seconds, memory, at),) = said
+    assert 0 < seconds < 60 and memory > 4 * 28 * 24 * 40 and at == 15 + 3
+    said.clear(), done.clear()
+    medldm.denoise(torso((160, 144, 128)), model=tiny_model(tmp_path, 3), noise_std=20.0, **told)
+    ((seconds, memory, at),) = said
+    assert 0 < seconds < 600 and at == 0

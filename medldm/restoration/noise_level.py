@@ -174,7 +174,8 @@ def _from_windows(image: Array, ignore: NDArray[np.bool_] | None, *, rician: boo
     value = math.sqrt(max(calm - TEXTURE * middling, 0.0) / (1 - TEXTURE))
     alike, doubt = calm / middling, ""
     # one difference across takes little of the anatomy away, however alike the windows are
-    thin = OF_TWO * float(np.percentile(image, 99.5) - max(image.min(), 0.0)) if 2 in image.shape else 0.0
+    bottom = 0.0 if rician else float(image.min())
+    thin = OF_TWO * (float(np.percentile(image, 99.5)) - bottom) if 2 in image.shape else 0.0
     value = math.sqrt(max(value**2 - thin**2, 0.0))
     if alike < ALIKE:  # rather too little taken off than too much
         value *= max(alike - TEXTURE, 0.0) / (ALIKE - TEXTURE)

@@ -22,6 +22,7 @@ from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
 from medldm.operators.problem import untrained
 from medldm.restoration.checks import doubts, residual_checks
+from medldm.restoration.cost import bytes_of, seconds_of
 from medldm.restoration.estimate import OnStep, estimate
 from medldm.restoration.intake import take_in
 from medldm.restoration.prior import estimate_with_prior
@@ -67,7 +68,12 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
         image, std = estimate_with_prior(model, operator, taken.y, measurement.image, scaled_noise, settings, notify)
     else:
         measurement = measurement.on_image(lambda field: pad_to_multiple(field, pack.multiple)[0])
-        image, std = estimate(model.networks, model.networks.head(problem.head), measurement, settings, notify)
+        head = model.networks.head(problem.head)
+        if settings.forecast is not None:
+            seconds = seconds_of(model.networks, head, measurement, settings, pack.multiple)
+            if seconds is not None:
+                settings.forecast(seconds, bytes_of(target.shape, pack.dims))
+        image, std = estimate(model.networks, head, measurement, settings, notify)
         image, std = problem.finish(image, measurement)[crop], std[crop]
     finished = time.perf_counter()
 

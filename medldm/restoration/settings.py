@@ -15,6 +15,7 @@ from medldm.volume import Volume
 
 Progress = Callable[[str, int, int], None]
 Preview = Callable[[Volume], None]
+Forecast = Callable[[float, int], None]
 METHODS = ("trained", "posterior")
 MODES = {"fidelity": 0.0, "perceptual": 1.0}
 PLANES = {"axial": ("S", "I"), "coronal": ("A", "P"), "sagittal": ("R", "L")}  # where the axis across it points
@@ -42,6 +43,8 @@ class RestoreOptions(TypedDict, total=False):
     progress : called with (task, steps done, steps in all); whatever it raises ends the work (default None)
     preview : called with the decoded estimate, a Volume on the result's grid, after each step; slice by slice, with
         the slice (default None)
+    forecast : called once, before most of the work, with the seconds and the bytes that it will take about; not where
+        it is soon done, and not with "posterior" (default None)
 
     >>> options: medldm.RestoreOptions = {"noise_std": 20.0, "seed": 1}
     >>> medldm.denoise(scan, model=model, **options).report["seed"]
@@ -63,6 +66,7 @@ class RestoreOptions(TypedDict, total=False):
     plane: str | None
     progress: Progress | None
     preview: Preview | None
+    forecast: Forecast | None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Settings:
     plane: str | None = None
     progress: Progress | None = None
     preview: Preview | None = None
+    forecast: Forecast | None = None
 
     def __post_init__(self) -> None:
         """Raises InputError for a setting that makes no sense."""
@@ -99,7 +104,7 @@ class Settings:
             raise InputError("value_range", str(self.value_range), "(low, high) with low < high")
         if self.plane is not None and self.plane not in PLANES:
             raise InputError("plane", repr(self.plane), f"{', '.join(PLANES)}, or None: as it was acquired")
-        for name in ("progress", "preview"):
+        for name in ("progress", "preview", "forecast"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise InputError(name, repr(getattr(self, name))[:60], "a function, or None")
 

@@ -6,6 +6,7 @@ from one to the next, and be seen as stripes in the other planes (docs/decisions
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ from medldm.geometry import Geometry
 from medldm.model import Model
 from medldm.operators.problem import Problem, untrained
 from medldm.restoration.checks import doubts, residual_checks
+from medldm.restoration.cost import bytes_of
 from medldm.restoration.intake import believed, far_voxels, fill_near, said_of_far, said_of_noise, said_of_range
 from medldm.restoration.noise_level import estimate_noise, estimate_over_slices
 from medldm.restoration.result import Restoration
@@ -27,6 +29,7 @@ from medldm.volume import Volume
 
 Array = NDArray[np.float32]
 Report = dict[str, Any]
+MANY = 8  # slices; that of fewer is soon done
 # one slice, the problem's options for it, settings -> its restoration
 OfOne = Callable[[Volume, Mapping[str, Any], Settings], Restoration]
 
@@ -55,10 +58,15 @@ def restore_slices(
 
     back = tuple(int(axis) for axis in np.argsort(order))
     made, far, reports = None, 0, list[Report]()
+    started = time.perf_counter()
     for done, (k, own) in enumerate(todo.items()):
         here = _slice(stack, k)
         part = one(here, own, _in_one(shared.settings, done, len(todo), back))
-        made = _Made(stack, k, part) if made is None else made
+        if made is None:
+            made = _Made(stack, k, part)
+            if settings.forecast is not None and len(todo) >= MANY:
+                left = (len(todo) - 1) * (time.perf_counter() - started)
+                settings.forecast(left, bytes_of(made.grid.shape, 2, across=2))
         made.put(k, part)
         found = far_voxels(here.array, shared.space, shared.settings.noise_std)
         far += 0 if found is None else int(found.sum())
@@ -166,7 +174,12 @@ def _in_one(settings: Settings, done: int, count: int, back: tuple[int, ...]) ->
         assert preview is not None
         preview(part.permute(back))
 
-    return replace(settings, progress=None if progress is None else told, preview=None if preview is None else shown)
+    return replace(
+        settings,
+        progress=None if progress is None else told,
+        preview=None if preview is None else shown,
+        forecast=None,
+    )
 
 
 class _Made:
