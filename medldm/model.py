@@ -31,7 +31,7 @@ from medldm.nets.unet import Condition, LatentUNet
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import Problem, problem_of
 from medldm.pack import AutoencoderPack, ModelPack
-from medldm.space import ModelSpace
+from medldm.space import ModelSpace, side_by_side, spread_evenly
 from medldm.volume import Volume
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -139,9 +139,15 @@ class Model:
         return replace(self, networks=copy.deepcopy(self.networks).to(target))
 
     def value_range(self, scan: Volume) -> tuple[float, float]:
-        """Values of a `scan` that are the model's 0 and 1. Raises ModelError for several slices in 2D."""
-        space = ModelSpace.of(self.pack, scan)
-        scaling = space.fitted(space.turned(scan)).range
+        """Values of a `scan` that are the model's 0 and 1; in 2D, those of all slices of a volume together."""
+        seen = scan
+        if self.pack.dims == 2 and scan.geometry.shape[2] != 1:
+            axis = scan.slice_axis
+            stack = scan.permute((*(a for a in range(3) if a != axis), axis))
+            slices = [stack.array[..., k : k + 1] for k in spread_evenly(stack.geometry.shape[2])]
+            seen = side_by_side(slices, stack)
+        space = ModelSpace.of(self.pack, seen)
+        scaling = space.fitted(space.turned(seen)).range
         return scaling.offset, scaling.offset + scaling.scale
 
     def problem(self, name: str) -> Problem:
@@ -152,11 +158,7 @@ class Model:
         return problem_of(name, self.pack.problems[name], f"model {self.name}")
 
     def fits(self, volume: Volume, factor: tuple[float, float, float] = (1, 1, 1)) -> list[str]:
-        """Reasons for doubt about using the model on `volume`, refined by `factor` (none: an empty list).
-
-        Raises ModelError where it cannot be used at all: a scan of several slices for a 2D model.
-        """
-        ModelSpace.of(self.pack, volume)
+        """Reasons for doubt about using the model on `volume`, refined by `factor` (none: an empty list)."""
         return self.pack.doubts(volume, factor)
 
     def save(self, folder: str | Path, training: dict[str, Any] | None = None) -> Path:

@@ -163,7 +163,9 @@ class AutoencoderPack(Table):
             warnings.append(f"values in {scan.unit}; the model's window is in HU")
         low, high = self.trained_range
         assumed = any(step.get("spacing_assumed") for step in scan.history)
-        spacing = [s / f for s, f in zip(scan.geometry.spacing, factor, strict=True)][: self.dims]
+        spacing = [s / f for s, f in zip(scan.geometry.spacing, factor, strict=True)]
+        if self.dims == 2:
+            del spacing[scan.slice_axis]
         if not assumed and not all(low <= s <= high for s in spacing):
             text = " x ".join(f"{s:.3g}" for s in spacing)
             warnings.append(f"voxels of {text} mm; the model was trained on {low:.3g} to {high:.3g} mm")

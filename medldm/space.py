@@ -19,6 +19,7 @@ from medldm.intensity import Intensity, Scaling
 from medldm.pack import AutoencoderPack
 from medldm.volume import Volume
 
+MOST_SLICES = 24  # that are looked at for what all slices of a volume share, so that memory does not grow with them
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
@@ -40,8 +41,8 @@ class ModelSpace:
     @classmethod
     def of(cls, pack: AutoencoderPack, volume: Volume) -> ModelSpace:
         """The space of a scan, whose values are not looked at yet. Raises ModelError for several slices in 2D."""
-        if pack.dims == 2 and volume.array.shape[2] != 1:
-            got = f"a scan of {volume.array.shape[2]} slices"
+        if pack.dims == 2 and volume.geometry.shape[2] != 1:
+            got = f"a scan of {volume.geometry.shape[2]} slices"
             do = "give one slice, or take a 3D model"
             raise ModelError(f"model {pack.name}", got, "a single image (this model is 2D)", do)
         order, flips = ((0, 1, 2), ()) if not pack.turns else volume.geometry.orientation_to(pack.axcodes or "RAS")
@@ -106,6 +107,21 @@ class ModelSpace:
     def std_array(self, std: Tensor) -> NDArray[np.float32]:
         """`array` for standard deviations."""
         return self.range.std_inverse(to_array(std, self.dims)).astype(np.float32)
+
+
+def spread_evenly(count: int, most: int = MOST_SLICES) -> list[int]:
+    """At most `most` whole numbers below `count`, from its first to its last."""
+    return sorted({round(float(k)) for k in np.linspace(0, count - 1, min(count, most))})
+
+
+def side_by_side(slices: Sequence[NDArray[np.float32]], like: Volume) -> Volume:
+    """Slices (I, J, 1) of a volume as one image (I * n, J, 1): what is found in all of them is found in one picture.
+
+    like : the volume, its slices across the last axis
+    """
+    array = np.concatenate(slices)
+    spacing = like.geometry.spacing
+    return Volume(array, Geometry.from_spacing(array.shape, spacing), like.unit, like.modality, like.history)
 
 
 def to_array(x: Tensor, dims: int) -> NDArray[np.float32]:

@@ -26,6 +26,19 @@ class WithHistory:
     """What can be told of a scan by its history."""
 
     history: tuple[dict[str, Any], ...]
+    geometry: Geometry
+
+    @property
+    def slice_axis(self) -> int:
+        """The axis across the slices as they were acquired: the thickest; of about equal ones, the file's last.
+
+        Slices of a DICOM series may be half as thick as their pixels are wide.
+        """
+        shape, spacing = self.geometry.shape, self.geometry.spacing
+        if 1 in shape:
+            return max(axis for axis, n in enumerate(shape) if n == 1)
+        alike = 0.5 if any(step.get("format") == "dicom" for step in self.history) else 0.95
+        return 2 if spacing[2] > alike * max(spacing) else spacing.index(max(spacing))
 
     @property
     def ai_processed(self) -> bool:

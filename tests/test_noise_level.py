@@ -127,3 +127,26 @@ def test_what_was_filled_in_is_left_out():
     filled[:, :40] = True
     hidden = np.where(filled, smooth((96, 96, 1)), noisy)
     assert estimate_noise(hidden, ignore=filled).value == pytest.approx(0.05, rel=0.1)
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.005, 0.01])
+def test_two_slices_of_fine_structure_are_not_taken_for_noise(noise_std):
+    """However alike its windows are: one difference across leaves the anatomy in."""
+    clean = 0.7 + 0.02 * np.random.default_rng(6).standard_normal((64, 64, 2))
+    found = estimate_noise(rician(clean, noise_std), noise="rician")
+    assert found.value <= 1.05 * noise_std and found.doubt and found.most > 0.01
+
+
+def test_the_more_doubt_the_less_is_taken():
+    """Of the detail of the calmest parts a smaller share, the less alike the windows are."""
+    shares = []
+    for strength in (0.035, 0.04, 0.05):
+        grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in (48, 48, 40)), indexing="ij")
+        loud = np.random.default_rng(6).standard_normal(grid[0].shape) * (
+            1.1 + np.sin(7 * grid[0]) * np.cos(5 * grid[1])
+        )
+        noise = 0.02 * np.random.default_rng(7).standard_normal(grid[0].shape)
+        found = estimate_noise(0.7 + strength * loud + noise)
+        assert found.doubt
+        shares.append(found.value / found.most)
+    assert shares == sorted(shares, reverse=True) and shares[-1] < 0.25

@@ -26,6 +26,7 @@ class Call:
     steps: o.Steps = 20
     seed: o.Seed = 0
     sampler: o.Sampler = "dpmpp_2m"
+    plane: o.Plane = None
     series: o.Series = None
     select: o.Select = None
     resample_nonuniform: o.ResampleNonuniform = False
@@ -44,7 +45,7 @@ class Call:
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that the restoring functions of the API share. Raises InputError."""
-        names = ("samples", "steps", "sampler", "seed")
+        names = ("samples", "steps", "sampler", "seed", *(("plane",) if self.plane else ()))
         return {"mode": o.parse_mode(self.mode), **{name: getattr(self, name) for name in names}}
 
     def choice(self) -> Choice:

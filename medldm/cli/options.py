@@ -28,6 +28,10 @@ Samples = Annotated[int, typer.Option("--samples", min=1, help="Posterior sample
 Steps = Annotated[int, typer.Option("--steps", min=2, help="Sampler steps.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")]
 Sampler = Annotated[str, typer.Option("--sampler", help="dpmpp_2m, heun, ddim, or a plugin's.")]
+Plane = Annotated[
+    str | None,
+    typer.Option("--plane", help="axial, coronal or sagittal, for a 2D model on a volume; as acquired if left out."),
+]
 Each = Annotated[
     bool,
     typer.Option(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 WIDE = 240  # columns where there is no terminal: lines stay unbroken
 QUIET_SECONDS = 2.0
 LINE_SECONDS = 15.0
+LONG_SECONDS = 10.0
 
 
 def time_left(seconds: float) -> str:
@@ -61,6 +62,11 @@ class Progress:
     ) -> None:
         if self._bars is not None and self._bars.live.is_started:
             self._bars.stop()
+
+    def forecast(self, seconds: float, memory: int) -> None:
+        """Said before the work, where it is worth waiting for elsewhere."""
+        if not self._quiet and seconds > LONG_SECONDS:
+            print(f"it will take about {time_left(seconds)} and {memory / 1e9:.1f} GB", file=sys.stderr)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()

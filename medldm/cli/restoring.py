@@ -142,7 +142,8 @@ def run(call: Call, restore: Restore) -> None:
     from medldm.model import load_model
 
     with Progress(quiet=call.quiet) as progress:
-        result = restore(scan, load_model(call.model, call.device), {**settings, "progress": progress})
+        told = {"progress": progress, "forecast": progress.forecast}
+        result = restore(scan, load_model(call.model, call.device), {**settings, **told})
     finish(scan, result, call)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self
@@ -168,6 +168,23 @@ class SuperResolve(Problem):
             raise InputError("scale", text, "the same factor on both axes of the image")
         i, j, k = axes.to_model(factor)
         return BlockAverage((int(i), int(j), int(k)))
+
+    def of_slice(
+        self, options: Mapping[str, Any], geometry: Geometry, order: tuple[int, int, int], number: int
+    ) -> Mapping[str, Any]:
+        """Numbers for each axis of the scan become those of the slice; nothing is refined across slices."""
+        turned = dict(options)
+        for name, stays in (("scale", 1.0), ("target_spacing", geometry.spacing[2])):
+            value = options.get(name)
+            if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str) or len(value) != 3:
+                continue
+            turned[name] = [value[axis] for axis in order]
+            through = turned[name][2]
+            if isinstance(through, int | float | np.number) and abs(through - stays) > 0.02 * stays:
+                text = " x ".join(map(str, value))
+                do = "refine both other axes alike, or take a model of volumes"
+                raise InputError(name, text, f"{stays:.4g} across the slices: this model refines in plane", do)
+        return turned
 
     @staticmethod
     def _factor(scale: Any, axes: Axes) -> tuple[int, int, int]:

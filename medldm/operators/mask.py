@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medldm.errors import InputError
+from medldm.geometry import Geometry
 from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
 from medldm.operators.problem import Array, Axes, Draw, Problem
@@ -186,6 +187,20 @@ class Inpaint(Problem):
             got = f"shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
             raise InputError("mask", got, f"an array of the scan's {axes.geometry.shape}")
         return Mask(np.asarray(axes.turn(mask), dtype=bool))
+
+    def of_slice(
+        self, options: Mapping[str, Any], geometry: Geometry, order: tuple[int, int, int], number: int
+    ) -> Mapping[str, Any] | None:
+        """What of the mask lies in the slice. A whole slice is refused: the model would see nothing of the scan."""
+        mask = options.get("mask")
+        turned = mask.transpose(order) if isinstance(mask, np.ndarray) and mask.ndim == 3 else None
+        if turned is None or turned.shape != geometry.shape:
+            return options  # `operator` says what is wrong
+        part = np.ascontiguousarray(turned[:, :, number : number + 1], dtype=bool)
+        if part.all():
+            do = "take another plane, or a model of volumes"
+            raise InputError("mask", f"all of slice {number + 1}", "a part of each slice: it is seen alone", do)
+        return {**options, "mask": part} if part.any() else None
 
     def drawn_operator(self, shape: tuple[int, int, int], draw: Draw, dims: int) -> Mask:
         mask = random_mask(shape[:dims], self.radius, draw.own)

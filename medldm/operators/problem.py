@@ -94,6 +94,17 @@ class Problem(BaseModel):
             raise InputError(key, str(first.get("input"))[:60], first["msg"]) from None
         return found
 
+    def of_slice(
+        self, options: Mapping[str, Any], geometry: Geometry, order: tuple[int, int, int], number: int
+    ) -> Mapping[str, Any] | None:
+        """The options for one slice of a volume: by default the same. None: there is nothing to do in this slice.
+
+        geometry : of the volume, turned so that its slices lie across the last axis
+        order : axis a of it was axis `order`[a] of the scan; number : of the slice
+        Raises InputError for what cannot be done slice by slice.
+        """
+        return options
+
     @property
     def multiple(self) -> int:
         """What the sizes of an image must be multiples of, so that every operator of the training takes it."""

@@ -65,30 +65,23 @@ def take_in(
     """
     seen = _seen(measured, operator)
     space = space.fitted(seen, settings.value_range)
-    scaling, warnings, floored = space.range, list[str](), space.pack.intensity.zero_floor
-    if floored and settings.value_range is None and scaling.offset != 0:
-        text = f"values down to {float(seen.array.min()):.4g}, where the model knows none below 0"
-        warnings.append(f"{text}: {scaling.offset:.4g} is taken for air; if it is not, give value_range")
+    scaling, floored = space.range, space.pack.intensity.zero_floor
+    warnings = said_of_range(space, seen, settings)
 
-    far = _far(seen.array, space, settings.noise_std)
+    far = far_voxels(seen.array, space, settings.noise_std)
     whole, array = seen, seen.array
     if far is not None:
         array = fill_near(seen.array, far)
         seen = seen.with_array(array)
-        low, high = scaling.offset, scaling.offset + scaling.scale
-        text = f"{int(far.sum())} voxels far outside of the range of {low:.4g} to {high:.4g}"
-        warnings.append(f"{text} (an implant, a marker, hot pixels?); they come back as they were measured")
+        warnings += said_of_far(int(far.sum()), space)
 
     estimated = settings.noise_std is None and problem.estimates_noise
     noise_std = settings.noise_std or 0.0
     if estimated:
         found = estimate_noise(array - scaling.offset if floored else array, noise=noise, ignore=far)
-        noise_std = found.value if problem.believes(scaling.std_forward(found.value), found.sure) else 0.0
-        warnings += [] if problem.keeps_measured else _weak(found, noise_std, space, problem)
-    scaled = scaling.std_forward(noise_std)
-    if scaled > 1.1 * problem.noise_std[1]:
-        share, most = 100 * scaled, 100 * problem.noise_std[1]
-        warnings.append(f"noise of {share:.0f} % of the range; the model was trained up to {most:.3g} %")
+        noise_std, said = believed(found, space, problem)
+        warnings += said
+    warnings += said_of_noise(noise_std, space, problem)
 
     untouched = operator.missing() is None
     y = space.tensor(array if untouched else measured.array)
@@ -104,7 +97,38 @@ def _seen(measured: Volume, operator: Operator) -> Volume:
     return measured.with_array(operator.first_guess(y)[0, 0].numpy())
 
 
-def _far(array: Array, space: ModelSpace, noise_std: float | None) -> NDArray[np.bool_] | None:
+def said_of_range(space: ModelSpace, seen: Volume, settings: Settings) -> list[str]:
+    """Where values below 0 were shifted, for a model that knows none."""
+    offset = space.range.offset
+    if not space.pack.intensity.zero_floor or settings.value_range is not None or offset == 0:
+        return []
+    text = f"values down to {float(seen.array.min()):.4g}, where the model knows none below 0"
+    return [f"{text}: {offset:.4g} is taken for air; if it is not, give value_range"]
+
+
+def said_of_far(count: int, space: ModelSpace) -> list[str]:
+    if not count:
+        return []
+    low, high = space.range.offset, space.range.offset + space.range.scale
+    text = f"{count} voxels far outside of the range of {low:.4g} to {high:.4g}"
+    return [f"{text} (an implant, a marker, hot pixels?); they come back as they were measured"]
+
+
+def said_of_noise(noise_std: float, space: ModelSpace, problem: Problem) -> list[str]:
+    scaled = space.range.std_forward(noise_std)
+    if scaled <= 1.1 * problem.noise_std[1]:
+        return []
+    share, most = 100 * scaled, 100 * problem.noise_std[1]
+    return [f"noise of {share:.0f} % of the range; the model was trained up to {most:.3g} %"]
+
+
+def believed(found: NoiseEstimate, space: ModelSpace, problem: Problem) -> tuple[float, list[str]]:
+    """The level that is taken of an estimate, in the scan's unit, and what a person has to hear of it."""
+    noise_std = found.value if problem.believes(space.range.std_forward(found.value), found.sure) else 0.0
+    return noise_std, [] if problem.keeps_measured else _weak(found, noise_std, space, problem)
+
+
+def far_voxels(array: Array, space: ModelSpace, noise_std: float | None) -> NDArray[np.bool_] | None:
     scaled = space.range.forward(array)
     limit = max(FAR, FAR_IN_NOISE * space.range.std_forward(noise_std or 0.0))
     far = (scaled < -limit) | (scaled > 1 + limit)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from medldm.operators.mask import fill_harmonic
 from medldm.restoration.restore import restore
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import Settings
+from medldm.restoration.slices import is_stack, restore_slices
 from medldm.volume import Volume
 
 AROUND = 48  # voxels of the scan around a mask that the model sees; more tells it nothing
@@ -31,6 +34,12 @@ def fill_region(volume: Volume, mask: NDArray[np.bool_], model: Model, settings:
             got, do = f"{getattr(settings, name)} to fill a region", "the uncertainty says what else it could be"
             raise InputError(name, got, "fidelity and one sample: what is likely, not one draw of it", do)
     model.problem("inpaint")
+    if is_stack(volume, model, settings):
+
+        def one(part: Volume, own: Mapping[str, Any], told: Settings) -> Restoration:
+            return fill_region(part, own["mask"], model, told)
+
+        return restore_slices(volume, model, "inpaint", {"mask": mask}, settings, one)
     from scipy import ndimage
 
     box = ndimage.find_objects(mask.astype(np.uint8))[0]

@@ -22,11 +22,13 @@ from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
 from medldm.operators.problem import untrained
 from medldm.restoration.checks import doubts, residual_checks
+from medldm.restoration.cost import bytes_of, seconds_of
 from medldm.restoration.estimate import OnStep, estimate
 from medldm.restoration.intake import take_in
 from medldm.restoration.prior import estimate_with_prior
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import Settings
+from medldm.restoration.slices import is_stack, restore_slices
 from medldm.space import ModelSpace
 from medldm.volume import Volume
 
@@ -39,6 +41,12 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     resampling. Raises ModelError where the model cannot take the scan, InputError for options or values out
     of range, RunError for a result that is not finite.
     """
+    if is_stack(volume, model, settings):
+
+        def one(part: Volume, own: Mapping[str, Any], told: Settings) -> Restoration:
+            return restore(part, model, task, own, told)
+
+        return restore_slices(volume, model, task, options, settings, one)
     started, pack = time.perf_counter(), model.pack
     by_prior, space = settings.method == "posterior", ModelSpace.of(pack, volume)
     problem = untrained(task, pack.dims) if by_prior else model.problem(task)
@@ -60,7 +68,12 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
         image, std = estimate_with_prior(model, operator, taken.y, measurement.image, scaled_noise, settings, notify)
     else:
         measurement = measurement.on_image(lambda field: pad_to_multiple(field, pack.multiple)[0])
-        image, std = estimate(model.networks, model.networks.head(problem.head), measurement, settings, notify)
+        head = model.networks.head(problem.head)
+        if settings.forecast is not None:
+            seconds = seconds_of(model.networks, head, measurement, settings, pack.multiple)
+            if seconds is not None:
+                settings.forecast(seconds, bytes_of(target.shape, pack.dims))
+        image, std = estimate(model.networks, head, measurement, settings, notify)
         image, std = problem.finish(image, measurement)[crop], std[crop]
     finished = time.perf_counter()
 

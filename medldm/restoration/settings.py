@@ -15,8 +15,10 @@ from medldm.volume import Volume
 
 Progress = Callable[[str, int, int], None]
 Preview = Callable[[Volume], None]
+Forecast = Callable[[float, int], None]
 METHODS = ("trained", "posterior")
 MODES = {"fidelity": 0.0, "perceptual": 1.0}
+PLANES = {"axial": ("S", "I"), "coronal": ("A", "P"), "sagittal": ("R", "L")}  # where the axis across it points
 
 
 class RestoreOptions(TypedDict, total=False):
@@ -36,8 +38,13 @@ class RestoreOptions(TypedDict, total=False):
     sampler : "dpmpp_2m" (default), "heun", "ddim", or that of a plugin
     seed : default 0; the same seed gives the same result
     value_range : (low, high) in the scan's unit: the model's 0 and 1 (default None: found in the scan)
+    plane : "axial", "coronal" or "sagittal", of the slices of a volume that a model of single images takes (default
+        None: that in which they were acquired)
     progress : called with (task, steps done, steps in all); whatever it raises ends the work (default None)
-    preview : called with the decoded estimate, a Volume on the result's grid, after each step (default None)
+    preview : called with the decoded estimate, a Volume on the result's grid, after each step; slice by slice, with
+        the slice (default None)
+    forecast : called once, before most of the work, with the seconds and the bytes that it will take about; not where
+        it is soon done, and not with "posterior" (default None)
 
     >>> options: medldm.RestoreOptions = {"noise_std": 20.0, "seed": 1}
     >>> medldm.denoise(scan, model=model, **options).report["seed"]
@@ -56,8 +63,10 @@ class RestoreOptions(TypedDict, total=False):
     sampler: str
     seed: int
     value_range: tuple[float, float] | None
+    plane: str | None
     progress: Progress | None
     preview: Preview | None
+    forecast: Forecast | None
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,10 @@ class Settings:
     sampler: str = "dpmpp_2m"
     seed: int = 0
     value_range: tuple[float, float] | None = None
+    plane: str | None = None
     progress: Progress | None = None
     preview: Preview | None = None
+    forecast: Forecast | None = None
 
     def __post_init__(self) -> None:
         """Raises InputError for a setting that makes no sense."""
@@ -91,7 +102,9 @@ class Settings:
             raise InputError("noise_std", repr(self.noise_std), expected)
         if self.value_range is not None and not _is_range(self.value_range):
             raise InputError("value_range", str(self.value_range), "(low, high) with low < high")
-        for name in ("progress", "preview"):
+        if self.plane is not None and self.plane not in PLANES:
+            raise InputError("plane", repr(self.plane), f"{', '.join(PLANES)}, or None: as it was acquired")
+        for name in ("progress", "preview", "forecast"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise InputError(name, repr(getattr(self, name))[:60], "a function, or None")
 

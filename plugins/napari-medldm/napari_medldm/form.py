@@ -186,7 +186,7 @@ class RestoreForm(QWidget):
         """The form as plain data, for the scan that it is about."""
         scale = (1, 1, 1)
         if self.task.currentText() == "super-resolve" and volume is not None:
-            scale = refined(volume, self.factor())
+            scale = refined(volume, self.factor(), self.model.dims())
         return Request(
             task=self.task.currentText(),
             model=self.model.currentText(),

@@ -20,9 +20,6 @@ def reason_against(pack: Any, volume: Volume | LazyScan | None, task: str) -> st
         return f"a model that was not trained to {task}"
     if volume is None:
         return ""
-    slices = volume.geometry.shape[2]
-    if pack.dims == 2 and slices != 1:
-        return f"a model of single images; this scan has {slices} slices"
     if pack.dims == 3 and min(volume.geometry.shape) == 1:
         return "a model of volumes; this scan is a single image"
     return ""
@@ -46,6 +43,13 @@ class ModelBox(QComboBox):
             first = index if first is None and not reason else first
         if first is not None and not self.fits():
             self.setCurrentIndex(first)
+
+    def dims(self) -> int:
+        """2 for a chosen model of single images, which takes a volume slice by slice; else 3."""
+        try:
+            return int(read_tables(self.currentText()).dims)
+        except MedldmError:
+            return 3  # it is said when it is to be loaded
 
     def doubts(self, volume: Volume | LazyScan | None, factor: tuple[int, int, int]) -> list[str]:
         """What is to be said against the chosen model, for a scan that it can take."""

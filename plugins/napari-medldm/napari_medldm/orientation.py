@@ -74,8 +74,6 @@ def directions(geometry: Geometry, display: Display) -> tuple[tuple[str, str], .
 
 
 def acquired_plane(volume: Volume | LazyScan) -> str:
-    """The plane nearest to the slices as they were acquired: the thickest axis; of equal ones, the file's last."""
-    spacing = volume.geometry.spacing
-    sliced = isinstance(volume, LazyScan) or volume.source is not None or volume.geometry.shape[2] == 1
-    across = 2 if sliced or spacing[2] > 0.95 * max(spacing) else int(np.argmax(spacing))
+    """The plane nearest to the slices as they were acquired: those of the file, where it was read slice by slice."""
+    across = 2 if isinstance(volume, LazyScan) or volume.source is not None else volume.slice_axis
     return list(PLANES)[display_of(volume.geometry).axes.index(across)]

@@ -26,7 +26,7 @@ from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
 from napari_medldm.progress import Progress
 from napari_medldm.reading import Reading
-from napari_medldm.request import CONTEXT, region_of_slice
+from napari_medldm.request import context, region_of_slice
 from napari_medldm.running import Ran, Runner
 from napari_medldm.saving import SaveBox
 from napari_medldm.viewing import ViewBox
@@ -190,8 +190,9 @@ class RestorePanel(QWidget):
             return 0
         count = int(np.prod(scan.geometry.shape))
         if self.form.task.currentText() == "denoise" and self.form.place.currentText() == "current slice":
-            thickness = scan.geometry.shape[entry_of(self.source()).display.axes[self.viewer.dims.order[0]]]
-            count = count * min(2 * CONTEXT + 1, thickness) // thickness
+            axis = entry_of(self.source()).display.axes[self.viewer.dims.order[0]]
+            thickness, around = scan.geometry.shape[axis], context(scan, self.form.model.dims())[axis]
+            count = count * min(2 * around + 1, thickness) // thickness
         return count * int(np.prod(self.form.request(scan).scale))
 
     def _mask(self, source: Any, scan: Volume | LazyScan) -> Any:

@@ -59,11 +59,12 @@ class Request:
         return cls(**(table | {"scale": tuple(table["scale"])}))
 
 
-def refined(volume: Volume | LazyScan, factor: int) -> tuple[int, int, int]:
-    """`factor` an axis: along the thickest of a volume, both of an image."""
+def refined(volume: Volume | LazyScan, factor: int, dims: int) -> tuple[int, int, int]:
+    """`factor` an axis: along the thickest of a volume; of an image, and by a model of single images, both in plane."""
     scale = [1, 1, 1]
     thickest = 2 - int(np.argmax(volume.geometry.spacing[::-1]))
-    for axis in (0, 1) if volume.geometry.shape[2] == 1 else (thickest,):
+    in_plane = [axis for axis in range(3) if axis != volume.slice_axis]
+    for axis in in_plane if dims == 2 or volume.geometry.shape[2] == 1 else (thickest,):
         scale[axis] = factor
     return scale[0], scale[1], scale[2]
 
@@ -135,7 +136,7 @@ def run_each(order: Order, model: Any, progress: Progress) -> Iterator[Any]:
     """A `medldm.restore_each` row a scan. Raises MedldmError, and whatever `progress` raises to cancel."""
 
     def restore(scan: Volume) -> Restoration:
-        scale = refined(scan, order.factor) if order.request.task == "super-resolve" else (1, 1, 1)
+        scale = refined(scan, order.factor, model.pack.dims) if order.request.task == "super-resolve" else (1, 1, 1)
         return run(scan, replace(order.request, scale=scale), model, lambda *_: progress("", 0, 0), None)
 
     settings = {**order.request.to_dict(), "factor": order.factor, "weights_sha256": model.weights_sha256}
@@ -157,6 +158,11 @@ def region_of_slice(volume: Volume | LazyScan, axis: int, index: int) -> NDArray
     return mask
 
 
+def context(volume: Volume | LazyScan, dims: int) -> list[int]:
+    """Voxels around a region that a model sees along each axis: one of single images sees no other slice."""
+    return [0 if dims == 2 and axis == volume.slice_axis else CONTEXT for axis in range(3)]
+
+
 def run_region(
     volume: Volume, mask: NDArray[np.bool_], request: Request, model: Any, progress: Progress, *, feather: int = FEATHER
 ) -> Restoration:
@@ -170,9 +176,10 @@ def run_region(
     if mask.shape != volume.array.shape or not mask.any():
         raise MedldmError("region", "an empty region", "one that covers part of the scan", "draw it on the scan")
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    start = [max(s.start - CONTEXT, 0) for s in box]
-    stop = [min(s.stop + CONTEXT, n) for s, n in zip(box, volume.array.shape, strict=True)]
     loaded = model if not isinstance(model, str) else medldm.load_model(model)
+    around = context(volume, loaded.pack.dims)
+    start = [max(s.start - more, 0) for s, more in zip(box, around, strict=True)]
+    stop = [min(s.stop + more, n) for s, more, n in zip(box, around, volume.array.shape, strict=True)]
     part = medldm.denoise(
         volume.crop(start, stop),
         model=loaded,

@@ -1,9 +1,11 @@
 """Regions: outside bit for bit, inside as the whole scan would be."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from napari_medldm.measure import statistics
-from napari_medldm.request import Request, region_of_slice, run, run_region
+from napari_medldm.request import Request, refined, region_of_slice, run, run_region
 
 import medldm
 from medldm import MedldmError
@@ -58,3 +60,31 @@ def test_impossible_regions_are_refused(noisy_scan, pack):
 def test_statistics_by_hand():
     table = statistics(np.array([2.0, 4.0, 6.0]), np.array([10.0, 12.0, 14.0]))
     assert (table["mean"], table["SD"], table["SNR"], table["CNR"]) == pytest.approx((4, 2, 2, 4))
+
+
+@pytest.fixture(scope="module")
+def flat_pack(tmp_path_factory):
+    """Folder of a tiny model of single images."""
+    from tests.tiny import tiny_model
+
+    folder = tmp_path_factory.mktemp("packs")
+    tiny_model(folder, 2, scale=0.05)
+    return str(folder / "tiny-2d")
+
+
+def test_a_model_of_single_images_takes_a_volume_as_the_api_does(noisy_scan, flat_pack):
+    request, said = Request("denoise", flat_pack, noise_std=20.0), []
+    ours = run(noisy_scan, request, flat_pack, lambda text, done, total: said.append((done, total)), None)
+    api = medldm.denoise(noisy_scan, model=flat_pack, noise_std=20.0)
+    np.testing.assert_array_equal(ours.array, api.array)
+    assert ours.report["slices"] == 16 and said[-1] == (48, 48)
+    part = run_region(noisy_scan, region_of_slice(noisy_scan, 2, 7), request, flat_pack, nothing)
+    np.testing.assert_allclose(part.array[..., 7], ours.array[..., 7], rtol=1e-5, atol=1e-3)
+    assert "slices" not in part.report  # a picture
+
+
+def test_what_is_refined_depends_on_what_the_model_sees(noisy_scan):
+    thick = dataclasses.replace(noisy_scan, geometry=medldm.Geometry.from_spacing(noisy_scan.array.shape, (5, 1, 1)))
+    assert refined(thick, 2, 3) == (2, 1, 1) and refined(thick, 2, 2) == (1, 2, 2)
+    single = thick.crop((0, 0, 3), (20, 24, 4))
+    assert refined(single, 2, 2) == refined(single, 2, 3) == (2, 2, 1)

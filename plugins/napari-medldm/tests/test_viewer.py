@@ -178,11 +178,26 @@ def test_a_scan_beyond_what_the_model_saw_is_told_of(viewer, panel, until, begin
     assert "Done" in panel.message.text() and beyond in panel.banner.text()
 
 
-def test_models_that_do_not_fit_say_why(viewer, panel):
-    viewer.open_sample("napari-medldm", "mr")
-    index = panel.form.model.findText("chest-xray-256")
+def test_models_that_do_not_fit_say_why(viewer, panel, noisy_scan, tmp_path):
+    medldm.write(noisy_scan.crop((0, 0, 3), (20, 24, 4)), tmp_path / "single.nii.gz")
+    viewer.open(str(tmp_path / "single.nii.gz"), plugin="napari-medldm")
+    index = panel.form.model.findText("brain-t1-2mm")
     item = panel.form.model.model().item(index)
-    assert not item.isEnabled() and "single images" in item.toolTip()
+    assert not item.isEnabled() and "single image" in item.toolTip()
+
+
+def test_a_model_of_single_images_restores_a_volume(viewer, panel, restored, noisy_scan, tmp_path):
+    from tests.tiny import tiny_model
+
+    tiny_model(tmp_path, 2, scale=0.05)
+    medldm.write(noisy_scan, tmp_path / "scan.nii.gz")
+    viewer.open(str(tmp_path / "scan.nii.gz"), plugin="napari-medldm")
+    panel.form.model.addItem(str(tmp_path / "tiny-2d"))
+    panel.form.model.setCurrentText(str(tmp_path / "tiny-2d"))
+    result = restored().result
+    wanted = medldm.denoise(tmp_path / "scan.nii.gz", model=tmp_path / "tiny-2d")
+    np.testing.assert_allclose(result.array, wanted.array, rtol=1e-4, atol=1e-2)
+    assert result.report["slices"] == 16
 
 
 def test_the_chooser_lists_series_and_reasons(qtbot, data_dir):
