@@ -30,18 +30,32 @@ def update_mark(viewer: Any) -> None:
     made = any(entry is not None and entry.made for entry in entries)
     overlay = viewer.canvas.overlays[KEY]
     synthetic = any(entry is not None and is_synthetic(entry) for entry in entries)
+    if made:
+        get_ready(viewer)
     if made and (overlay.text == SYNTHETIC) != synthetic:
         overlay.text = SYNTHETIC if synthetic else TEXT
     if (overlay.opacity == 1) != made:
         overlay.opacity, overlay.box = float(made), made
 
 
+def is_ready(viewer: Any) -> bool:
+    """Whether the mark is drawn."""
+    return bool(viewer.canvas.overlays[KEY].visible)
+
+
+def get_ready(viewer: Any) -> None:
+    """Have the mark drawn, transparent, before it is needed: its letters become textures then.
+
+    Under software OpenGL that takes 0.15 s: too long beside what is drawn first, or when a preview comes.
+    """
+    if not is_ready(viewer):
+        viewer.canvas.overlays[KEY].visible = True
+
+
 def keep_marked(viewer: Any) -> None:
     """Update the mark whenever layers come, go, or change their visibility; once a viewer is enough.
 
-    The mark is always drawn, and transparent where nothing is to be marked. Its letters become textures when
-    it is drawn first; if that happened when a preview comes, software OpenGL would hold the window for a quarter of
-    a second.
+    Once it is ready, the mark is always drawn, and transparent where nothing is to be marked.
     """
     if KEY in viewer.canvas.overlays:
         return
@@ -55,7 +69,7 @@ def keep_marked(viewer: Any) -> None:
 
     # above, as notices cover the lower edge
     look = {"color": "orange", "font_size": 9, "position": "top_center", "box_color": (0, 0, 0, 0.8)}
-    viewer.canvas.overlays[KEY] = TextOverlay(text=TEXT, opacity=0.0, box=False, visible=True, **look)
+    viewer.canvas.overlays[KEY] = TextOverlay(text=TEXT, opacity=0.0, box=False, visible=False, **look)
     for layer in viewer.layers:
         watch(layer)
     viewer.layers.events.inserted.connect(inserted)

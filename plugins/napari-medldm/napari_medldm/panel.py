@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 import medldm
@@ -20,7 +20,7 @@ from napari_medldm.jobs import Job
 from napari_medldm.judge import JudgeBox
 from napari_medldm.keys import MODES, THREE_PLANES, Keys
 from napari_medldm.layers import entry_of, scan_of
-from napari_medldm.mark import keep_marked
+from napari_medldm.mark import get_ready, keep_marked
 from napari_medldm.measuring import MeasureButton
 from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
@@ -35,6 +35,7 @@ from napari_medldm.welcome import Welcome
 if TYPE_CHECKING:
     import napari.viewer
 
+READY_MS = 100  # after the window was painted
 WIDTH = 320  # pixels: at 1280 of the window the canvas keeps three quarters
 
 
@@ -48,13 +49,18 @@ class RestorePanel(QWidget):
         guard_canvases()
         self.active = ActiveScan(viewer, self)
         self.run, self.opening = Runner(self.active, self), Opening(viewer, self)
-        self.form, self.judge, self.view = RestoreForm(), JudgeBox(self.active), ViewBox(self.active)
+        self.form, self.judge, self.view = RestoreForm("2 Restore"), JudgeBox(self.active), ViewBox(self.active)
         self.saving = SaveBox(self.judge.last)
         self.progress, self.advice, self.message, self.banner = Progress(), Messages(), Messages(), Banner()
         self._build()
         self._connect()
         self.reading = Reading(self.active, self.judge, self.view, self)
         self.opening.take_drops(viewer.window._qt_window)
+        self._ready = QTimer(self)
+        self._ready.setSingleShot(True)
+        self._ready.setInterval(READY_MS)
+        self._ready.timeout.connect(self._get_ready)
+        viewer.window._qt_viewer.canvas.native.frameSwapped.connect(self._ready.start)
         self._follow()
 
     def _build(self) -> None:
@@ -85,15 +91,20 @@ class RestorePanel(QWidget):
         inside.addWidget(self.progress)
         self.open_box = OpenBox(self.opening)
         self.welcome = Welcome(self.viewer, self.open_box)
-        parts = {"Open": [self.open_box, self.view], "Restore": [restoring], "Judge": [self.judge]}
-        parts["Save"] = [self.saving]
-        beside = {"Open": self.docks, "Restore": self.form.advanced, "Judge": self.measure}
-        for number, (title, widgets) in enumerate(parts.items(), start=1):
-            heading = QHBoxLayout()
-            heading.addWidget(QLabel(f"<b>{number} {title}</b>"), 1)
-            if title in beside:
-                heading.addWidget(beside[title])
-            layout.addLayout(heading)
+        parts = {
+            "1 Open": [self.open_box, self.view],
+            "": [restoring],
+            "3 Judge": [self.judge],
+            "4 Save": [self.saving],
+        }
+        beside = {"1 Open": self.docks, "3 Judge": self.measure}
+        for title, widgets in parts.items():
+            if title:  # the form has its own
+                heading = QHBoxLayout()
+                heading.addWidget(QLabel(f"<b>{title}</b>"), 1)
+                if title in beside:
+                    heading.addWidget(beside[title])
+                layout.addLayout(heading)
             for widget in widgets:
                 layout.addWidget(widget)
         layout.addStretch(1)
@@ -131,6 +142,11 @@ class RestorePanel(QWidget):
         self.stop.clicked.connect(self.run.cancel)
         self.undo.clicked.connect(self.undo_last)
         self.again.clicked.connect(self.run_again)
+
+    def _get_ready(self) -> None:
+        """The window was painted, and nothing else is under way."""
+        self.viewer.window._qt_viewer.canvas.native.frameSwapped.disconnect(self._ready.start)
+        get_ready(self.viewer)
 
     def _show_docks(self, on: bool) -> None:
         canvas = self.viewer.window._qt_viewer
@@ -289,6 +305,7 @@ class RestorePanel(QWidget):
 
     def end(self) -> None:
         """Stop what runs, and follow the viewer no more; safe to call again."""
+        self._ready.stop()
         self.opening.end()
         self.welcome.end()
         self.measure.end()
