@@ -23,9 +23,9 @@ from medldm import LazyScan, Volume
 from napari_medldm.asking import Conditions
 from napari_medldm.layers import Entry
 from napari_medldm.models import ModelBox
+from napari_medldm.extent import DRAWN, PLACES
 from napari_medldm.request import Request, refined, tasks
 
-PLACES = ("whole scan", "current slice", "drawn region")
 NO_TORCH = "Restoring needs PyTorch: pip install torch. Opening, comparing and saving work without it."
 NO_MODEL = "No model is installed: pip install a medldm model pack, or train one with medldm train."
 NO_SCAN = "Open a scan: drop a NIfTI file, a DICOM folder or a zip file on the window."
@@ -137,7 +137,7 @@ class RestoreForm(QWidget):
     def _on_change(self, *_: Any) -> None:
         task = self.task.currentText()
         shown = {"Task", "Model"} | _ROWS[task]
-        if task == "denoise" and self.place.currentText() == "drawn region":
+        if task == "denoise" and self.place.currentText() == DRAWN:
             shown.add("Region")
         self.advanced.setVisible(bool(shown & _ADVANCED))
         if not self.advanced.isChecked():

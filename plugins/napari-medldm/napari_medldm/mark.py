@@ -11,6 +11,7 @@ from napari_medldm.layers import Entry, entry_of
 TEXT = "AI-processed, research use only"
 SYNTHETIC = "Synthetic, nobody's scan, research use only"
 KEY = "medldm_mark"
+LETTERS = 8  # that are made ready in one turn of the event loop
 
 
 def is_marked(viewer: Any) -> bool:
@@ -29,27 +30,27 @@ def update_mark(viewer: Any) -> None:
     entries = [entry_of(layer) for layer in viewer.layers if layer.visible]
     made = any(entry is not None and entry.made for entry in entries)
     overlay = viewer.canvas.overlays[KEY]
-    synthetic = any(entry is not None and is_synthetic(entry) for entry in entries)
-    if made:
-        get_ready(viewer)
-    if made and (overlay.text == SYNTHETIC) != synthetic:
-        overlay.text = SYNTHETIC if synthetic else TEXT
+    text = SYNTHETIC if any(entry is not None and is_synthetic(entry) for entry in entries) else TEXT
+    if made and overlay.text != text:
+        overlay.text = text
+    if made and not overlay.visible:
+        overlay.visible = True
     if (overlay.opacity == 1) != made:
         overlay.opacity, overlay.box = float(made), made
 
 
-def is_ready(viewer: Any) -> bool:
-    """Whether the mark is drawn."""
-    return bool(viewer.canvas.overlays[KEY].visible)
+def get_ready(viewer: Any) -> bool:
+    """Have the mark drawn, transparent, before it is needed: a few letters more at each call. Whether it is ready.
 
-
-def get_ready(viewer: Any) -> None:
-    """Have the mark drawn, transparent, before it is needed: its letters become textures then.
-
-    Under software OpenGL that takes 0.15 s: too long beside what is drawn first, or when a preview comes.
+    Letters become textures when they are drawn first. All in one go would hold the window for 0.15 s under software
+    OpenGL, and that when a preview comes.
     """
-    if not is_ready(viewer):
-        viewer.canvas.overlays[KEY].visible = True
+    overlay = viewer.canvas.overlays[KEY]
+    if not overlay.visible:
+        overlay.text, overlay.visible = TEXT[:LETTERS], True
+    elif overlay.text not in (TEXT, SYNTHETIC):
+        overlay.text = TEXT[: len(overlay.text) + LETTERS]
+    return overlay.text in (TEXT, SYNTHETIC)
 
 
 def keep_marked(viewer: Any) -> None:

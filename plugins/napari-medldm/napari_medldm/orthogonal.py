@@ -19,7 +19,7 @@ from napari_medldm.adding import TURN_MS, remove_layers, without_collecting
 from napari_medldm.compare import PLANES, show_plane
 from napari_medldm.contexts import guard_canvases
 from napari_medldm.corners import Corners
-from napari_medldm.mark import get_ready, is_ready, keep_marked, update_mark
+from napari_medldm.mark import get_ready, keep_marked, update_mark
 from napari_medldm.mouse import ReadingMouse
 
 CROSSHAIR = "crosshair"
@@ -172,8 +172,7 @@ class OrthogonalViews(QWidget):
                     self._moved(self.viewer)
                     return
         for model in self.models.values():
-            if not is_ready(model):
-                get_ready(model)
+            if not get_ready(model):
                 return
         self._adding.stop()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Labels
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
@@ -24,9 +23,9 @@ from napari_medldm.mark import get_ready, keep_marked
 from napari_medldm.measuring import MeasureButton
 from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
+from napari_medldm.extent import SLICE, WHOLE, mask_of, voxels_in
 from napari_medldm.progress import Progress
 from napari_medldm.reading import Reading
-from napari_medldm.request import CONTEXT, region_of_slice
 from napari_medldm.running import Ran, Runner
 from napari_medldm.saving import SaveBox
 from napari_medldm.viewing import ViewBox
@@ -35,7 +34,7 @@ from napari_medldm.welcome import Welcome
 if TYPE_CHECKING:
     import napari.viewer
 
-READY_MS = 100  # after the window was painted
+READY_MS = 50  # after the window was painted
 WIDTH = 320  # pixels: at 1280 of the window the canvas keeps three quarters
 
 
@@ -60,7 +59,7 @@ class RestorePanel(QWidget):
         self._ready.setSingleShot(True)
         self._ready.setInterval(READY_MS)
         self._ready.timeout.connect(self._get_ready)
-        viewer.window._qt_viewer.canvas.native.frameSwapped.connect(self._ready.start)
+        viewer.window._qt_viewer.canvas.native.frameSwapped.connect(self._painted)
         self._follow()
 
     def _build(self) -> None:
@@ -143,10 +142,13 @@ class RestorePanel(QWidget):
         self.undo.clicked.connect(self.undo_last)
         self.again.clicked.connect(self.run_again)
 
+    def _painted(self) -> None:
+        self._ready.start()
+
     def _get_ready(self) -> None:
-        """The window was painted, and nothing else is under way."""
-        self.viewer.window._qt_viewer.canvas.native.frameSwapped.disconnect(self._ready.start)
-        get_ready(self.viewer)
+        """The window was painted, and nothing else is under way; what comes of this is painted, too, and goes on here."""
+        if get_ready(self.viewer):
+            self.viewer.window._qt_viewer.canvas.native.frameSwapped.disconnect(self._painted)
 
     def _show_docks(self, on: bool) -> None:
         canvas = self.viewer.window._qt_viewer
@@ -202,27 +204,9 @@ class RestorePanel(QWidget):
         self.view.follow()
 
     def _voxels(self, scan: Volume | LazyScan | None) -> int:
-        if scan is None or self.form.task.currentText() == "synthesize":
+        if scan is None:
             return 0
-        count = int(np.prod(scan.geometry.shape))
-        if self.form.task.currentText() == "denoise" and self.form.place.currentText() == "current slice":
-            thickness = scan.geometry.shape[entry_of(self.source()).display.axes[self.viewer.dims.order[0]]]
-            count = count * min(2 * CONTEXT + 1, thickness) // thickness
-        return count * int(np.prod(self.form.request(scan).scale))
-
-    def _mask(self, source: Any, scan: Volume | LazyScan) -> Any:
-        """(I, J, K) mask of the slice or region, None for the whole scan. Raises MedldmError."""
-        task, place, entry = self.form.task.currentText(), self.form.place.currentText(), entry_of(source)
-        if task == "super-resolve" or (task == "denoise" and place == "whole scan"):
-            return None
-        if task == "denoise" and place == "current slice":
-            shown = self.viewer.dims.order[0]
-            index = round(float(source.world_to_data(self.viewer.dims.point)[shown]))
-            index = int(np.clip(index, 0, source.data.shape[shown] - 1))
-            return region_of_slice(scan, entry.display.axes[shown], index)
-        from napari_medldm.regions import drawn_mask
-
-        return entry.display.backward(drawn_mask(self.viewer, source))
+        return voxels_in(self.viewer, self.source(), scan, self.form.request(scan), self.form.place.currentText())
 
     def draw(self) -> None:
         """A layer to paint the region in."""
@@ -237,7 +221,7 @@ class RestorePanel(QWidget):
 
     def restore_slice(self) -> None:
         """Start with the slice that is shown."""
-        self.form.place.setCurrentText("current slice")
+        self.form.place.setCurrentText(SLICE)
         if self.start.isEnabled():
             self.restore()
 
@@ -258,7 +242,8 @@ class RestorePanel(QWidget):
         elif source is not None:
             try:
                 scan = scan_of(source)
-                mask = self._mask(source, scan) if mask is None else mask
+                if mask is None:
+                    mask = mask_of(self.viewer, source, scan, request.task, self.form.place.currentText())
             except medldm.MedldmError as failure:
                 self.message.say(str(failure))
                 return
@@ -300,7 +285,7 @@ class RestorePanel(QWidget):
         self.active.choose(last.comparison.source)
         self.form.set_request(last.request)
         if last.mask is None:
-            self.form.place.setCurrentText("whole scan")
+            self.form.place.setCurrentText(WHOLE)
         self.restore(last.mask)
 
     def end(self) -> None:
