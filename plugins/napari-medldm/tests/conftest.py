@@ -169,7 +169,7 @@ def drag(canvas, qtbot, settled):
         send(QEvent.Type.MouseMove, start, none, none)
         send(QEvent.Type.MouseButtonPress, start, button, button)
         for step in range(1, steps + 1):
-            qtbot.wait(10)  # whoever follows a drag by timers follows this one
+            qtbot.wait(20)  # vispy leaves out a move that comes within 10 ms of another
             send(QEvent.Type.MouseMove, start + (end - start) * step / steps, none, button)
         send(QEvent.Type.MouseButtonRelease, end, button, none)
         return start, end

@@ -41,6 +41,7 @@ def draw(viewer, canvas, drag, settled):
     def move(start, end):
         settled()  # a tool may have brought a layer, and that a slider
         ends = drag(LEFT, canvas.rect().center() + QPoint(*start), np.subtract(end, start).tolist())
+        settled()  # the table follows a moment later
         return [(each.x(), each.y()) for each in ends]
 
     return move
