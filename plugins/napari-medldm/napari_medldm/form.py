@@ -21,9 +21,9 @@ from qtpy.QtWidgets import (
 
 from medldm import LazyScan, Volume
 from napari_medldm.asking import Conditions
+from napari_medldm.extent import DRAWN, PLACES
 from napari_medldm.layers import Entry
 from napari_medldm.models import ModelBox
-from napari_medldm.extent import DRAWN, PLACES
 from napari_medldm.request import Request, refined, tasks
 
 NO_TORCH = "Restoring needs PyTorch: pip install torch. Opening, comparing and saving work without it."

@@ -14,6 +14,7 @@ from medldm import LazyScan, Volume
 from napari_medldm.active import ActiveScan
 from napari_medldm.asking import with_maps
 from napari_medldm.contexts import guard_canvases
+from napari_medldm.extent import SLICE, WHOLE, mask_of, voxels_in
 from napari_medldm.form import NEW, RestoreForm
 from napari_medldm.jobs import Job
 from napari_medldm.judge import JudgeBox
@@ -23,7 +24,6 @@ from napari_medldm.mark import get_ready, keep_marked
 from napari_medldm.measuring import MeasureButton
 from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
-from napari_medldm.extent import SLICE, WHOLE, mask_of, voxels_in
 from napari_medldm.progress import Progress
 from napari_medldm.reading import Reading
 from napari_medldm.running import Ran, Runner
@@ -146,7 +146,7 @@ class RestorePanel(QWidget):
         self._ready.start()
 
     def _get_ready(self) -> None:
-        """The window was painted, and nothing else is under way; what comes of this is painted, too, and goes on here."""
+        """The window was painted, and nothing else is under way; what comes of this is painted, too, and leads back."""
         if get_ready(self.viewer):
             self.viewer.window._qt_viewer.canvas.native.frameSwapped.disconnect(self._painted)
 
