@@ -36,7 +36,7 @@ def restored(networks: Networks, validation: Batches) -> Tensor:
 
 @torch.inference_mode()
 def drawn(networks: Networks, table: GeneratorStage, batch: Batch, seed: int) -> Tensor:
-    """(1, H, W * n) what a stage's network draws under the conditions of held-out images, from their own coarser ones."""
+    """(1, H, W * n) what a stage's network draws as held-out images are conditioned, and from their coarser ones."""
     device = networks.autoencoder.latent_mean.device
     shown = batch.split(SHOWN)[0]
     assert shown.conditions is not None

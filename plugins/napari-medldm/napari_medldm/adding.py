@@ -1,13 +1,15 @@
-"""Layers added while something is being computed: each in a turn of the event loop of its own, painted in the next.
+"""Layers that come and go: what takes long is put off to other turns of the event loop, so that the window goes on.
 
 napari makes a layer's drawing, controls and row in one go, which takes a tenth of a second, and painting the window
 under software OpenGL about as long again. One after the other, with the loop running in between, they are not felt.
+For each layer that goes, napari has Python collect its garbage in full, which takes 0.1 s and more; once for all of
+them, a little later, is enough.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,9 +17,10 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 TURN_MS = 30  # other events come first
+COLLECT_MS = 1000  # until the voxels of layers that are gone are given back, when the window is painted anew
 
 
-class _PaintLater(QTimer):
+class PaintLater(QTimer):
     """Nothing of a window is painted for a turn; gone with the window, if that goes first."""
 
     def __init__(self, window: QWidget) -> None:
@@ -48,7 +51,7 @@ def add_layer(viewer: Any, widget: QWidget, data: Any, attributes: dict[str, Any
     widget : any in the window of the viewer
     """
     selection = viewer.layers.selection
-    _PaintLater(widget.window())
+    PaintLater(widget.window())
     before = selection.active
     with ExitStack() as stack:
         if before is not None:  # to select the new layer would lay out and paint its controls
@@ -58,3 +61,14 @@ def add_layer(viewer: Any, widget: QWidget, data: Any, attributes: dict[str, Any
         if before is not None:
             selection.active = before
     return layer
+
+
+def remove_layers(viewer: Any, layers: Iterable[Any]) -> None:
+    """Take those of `layers` that are there away, in one go; their memory is given back a moment later."""
+    going = [layer for layer in layers if layer in viewer.layers]
+    if not going:
+        return
+    with without_collecting(), viewer.layers.batched_update():
+        for layer in going:
+            viewer.layers.remove(layer)
+    QTimer.singleShot(COLLECT_MS, lambda: gc.collect())

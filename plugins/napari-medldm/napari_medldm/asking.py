@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLineEdit, QWidget
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QLineEdit, QWidget
 
 from medldm import Geometry, MedldmError, Volume
 from medldm.conditions import MAPS, ClassCondition, LabelMapCondition, NumberCondition, in_words
@@ -19,27 +19,25 @@ from napari_medldm.orientation import RAS_TO_IPL
 from napari_medldm.request import Request
 
 ANY, NONE = "any", "none"
+LONGEST_NAME = 110  # pixels of a condition's name; the whole of a longer one is its tip
 
 
-class Conditions(QWidget):
-    """A row a condition of the chosen model: a list, a number, words, or a layer; `changed` when one is.
+class Conditions(QObject):
+    """A row a condition of the chosen model, in a form, below the row of `above`: a list, a number, words, or a layer.
 
-    What is left at "any" is left open.
+    `changed` is emitted when one is. What is left at "any" is left open.
     """
 
     changed = Signal()
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, form: QFormLayout, above: QWidget) -> None:
+        super().__init__(above)
         self.boxes: dict[str, QWidget] = {}
         self._tables: dict[str, Any] = {}
         self._required: tuple[str, ...] = ()
         self._model = ""
         self._layers: dict[bool, list[str]] = {True: [], False: []}
-        self._layout = QFormLayout(self)
-        self._layout.setContentsMargins(0, 0, 0, 0)
-        self._layout.setVerticalSpacing(4)
-        self._layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        self._form, self._above = form, above
 
     def show_for(self, model: str) -> None:
         """The rows of another model; those of the same one stay as they are."""
@@ -52,12 +50,15 @@ class Conditions(QWidget):
             synthesis = None  # it is said when it is to be loaded
         if synthesis is not None:
             self._tables, self._required = dict(synthesis.conditions), synthesis.required
-        while self._layout.rowCount():
-            self._layout.removeRow(0)
+        for box in self.boxes.values():
+            self._form.removeRow(box)
         self.boxes = {name: self._box(name, table) for name, table in self._tables.items()}
-        for name, box in self.boxes.items():
+        row = 1 + self._form.getWidgetPosition(self._above)[0]
+        for number, (name, box) in enumerate(self.boxes.items()):
             box.setToolTip(in_words(self._tables[name]) + "; its grid is fitted to the model's" * self._is_map(name))
-            self._layout.addRow(name, box)
+            label = QLabel(self._above.fontMetrics().elidedText(name, Qt.TextElideMode.ElideRight, LONGEST_NAME))
+            label.setToolTip(name)
+            self._form.insertRow(row + number, label, box)
         self._list_layers()
 
     def offer(self, labels: list[str], scans: list[str]) -> None:
@@ -76,6 +77,10 @@ class Conditions(QWidget):
             elif isinstance(box, QLineEdit) and box.text().strip():
                 found[name] = box.text().strip()
         return found
+
+    def can_guide(self) -> bool:
+        """Whether the model was trained with and without its conditions, which guidance compares."""
+        return bool(self.boxes) and not self._required
 
     def obstacle(self) -> str:
         """What still has to be said, "" if nothing has."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
 from medldm import LazyScan, Volume
+from napari_medldm.adding import remove_layers
 from napari_medldm.layers import KEY, entry_of, look_of
 from napari_medldm.orientation import PLANES
 from napari_medldm.windows import SAMPLED, values_of
@@ -117,8 +118,7 @@ class Comparison:
             self.viewer.reset_view(layers=[each for each in self.layers() if each in self.viewer.layers] or None)
         while self._put_away:
             self._put_away.pop().visible = True
-        if self._part in self.viewer.layers:
-            self.viewer.layers.remove(self._part)
+        remove_layers(self.viewer, [self._part])
         self._part = None
 
     def _swap(self) -> None:

@@ -45,7 +45,7 @@ class FolderPanel(QWidget):
         super().__init__()
         self.viewer, self.job, self.workshop = viewer, None, Workshop()
         self.rows: list[Any] = []
-        self.form = RestoreForm(many=True)
+        self.form = RestoreForm("How", many=True)
         self.scans, self.out = QLineEdit(), QLineEdit()
         self.scans.setToolTip("A folder with NIfTI files, DICOM series, zip files or pictures, at any depth.")
         self.out.setToolTip("A new folder, or one of an earlier run with the same settings, which then goes on.")
@@ -81,7 +81,6 @@ class FolderPanel(QWidget):
             buttons.addWidget(button)
         layout.addLayout(folders)
         layout.addWidget(self.form)
-        layout.addWidget(self.form.advanced)
         layout.addWidget(self.advice)
         layout.addLayout(buttons)
         layout.addWidget(self.progress)

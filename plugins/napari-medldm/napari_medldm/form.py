@@ -21,11 +21,11 @@ from qtpy.QtWidgets import (
 
 from medldm import LazyScan, Volume
 from napari_medldm.asking import Conditions
+from napari_medldm.extent import DRAWN, PLACES
 from napari_medldm.layers import Entry
 from napari_medldm.models import ModelBox
 from napari_medldm.request import Request, refined, tasks
 
-PLACES = ("whole scan", "current slice", "drawn region")
 NO_TORCH = "Restoring needs PyTorch: pip install torch. Opening, comparing and saving work without it."
 NO_MODEL = "No model is installed: pip install a medldm model pack, or train one with medldm train."
 NO_SCAN = "Open a scan: drop a NIfTI file, a DICOM folder or a zip file on the window."
@@ -41,6 +41,7 @@ _TIPS = {
     "steps": "Steps of the sampler; the posterior mean needs none.",
     "seed": "The same seed gives the same result.",
     "count": "How many new scans; each a layer of its own.",
+    "guidance": "How strictly the conditions are followed: off as in the training set, more at the cost of diversity.",
     "draw": "A layer to paint the region in. Shapes that you draw count as well.",
     "this_slice": "Restore the slice that is shown, at once.",
     "place": "A slice comes in seconds. A region is restored with a soft edge; outside it nothing changes.",
@@ -52,27 +53,26 @@ _ROWS = {  # beside task and model
     "denoise": _SAMPLED | {"Where"},
     "super-resolve": _SAMPLED | {"Refine by"},
     "inpaint": {"Scan", "Region"},
-    "synthesize": {"How many", "Steps", "Seed"},
+    "synthesize": {"How many", "Guidance", "Steps", "Seed"},
 }
-
-
-_ADVANCED = {"Result", "Samples", "How many", "Steps", "Seed"}
+_ADVANCED = {"Result", "Samples", "How many", "Guidance", "Steps", "Seed"}
 
 
 class RestoreForm(QWidget):
     """What the user wants; `changed` is emitted when any of it does.
 
+    heading : above the rows, with the button that shows those for which a default will do
     many : of all scans of a folder, without those tasks and places that one scan is needed for
     """
 
     changed = Signal()
 
-    def __init__(self, *, many: bool = False) -> None:
+    def __init__(self, heading: str, *, many: bool = False) -> None:
         super().__init__()
         self.many, self._without = many, {"Scan", "Where"} if many else set()
         self._entry: Entry | None = None
         self.scan, self.task, self.place, self.scale = (QComboBox() for _ in range(4))
-        self.model, self.conditions = ModelBox(), Conditions()
+        self.model = ModelBox()
         self.task.addItems([task for task in tasks() if not many or task in ("denoise", "super-resolve")])
         self.place.addItems(PLACES)
         self.scale.addItems(["× 2", "× 3", "× 4"])
@@ -89,6 +89,11 @@ class RestoreForm(QWidget):
         for box, (low, high, value) in (ranges | {self.count: (1, 100, 1)}).items():
             box.setRange(low, high)
             box.setValue(value)
+        self.guidance = QDoubleSpinBox()
+        self.guidance.setRange(1, 20)
+        self.guidance.setDecimals(1)
+        self.guidance.setSingleStep(0.5)
+        self.guidance.setSpecialValueText("off")
         for name, text in _TIPS.items():
             getattr(self, name).setToolTip(text)
         noise, dial, where = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
@@ -101,22 +106,26 @@ class RestoreForm(QWidget):
             dial.addWidget(widget)
         for box in (self.scan, self.task, self.model, self.place, self.scale):  # long names are cut, not the strip
             box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.advanced = QPushButton("Advanced", self)  # the panel puts it beside the heading
+        self.advanced = QPushButton("Advanced")
         self.advanced.setCheckable(True)
+        top = QHBoxLayout()
+        top.addWidget(QLabel(f"<b>{heading}</b>"), 1)
+        top.addWidget(self.advanced)
         self._layout = QFormLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setVerticalSpacing(4)
+        self._layout.addRow(top)
         rows: dict[str, Any] = {"Scan": self.scan, "Task": self.task, "Model": self.model, "Refine by": self.scale}
         rows |= {"Noise": noise, "Where": where, "Region": self.draw, "Result": dial}
-        rows |= {"Samples": self.samples, "How many": self.count, "Steps": self.steps, "Seed": self.seed}
+        rows |= {"Samples": self.samples, "How many": self.count, "Guidance": self.guidance}
+        rows |= {"Steps": self.steps, "Seed": self.seed}
         for text, widget in rows.items():
-            if text == "Result":  # the first of those under Advanced
-                self._layout.addRow(self.conditions)
             self._layout.addRow(text, widget)
         self._rows = rows
+        self.conditions = Conditions(self._layout, self.draw)
         for box in (self.scan, self.task, self.model, self.scale, self.place):
             box.currentTextChanged.connect(self._on_change)
-        for box in (self.dial, self.samples, self.steps, self.count):
+        for box in (self.dial, self.samples, self.steps, self.count, self.guidance):
             box.valueChanged.connect(self._on_change)
         self.conditions.changed.connect(self._on_change)
         self.advanced.toggled.connect(self._on_change)
@@ -128,16 +137,19 @@ class RestoreForm(QWidget):
     def _on_change(self, *_: Any) -> None:
         task = self.task.currentText()
         shown = {"Task", "Model"} | _ROWS[task]
-        if task == "denoise" and self.place.currentText() == "drawn region":
+        if task == "denoise" and self.place.currentText() == DRAWN:
             shown.add("Region")
         self.advanced.setVisible(bool(shown & _ADVANCED))
         if not self.advanced.isChecked():
             shown -= _ADVANCED
-        for text, widget in self._rows.items():
-            self._layout.setRowVisible(widget, text in shown - self._without)
         if task == "synthesize":
             self.conditions.show_for(self.model.currentText())
-        self._layout.setRowVisible(self.conditions, task == "synthesize" and bool(self.conditions.boxes))
+        if not self.conditions.can_guide():
+            shown.discard("Guidance")
+        for box in self.conditions.boxes.values():
+            self._layout.setRowVisible(box, task == "synthesize")
+        for text, widget in self._rows.items():
+            self._layout.setRowVisible(widget, text in shown - self._without)
         self.noise_std.setEnabled(not self.estimated.isChecked())
         self.changed.emit()
 
@@ -187,6 +199,7 @@ class RestoreForm(QWidget):
         scale = (1, 1, 1)
         if self.task.currentText() == "super-resolve" and volume is not None:
             scale = refined(volume, self.factor(), self.model.dims())
+        new = self.task.currentText() == "synthesize"
         return Request(
             task=self.task.currentText(),
             model=self.model.currentText(),
@@ -197,7 +210,8 @@ class RestoreForm(QWidget):
             seed=self.seed.value(),
             scale=scale,
             count=self.count.value(),
-            conditions=self.conditions.values() if self.task.currentText() == "synthesize" else {},
+            conditions=self.conditions.values() if new else {},
+            guidance=self.guidance.value() if new and self.conditions.can_guide() else 1.0,
         )
 
     def set_request(self, request: Request) -> None:
@@ -211,5 +225,6 @@ class RestoreForm(QWidget):
         self.steps.setValue(request.steps)
         self.seed.setValue(request.seed)
         self.count.setValue(request.count)
+        self.guidance.setValue(request.guidance)
         if max(request.scale) > 1:
             self.scale.setCurrentText(f"× {max(request.scale)}")

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medldm.active import ActiveScan
-from napari_medldm.adding import add_layer
+from napari_medldm.adding import add_layer, remove_layers
 from napari_medldm.compare import Comparison, residual_style, uncertainty_style
 from napari_medldm.keys import MODES
 from napari_medldm.layers import derived_layer
@@ -139,9 +139,7 @@ class JudgeBox(QWidget):
         comparison.close()
         self.done = [each for each in self.done if each is not last]
         self.active.choose(comparison.source)
-        for layer in comparison.layers()[1:]:
-            if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+        remove_layers(self.viewer, comparison.layers()[1:])
         comparison.source.visible = True
         self._show_mode()
         return True

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QWidget
 
 from medldm import Volume
 from napari_medldm.active import ActiveScan
-from napari_medldm.adding import add_layer
+from napari_medldm.adding import add_layer, remove_layers
 from napari_medldm.layers import KEY, derived_layer, look_of
 
 PREVIEW_MS = 250  # at most so often
@@ -57,8 +57,7 @@ class Live(QTimer):
     def discard(self) -> None:
         """Take the layer away: there is no result."""
         self.stop()
-        if self.layer in self.viewer.layers:
-            self.viewer.layers.remove(self.layer)
+        remove_layers(self.viewer, [self.layer])
         self.deleteLater()
 
     def _show_next(self) -> None:

@@ -11,6 +11,7 @@ from napari_medldm.layers import Entry, entry_of
 TEXT = "AI-processed, research use only"
 SYNTHETIC = "Synthetic, nobody's scan, research use only"
 KEY = "medldm_mark"
+LETTERS = 8  # that are made ready in one turn of the event loop
 
 
 def is_marked(viewer: Any) -> bool:
@@ -29,19 +30,33 @@ def update_mark(viewer: Any) -> None:
     entries = [entry_of(layer) for layer in viewer.layers if layer.visible]
     made = any(entry is not None and entry.made for entry in entries)
     overlay = viewer.canvas.overlays[KEY]
-    synthetic = any(entry is not None and is_synthetic(entry) for entry in entries)
-    if made and (overlay.text == SYNTHETIC) != synthetic:
-        overlay.text = SYNTHETIC if synthetic else TEXT
+    text = SYNTHETIC if any(entry is not None and is_synthetic(entry) for entry in entries) else TEXT
+    if made and overlay.text != text:
+        overlay.text = text
+    if made and not overlay.visible:
+        overlay.visible = True
     if (overlay.opacity == 1) != made:
         overlay.opacity, overlay.box = float(made), made
+
+
+def get_ready(viewer: Any) -> bool:
+    """Have the mark drawn, transparent, before it is needed: a few letters more at each call. Whether it is ready.
+
+    Letters become textures when they are drawn first. All in one go would hold the window for 0.15 s under software
+    OpenGL, and that when a preview comes.
+    """
+    overlay = viewer.canvas.overlays[KEY]
+    if not overlay.visible:
+        overlay.text, overlay.visible = TEXT[:LETTERS], True
+    elif overlay.text not in (TEXT, SYNTHETIC):
+        overlay.text = TEXT[: len(overlay.text) + LETTERS]
+    return overlay.text in (TEXT, SYNTHETIC)
 
 
 def keep_marked(viewer: Any) -> None:
     """Update the mark whenever layers come, go, or change their visibility; once a viewer is enough.
 
-    The mark is always drawn, and transparent where nothing is to be marked. Its letters become textures when
-    it is drawn first; if that happened when a preview comes, software OpenGL would hold the window for a quarter of
-    a second.
+    Once it is ready, the mark is always drawn, and transparent where nothing is to be marked.
     """
     if KEY in viewer.canvas.overlays:
         return
@@ -55,7 +70,7 @@ def keep_marked(viewer: Any) -> None:
 
     # above, as notices cover the lower edge
     look = {"color": "orange", "font_size": 9, "position": "top_center", "box_color": (0, 0, 0, 0.8)}
-    viewer.canvas.overlays[KEY] = TextOverlay(text=TEXT, opacity=0.0, box=False, visible=True, **look)
+    viewer.canvas.overlays[KEY] = TextOverlay(text=TEXT, opacity=0.0, box=False, visible=False, **look)
     for layer in viewer.layers:
         watch(layer)
     viewer.layers.events.inserted.connect(inserted)

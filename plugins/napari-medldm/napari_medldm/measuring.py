@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 
 from medldm import MedldmError
 from napari_medldm.active import ActiveScan
+from napari_medldm.adding import remove_layers
 from napari_medldm.layers import entry_of, root_of
 from napari_medldm.measure import COLUMNS, cells, measure
 from napari_medldm.regions import DRAWN_ON, TO_MEASURE, shapes_on, start_painting
@@ -108,8 +109,7 @@ class MeasurePanel(QWidget):
 
     def clear_drawn(self) -> None:
         source = self._source()
-        for layer in [] if source is None else self._own(source):
-            self.viewer.layers.remove(layer)
+        remove_layers(self.viewer, [] if source is None else self._own(source))
 
     def _source(self) -> Any | None:
         """The layer of the scan that is measured."""

@@ -15,11 +15,11 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_medldm.active import ActiveScan
-from napari_medldm.adding import TURN_MS, without_collecting
+from napari_medldm.adding import TURN_MS, remove_layers, without_collecting
 from napari_medldm.compare import PLANES, show_plane
 from napari_medldm.contexts import guard_canvases
 from napari_medldm.corners import Corners
-from napari_medldm.mark import keep_marked, update_mark
+from napari_medldm.mark import get_ready, keep_marked, update_mark
 from napari_medldm.mouse import ReadingMouse
 
 CROSSHAIR = "crosshair"
@@ -105,7 +105,7 @@ class OrthogonalViews(QWidget):
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
         for plane, model in self.models.items():
             self._copies[plane].clear()
-            model.layers.clear()
+            remove_layers(model, list(model.layers))
 
     def close_views(self) -> None:
         """Free the canvases for good; safe to call again."""
@@ -149,16 +149,13 @@ class OrthogonalViews(QWidget):
         wanted = self._wanted()
         with self._held():
             for plane, model in self.models.items():
-                kept = []
-                for layer, copy in self._copies[plane]:
-                    if any(layer is each for each in wanted):
-                        kept.append((layer, copy))
-                    else:
-                        self._forget(layer)
-                        model.layers.remove(copy)
+                kept = [pair for pair in self._copies[plane] if any(pair[0] is each for each in wanted)]
+                gone = [pair for pair in self._copies[plane] if all(pair[0] is not each for each in wanted)]
+                for layer, _ in gone:
+                    self._forget(layer)
                 self._copies[plane] = kept
-                if not kept:
-                    model.layers.clear()  # the crosshair is as long as the scan was
+                # the crosshair is as long as the scan was
+                remove_layers(model, [copy for _, copy in gone] if kept else list(model.layers))
                 self._sort(plane)
         self._adding.start()
         self._moved(self.viewer)
@@ -174,6 +171,9 @@ class OrthogonalViews(QWidget):
                             show_plane(model, plane)
                     self._moved(self.viewer)
                     return
+        for model in self.models.values():
+            if not get_ready(model):
+                return
         self._adding.stop()
 
     def _sort(self, plane: str) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 import medldm
@@ -15,18 +14,18 @@ from medldm import LazyScan, Volume
 from napari_medldm.active import ActiveScan
 from napari_medldm.asking import with_maps
 from napari_medldm.contexts import guard_canvases
+from napari_medldm.extent import SLICE, WHOLE, mask_of, voxels_in
 from napari_medldm.form import NEW, RestoreForm
 from napari_medldm.jobs import Job
 from napari_medldm.judge import JudgeBox
 from napari_medldm.keys import MODES, THREE_PLANES, Keys
 from napari_medldm.layers import entry_of, scan_of
-from napari_medldm.mark import keep_marked
+from napari_medldm.mark import get_ready, keep_marked
 from napari_medldm.measuring import MeasureButton
 from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
 from napari_medldm.progress import Progress
 from napari_medldm.reading import Reading
-from napari_medldm.request import context, region_of_slice
 from napari_medldm.running import Ran, Runner
 from napari_medldm.saving import SaveBox
 from napari_medldm.viewing import ViewBox
@@ -35,6 +34,7 @@ from napari_medldm.welcome import Welcome
 if TYPE_CHECKING:
     import napari.viewer
 
+READY_MS = 50  # after the window was painted
 WIDTH = 320  # pixels: at 1280 of the window the canvas keeps three quarters
 
 
@@ -48,13 +48,18 @@ class RestorePanel(QWidget):
         guard_canvases()
         self.active = ActiveScan(viewer, self)
         self.run, self.opening = Runner(self.active, self), Opening(viewer, self)
-        self.form, self.judge, self.view = RestoreForm(), JudgeBox(self.active), ViewBox(self.active)
+        self.form, self.judge, self.view = RestoreForm("2 Restore"), JudgeBox(self.active), ViewBox(self.active)
         self.saving = SaveBox(self.judge.last)
         self.progress, self.advice, self.message, self.banner = Progress(), Messages(), Messages(), Banner()
         self._build()
         self._connect()
         self.reading = Reading(self.active, self.judge, self.view, self)
         self.opening.take_drops(viewer.window._qt_window)
+        self._ready = QTimer(self)
+        self._ready.setSingleShot(True)
+        self._ready.setInterval(READY_MS)
+        self._ready.timeout.connect(self._get_ready)
+        viewer.window._qt_viewer.canvas.native.frameSwapped.connect(self._painted)
         self._follow()
 
     def _build(self) -> None:
@@ -85,15 +90,20 @@ class RestorePanel(QWidget):
         inside.addWidget(self.progress)
         self.open_box = OpenBox(self.opening)
         self.welcome = Welcome(self.viewer, self.open_box)
-        parts = {"Open": [self.open_box, self.view], "Restore": [restoring], "Judge": [self.judge]}
-        parts["Save"] = [self.saving]
-        beside = {"Open": self.docks, "Restore": self.form.advanced, "Judge": self.measure}
-        for number, (title, widgets) in enumerate(parts.items(), start=1):
-            heading = QHBoxLayout()
-            heading.addWidget(QLabel(f"<b>{number} {title}</b>"), 1)
-            if title in beside:
-                heading.addWidget(beside[title])
-            layout.addLayout(heading)
+        parts = {
+            "1 Open": [self.open_box, self.view],
+            "": [restoring],
+            "3 Judge": [self.judge],
+            "4 Save": [self.saving],
+        }
+        beside = {"1 Open": self.docks, "3 Judge": self.measure}
+        for title, widgets in parts.items():
+            if title:  # the form has its own
+                heading = QHBoxLayout()
+                heading.addWidget(QLabel(f"<b>{title}</b>"), 1)
+                if title in beside:
+                    heading.addWidget(beside[title])
+                layout.addLayout(heading)
             for widget in widgets:
                 layout.addWidget(widget)
         layout.addStretch(1)
@@ -131,6 +141,14 @@ class RestorePanel(QWidget):
         self.stop.clicked.connect(self.run.cancel)
         self.undo.clicked.connect(self.undo_last)
         self.again.clicked.connect(self.run_again)
+
+    def _painted(self) -> None:
+        self._ready.start()
+
+    def _get_ready(self) -> None:
+        """The window was painted, and nothing else is under way; what comes of this is painted, too, and leads back."""
+        if get_ready(self.viewer):
+            self.viewer.window._qt_viewer.canvas.native.frameSwapped.disconnect(self._painted)
 
     def _show_docks(self, on: bool) -> None:
         canvas = self.viewer.window._qt_viewer
@@ -186,28 +204,10 @@ class RestorePanel(QWidget):
         self.view.follow()
 
     def _voxels(self, scan: Volume | LazyScan | None) -> int:
-        if scan is None or self.form.task.currentText() == "synthesize":
+        if scan is None:
             return 0
-        count = int(np.prod(scan.geometry.shape))
-        if self.form.task.currentText() == "denoise" and self.form.place.currentText() == "current slice":
-            axis = entry_of(self.source()).display.axes[self.viewer.dims.order[0]]
-            thickness, around = scan.geometry.shape[axis], context(scan, self.form.model.dims())[axis]
-            count = count * min(2 * around + 1, thickness) // thickness
-        return count * int(np.prod(self.form.request(scan).scale))
-
-    def _mask(self, source: Any, scan: Volume | LazyScan) -> Any:
-        """(I, J, K) mask of the slice or region, None for the whole scan. Raises MedldmError."""
-        task, place, entry = self.form.task.currentText(), self.form.place.currentText(), entry_of(source)
-        if task == "super-resolve" or (task == "denoise" and place == "whole scan"):
-            return None
-        if task == "denoise" and place == "current slice":
-            shown = self.viewer.dims.order[0]
-            index = round(float(source.world_to_data(self.viewer.dims.point)[shown]))
-            index = int(np.clip(index, 0, source.data.shape[shown] - 1))
-            return region_of_slice(scan, entry.display.axes[shown], index)
-        from napari_medldm.regions import drawn_mask
-
-        return entry.display.backward(drawn_mask(self.viewer, source))
+        place, dims = self.form.place.currentText(), self.form.model.dims()
+        return voxels_in(self.viewer, self.source(), scan, self.form.request(scan), place, dims)
 
     def draw(self) -> None:
         """A layer to paint the region in."""
@@ -222,7 +222,7 @@ class RestorePanel(QWidget):
 
     def restore_slice(self) -> None:
         """Start with the slice that is shown."""
-        self.form.place.setCurrentText("current slice")
+        self.form.place.setCurrentText(SLICE)
         if self.start.isEnabled():
             self.restore()
 
@@ -243,7 +243,8 @@ class RestorePanel(QWidget):
         elif source is not None:
             try:
                 scan = scan_of(source)
-                mask = self._mask(source, scan) if mask is None else mask
+                if mask is None:
+                    mask = mask_of(self.viewer, source, scan, request.task, self.form.place.currentText())
             except medldm.MedldmError as failure:
                 self.message.say(str(failure))
                 return
@@ -285,11 +286,12 @@ class RestorePanel(QWidget):
         self.active.choose(last.comparison.source)
         self.form.set_request(last.request)
         if last.mask is None:
-            self.form.place.setCurrentText("whole scan")
+            self.form.place.setCurrentText(WHOLE)
         self.restore(last.mask)
 
     def end(self) -> None:
         """Stop what runs, and follow the viewer no more; safe to call again."""
+        self._ready.stop()
         self.opening.end()
         self.welcome.end()
         self.measure.end()

@@ -34,6 +34,7 @@ class Request:
     noise_std : in the scan's unit, None to estimate it
     mode : 0 (fidelity) to 1 (perceptual)
     count : of new scans, for synthesis; conditions : what they are to be, as `medldm.synthesize` takes it
+    guidance : how strictly conditions are followed, 1 as in the training set
     """
 
     task: str
@@ -46,6 +47,7 @@ class Request:
     scale: tuple[int, int, int] = (1, 1, 1)
     count: int = 1
     conditions: Mapping[str, Any] = field(default_factory=dict)
+    guidance: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; of a map, only that there was one."""
@@ -112,6 +114,7 @@ def new_scans(request: Request, model: Any, progress: Progress) -> Iterator[Volu
         seed=request.seed,
         steps=request.steps,
         conditions=request.conditions,
+        guidance=request.guidance,
         progress=progress,
     )
 

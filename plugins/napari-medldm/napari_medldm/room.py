@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
 
+from napari_medldm.adding import PaintLater
 from napari_medldm.panel import WIDTH, RestorePanel
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class ReadingRoom(RestorePanel):
 
 def enter(viewer: napari.viewer.Viewer) -> ReadingRoom:
     """Make a viewer the reading room."""
+    PaintLater(viewer.window._qt_window)
     room = ReadingRoom(viewer)
     dock = viewer.window.add_dock_widget(room, name="medldm", area="right")
     viewer.window._qt_window.resizeDocks([dock], [WIDTH], Qt.Orientation.Horizontal)

@@ -135,6 +135,7 @@ class Runner(QObject):
         number = volume.history[-1].get("index", 0) + 1
         entry = Entry(volume, display_of(volume.geometry), "synthetic", report={"request": request.to_dict()})
         said = [f"{key} {value}" for key, value in request.to_dict().get("conditions", {}).items()]
+        said += [f"guidance {request.guidance:g}"] if request.guidance != 1 else []
         name = f"synthetic {number} of {', '.join([Path(request.model).name, *said])}, seed {request.seed}"
         data, attributes, _ = layer_data(volume, name, entry, visible=self.active.layer is None)
         made.append(add_layer(self.viewer, self.panel, data, attributes))

@@ -34,6 +34,11 @@ class ViewBox(QWidget):
         super().__init__()
         viewer = active.viewer
         self.viewer, self.active, self.views, self._dock = viewer, active, None, None
+        self._keep: Callable[[], None] | None = None  # what was looked at, while docks take their sizes
+        self._laid_out = QTimer(self)
+        self._laid_out.setSingleShot(True)
+        self._laid_out.setInterval(LAID_OUT_MS)
+        self._laid_out.timeout.connect(self._let_go)
         self._before: str | None = None  # the plane to go back to from one that was made large
         self.plane, self.window_ = QComboBox(), QComboBox()
         self.plane.addItems(PLANES)
@@ -135,10 +140,18 @@ class ViewBox(QWidget):
             window = self.viewer.window._qt_window
             window.resizeDocks([self._dock], [int(VIEWS_SHARE * window.width())], Qt.Orientation.Horizontal)
             self.views.link()
-        resized = self.viewer.canvas.events.size
-        resized.connect(keep)
+        self._let_go()
+        self._keep = keep
+        self.viewer.canvas.events.size.connect(keep)
         QTimer.singleShot(0, keep)
-        QTimer.singleShot(LAID_OUT_MS, lambda: resized.disconnect(keep))
+        self._laid_out.start()
+
+    def _let_go(self) -> None:
+        """The camera is the user's again."""
+        self._laid_out.stop()
+        if self._keep is not None:
+            self.viewer.canvas.events.size.disconnect(self._keep)
+            self._keep = None
 
     def _stand_beside_the_canvas(self) -> None:
         """Between the canvas and the dock that this box is in."""
@@ -179,6 +192,7 @@ class ViewBox(QWidget):
 
     def end(self) -> None:
         """Follow the viewer no more."""
+        self._let_go()
         self.viewer.dims.events.order.disconnect(self._show_order)
         self.close_views()
 

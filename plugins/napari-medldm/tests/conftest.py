@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("napari")
+os.environ.setdefault("LP_NUM_THREADS", "1")  # of software OpenGL: a slice is drawn sooner than threads are woken
+STILL = 5  # looks, 10 ms apart, at a window that is laid out
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     # a hidden X server of our own: Qt's "offscreen" has no OpenGL for napari
     import shutil
@@ -115,6 +117,91 @@ def canvas(viewer):
 
 
 @pytest.fixture
+def settled(viewer, until):
+    """Wait until the window is laid out: only then is what a pixel shows there to stay."""
+    from napari.qt import QtViewer
+    from qtpy.QtCore import QTimer
+
+    def wait():
+        window, seen = viewer.window._qt_window, []
+
+        def still():
+            camera, shown = viewer.scene.camera, window.findChildren(QtViewer)
+            sizes = tuple((each.width(), each.height(), each.isVisible()) for each in shown)
+            seen.append((sizes, camera.zoom, tuple(camera.center)))
+            ours = [each for each in window.findChildren(QTimer) if is_ours(each)]
+            soon = any(each.isActive() and each.isSingleShot() for each in ours)
+            return not soon and len(seen) > STILL and len(set(seen[-STILL:])) == 1
+
+        until(still)
+
+    return wait
+
+
+def is_ours(each):
+    """Whether something of Qt's is part of what medldm put into the window."""
+    while each is not None and not type(each).__module__.startswith("napari_medldm"):
+        each = each.parent()
+    return each is not None
+
+
+@pytest.fixture
+def drag(canvas, qtbot, settled):
+    """Press a button, move, let go, on the canvas or on another widget; where it began and ended.
+
+    The canvas is given each event at once. By way of the window, as QTest sends moves, they would wait in a queue, be
+    left out where the cursor is there already, and go to whatever has come to lie there meanwhile.
+    """
+    from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+    from qtpy.QtGui import QMouseEvent
+    from qtpy.QtWidgets import QApplication
+
+    def move(button, start, by, *, on=None, steps=5):
+        settled()
+        target, none = on or canvas, Qt.MouseButton.NoButton
+        start, end = QPoint(start), QPoint(start) + QPoint(*by)
+
+        def send(kind, at, changed, held):
+            at = QPointF(at)
+            where = at, QPointF(target.mapToGlobal(at.toPoint()))
+            QApplication.sendEvent(target, QMouseEvent(kind, *where, changed, held, Qt.KeyboardModifier.NoModifier))
+
+        send(QEvent.Type.MouseMove, start, none, none)
+        send(QEvent.Type.MouseButtonPress, start, button, button)
+        for step in range(1, steps + 1):
+            qtbot.wait(20)  # vispy leaves out a move that comes within 10 ms of another
+            send(QEvent.Type.MouseMove, start + (end - start) * step / steps, none, button)
+        send(QEvent.Type.MouseButtonRelease, end, button, none)
+        return start, end
+
+    return move
+
+
+@pytest.fixture
+def click(qtbot, until):
+    """Click a button, or a box where its tick is, once it lies open to a hand: laid out, and beneath nothing."""
+    from qtpy.QtCore import QPoint, Qt
+    from qtpy.QtWidgets import QScrollArea
+
+    def press(button):
+        def place():
+            return QPoint(min(8, button.width() // 2), button.height() // 2)
+
+        def lies_open():
+            window, area = button.window(), button.parent()
+            while area is not None and not isinstance(area, QScrollArea):
+                area = area.parent()
+            if area is not None:  # a hand scrolls
+                area.ensureWidgetVisible(button)
+            return button.isVisible() and window.childAt(button.mapTo(window, place())) is button
+
+        until(lies_open)
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton, pos=place())
+
+    return press
+
+
+@pytest.fixture
 def press(qtbot, canvas):
     """Press a key by its name, at the canvas or at another widget."""
     from qtpy.QtCore import Qt
@@ -135,6 +222,7 @@ def click_layer(viewer, qtbot):
         rows.scrollTo(place)
         at = rows.visualRect(place)
         qtbot.mouseClick(rows.viewport(), Qt.MouseButton.LeftButton, pos=at.center())
+        assert viewer.layers.selection.active.name == name
 
     return click
 
@@ -165,7 +253,26 @@ def drop(viewer, until):
 
 
 @pytest.fixture
-def save(panel, qtbot, until):
+def type_path(qtbot, until):
+    """Type a path into the line of a dialog of files, anew where the list that comes later has changed it."""
+
+    def write(line, path):
+        written = []
+
+        def stands():
+            written.append(line.text() == str(path))
+            if not written[-1]:
+                line.selectAll()
+                qtbot.keyClicks(line, str(path))
+            return len(written) > 2 * STILL and all(written[-2 * STILL :])
+
+        until(stands)
+
+    return write
+
+
+@pytest.fixture
+def save(panel, qtbot, until, type_path):
     """Save as a person does: the button, a name typed into the dialog, its button; what is said then."""
     from qtpy.QtCore import Qt
     from qtpy.QtWidgets import QDialogButtonBox, QLineEdit
@@ -175,14 +282,11 @@ def save(panel, qtbot, until):
         box.said.connect(said.append)
         qtbot.mouseClick(box.buttons[kind], Qt.MouseButton.LeftButton)
         line = box.dialog.findChild(QLineEdit)
-        until(line.isVisible, 20)
-        qtbot.wait(300)  # nobody types before the files are listed
+        until(lambda: line.isVisible() and line.text())
         offered = line.text()
-        if path is not None:
-            line.selectAll()
-            qtbot.keyClicks(line, str(path))
+        type_path(line, path or offered)
         (button,) = box.dialog.findChild(QDialogButtonBox).buttons()[:1]
-        qtbot.wait(100)
+        until(button.isEnabled)
         qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
         until(lambda: len(said) > 1 and not box.busy())
         box.said.disconnect(said.append)
@@ -193,8 +297,8 @@ def save(panel, qtbot, until):
 
 @pytest.fixture
 def until(qtbot):
-    """Run the event loop until a condition holds."""
-    return lambda condition, seconds=120: qtbot.waitUntil(condition, timeout=seconds * 1000)
+    """Run the event loop until a condition holds, however busy the machine is."""
+    return lambda condition, seconds=600: qtbot.waitUntil(condition, timeout=seconds * 1000)
 
 
 @pytest.fixture

@@ -126,9 +126,12 @@ def test_closing_the_active_scan_makes_another_the_active_one(viewer, panel, pat
     assert panel.source() is None and not panel.start.isEnabled() and "Open a scan" in panel.advice.text()
 
 
-def test_f4_keeps_the_place_and_shows_the_scan_in_every_view(viewer, panel, patients, click_layer, press, until):
+def test_f4_keeps_the_place_and_shows_the_scan_in_every_view(
+    viewer, panel, patients, click_layer, press, until, settled
+):
     viewer.window.resize(1500, 900)
-    until(lambda: viewer.canvas.size[1] > 600, 20)
+    until(lambda: viewer.window._qt_window.width() == 1500 and viewer.canvas.size[1] > 600)
+    settled()
     click_layer("first")
     for _ in range(3):
         press("Right")
@@ -138,15 +141,15 @@ def test_f4_keeps_the_place_and_shows_the_scan_in_every_view(viewer, panel, pati
     zoom, center = camera.zoom, camera.center
     press("F4")
     models = panel.view.views.models.values()
-    until(lambda: all(len(model.layers) == 2 for model in models), 20)  # with the crosshair
+    until(lambda: all(len(model.layers) == 2 for model in models))  # with the crosshair
     for each in (viewer, *models):
         np.testing.assert_allclose(each.dims.point, before, atol=1e-6)
     for canvas in panel.view.views.canvases[1:]:  # the axial plane is that of the main canvas
         assert canvas.screenshot(flash=False)[..., :3].mean() > 20
-    until(lambda: np.allclose(camera.center, center, atol=1e-3), 20)
-    until(lambda: camera.zoom < zoom, 20)  # the canvas is less wide; what it shows of the scan is the same
+    until(lambda: np.allclose(camera.center, center, atol=1e-3))
+    until(lambda: camera.zoom < zoom)  # the canvas is less wide; what it shows of the scan is the same
     press("F4")
-    until(lambda: camera.zoom == pytest.approx(zoom), 20)
+    until(lambda: camera.zoom == pytest.approx(zoom))
     assert viewer.dims.point == before
     np.testing.assert_allclose(camera.center, center, atol=1e-3)
 

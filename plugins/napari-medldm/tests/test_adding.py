@@ -3,10 +3,11 @@
 import gc
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
-from napari_medldm.adding import add_layer
+from napari_medldm.adding import add_layer, remove_layers
 from qtpy.QtWidgets import QWidget
 
 pytestmark = pytest.mark.usefixtures("display")
@@ -43,6 +44,27 @@ def test_updates_come_back_after_a_layer_that_cannot_be_added(viewer, panel, unt
     with pytest.raises(TypeError):
         add_layer(viewer, panel, np.zeros((4, 4, 4), np.float32), {"no_such": 1})
     until(panel.window().updatesEnabled)
+    assert gc.get_freeze_count() == 0
+
+
+def test_layers_go_in_one_go_and_their_memory_a_moment_later(viewer, panel, until):
+    first, *others = (add_layer(viewer, panel, np.zeros((4, 4, 4), np.float32), {}) for _ in range(4))
+    gone, collections, batches = [weakref.ref(layer) for layer in others], [], []
+    viewer.layers.events.end_batch.connect(lambda event: batches.append(event))
+
+    def watch(phase, info):
+        if phase == "start" and info["generation"] == 2:
+            collections.append(gc.get_freeze_count())
+
+    gc.callbacks.append(watch)
+    try:
+        remove_layers(viewer, [None, *others])
+    finally:
+        gc.callbacks.remove(watch)
+    assert list(viewer.layers) == [first] and len(batches) == 1
+    assert all(collections), "garbage was searched for in all there is, in the turn in which the layers go"
+    del others
+    until(lambda: not any(layer() for layer in gone))
     assert gc.get_freeze_count() == 0
 
 

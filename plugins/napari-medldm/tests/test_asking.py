@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from napari_medldm.layers import entry_of
 from napari_medldm.mark import KEY, is_marked
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox
 
 import medldm
@@ -41,17 +41,12 @@ def choose(qtbot):
 
 
 @pytest.fixture
-def asking(viewer, panel, asked_pack, choose, qtbot, until):
+def asking(viewer, panel, asked_pack, choose, click, qtbot):
     """The form set to draw from that model, in a few steps."""
     panel.form.model.addItem(asked_pack)
     choose(panel.form.task, "synthesize")
     panel.form.model.setCurrentText(asked_pack)
-    until(
-        lambda: panel.form.advanced.isVisible() and all(b.height() > 10 for b in panel.form.conditions.boxes.values())
-    )
-    qtbot.wait(100)  # the rows take their places
-    qtbot.mouseClick(panel.form.advanced, LEFT)
-    until(panel.form.seed.isVisible, 5)
+    click(panel.form.advanced)
     for box, text in ((panel.form.count, "2"), (panel.form.steps, "3"), (panel.form.seed, "5")):
         assert box.isVisible()
         box.selectAll()
@@ -112,6 +107,36 @@ def test_what_was_asked_for_is_drawn_in_layers_of_its_own(viewer, panel, asking,
         assert np.abs(volume.array - other.array).max() > 0.1  # conditions count
         assert volume.history[-1]["conditions"] == {"finding": "lesion", "age": 63.0, "anatomy": "a map"}
         assert entry_of(layer).report["request"]["conditions"]["anatomy"] == "a map"
+
+
+def test_guidance_is_that_of_the_api(viewer, panel, asking, asked_pack, choose, qtbot, until):
+    choose(asking.conditions.boxes["finding"], "lesion")
+    assert asking.guidance.isVisible() and asking.guidance.text() == "off" and asking.request(None).guidance == 1
+    asking.guidance.selectAll()
+    qtbot.keyClicks(asking.guidance, "3.5")
+    qtbot.mouseClick(panel.start, LEFT)
+    until(lambda: panel.job is None)
+    assert "Done: 2 new." in panel.message.text(), panel.message.text()
+    told = {"model": asked_pack, "n": 2, "seed": 5, "steps": 3, "conditions": {"finding": "lesion"}}
+    guided, free = (list(medldm.synthesize(**told, guidance=scale)) for scale in (3.5, 1.0))
+    layers = [layer for layer in viewer.layers if entry_of(layer)]
+    for layer, api, other in zip(layers, guided, free, strict=True):
+        made = entry_of(layer).volume.array
+        np.testing.assert_allclose(made, api.array, rtol=1e-4, atol=1e-2)
+        assert np.abs(made - other.array).max() > 0.1 and "guidance 3.5" in layer.name
+
+
+def test_guidance_is_offered_where_there_is_something_to_be_guided_by(panel, asking, pack, choose):
+    panel.form.model.addItem(pack)
+    panel.form.model.setCurrentText(pack)
+    assert panel.form.count.isVisible() and not panel.form.guidance.isVisible()
+
+
+def test_fields_of_all_rows_stand_below_one_another(panel, asking, until):
+    fields = [asking.task, asking.model, *asking.conditions.boxes.values()]
+    fields += [asking.count, asking.guidance, asking.steps, asking.seed]
+    assert all(field.isVisible() for field in fields)
+    until(lambda: len({field.mapTo(asking, QPoint(0, 0)).x() for field in fields}) == 1)
 
 
 def test_labels_of_another_grid_are_fitted_to_the_models(viewer, panel, asking, choose, qtbot, until):

@@ -122,14 +122,14 @@ def test_several_are_opened_at_once(viewer, panel, chooser, click_row, accept, s
     assert [layer.name for layer in viewer.layers if layer.visible] == [panel.source().name]
 
 
-def test_a_refused_one_says_why_and_its_button_helps(viewer, panel, chooser, click_row, accept, qtbot, until, study):
+def test_a_refused_one_says_why_and_its_button_helps(viewer, panel, chooser, click_row, accept, click, until, study):
     dialog = chooser(study)
     row = row_of(dialog, "PD")
     assert "even slices" in dialog.found[row].refusal and "resample_nonuniform" not in dialog.found[row].refusal
     click_row(dialog, row)
     assert row not in [index.row() for index in dialog.table.selectedIndexes()]
     assert dialog.helps[row].isVisible()
-    qtbot.mouseClick(dialog.helps[row], Qt.MouseButton.LeftButton)
+    click(dialog.helps[row])
     until(lambda: dialog.found[row].scan is not None)
     assert [each.description for each in dialog.chosen()] == ["MR · PD uneven"]
     accept(dialog)
@@ -138,22 +138,22 @@ def test_a_refused_one_says_why_and_its_button_helps(viewer, panel, chooser, cli
     np.testing.assert_array_equal(entry_of(layer).volume.array, wanted.array)
 
 
-def test_a_refused_folder_of_one_series_is_helped_as_well(viewer, panel, chooser, accept, qtbot, until, study):
+def test_a_refused_folder_of_one_series_is_helped_as_well(viewer, panel, chooser, accept, click, until, study):
     dialog = chooser(study / "pd")
     assert not dialog.open_button.isEnabled() and dialog.helps[0].text() == "Take the uneven slices, interpolated"
-    qtbot.mouseClick(dialog.helps[0], Qt.MouseButton.LeftButton)
+    click(dialog.helps[0])
     until(dialog.open_button.isEnabled)
     accept(dialog)
     assert [layer.name for layer in viewer.layers] == ["pd"]
 
 
-def test_a_file_without_a_place_is_opened_at_one_made_up(viewer, panel, chooser, accept, qtbot, until, tmp_path):
+def test_a_file_without_a_place_is_opened_at_one_made_up(viewer, panel, chooser, accept, click, qtbot, until, tmp_path):
     import nibabel
 
     image = nibabel.Nifti1Image(np.random.default_rng(0).random((8, 9, 7), np.float32), None)
     nibabel.save(image, tmp_path / "nowhere.nii.gz")
     dialog = chooser(tmp_path / "nowhere.nii.gz")
-    qtbot.mouseClick(dialog.helps[0], Qt.MouseButton.LeftButton)
+    click(dialog.helps[0])
     until(dialog.open_button.isEnabled)
     qtbot.keyClick(dialog, Qt.Key.Key_Return)
     until(lambda: len(viewer.layers) == 1)
@@ -169,15 +169,16 @@ def test_cancel_opens_nothing_and_goes_on_with_what_waits(viewer, panel, chooser
     assert [layer.name for layer in viewer.layers] == ["later"]
 
 
-def test_nothing_is_cut_at_the_least_size(panel, chooser, study, viewer):
+def test_nothing_is_cut_at_the_least_size(panel, chooser, study, viewer, until):
     viewer.window.resize(1280, 720)
     dialog = chooser(study)
-    assert dialog.table.horizontalScrollBar().maximum() == 0
     cell = dialog.table.cellWidget(row_of(dialog, "PD"), 2)
     (reason,) = cell.findChildren(type(dialog.head))
     (button,) = dialog.helps.values()
-    assert cell.rect().contains(reason.geometry()) and cell.rect().contains(button.geometry())
-    assert reason.height() >= reason.heightForWidth(reason.width())
-    assert button.height() >= button.minimumSizeHint().height() and button.width() >= button.minimumSizeHint().width()
-    assert dialog.rect().contains(dialog.table.mapTo(dialog, QPoint(0, 0)))
+    until(lambda: dialog.table.horizontalScrollBar().maximum() == 0)
+    until(lambda: cell.rect().contains(reason.geometry()) and cell.rect().contains(button.geometry()))
+    until(lambda: reason.height() >= reason.heightForWidth(reason.width()))
+    least = button.minimumSizeHint()
+    until(lambda: button.height() >= least.height() and button.width() >= least.width())
+    until(lambda: dialog.rect().contains(dialog.table.mapTo(dialog, QPoint(0, 0))))
     dialog.reject()

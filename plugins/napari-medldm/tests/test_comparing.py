@@ -12,7 +12,8 @@ LEFT = Qt.MouseButton.LeftButton
 
 
 @pytest.fixture
-def corners(panel, compared):
+def corners(panel, compared, settled):
+    settled()
     return panel.reading.corners
 
 
@@ -37,25 +38,22 @@ def test_every_mode_names_what_it_shows(viewer, panel, corners, press, until):
     assert names() == ["Restored, uncertainty"]
     press("F7")
     seen = {names()[0]}
-    until(lambda: seen.add(names()[0]) or seen == {"Original", "Restored"}, 20)
+    until(lambda: seen.add(names()[0]) or seen == {"Original", "Restored"})
     press("F7")
     assert names() == ["Restored"] and corners.mode() == ""
     panel.undo.click()
     assert names() == ["Original"]
 
 
-def test_the_line_of_the_wipe_is_dragged_on_the_canvas(viewer, panel, compared, corners, canvas, press, qtbot, until):
+def test_the_line_of_the_wipe_is_dragged_on_the_canvas(viewer, panel, compared, corners, canvas, press, drag, until):
     press("F6")
     middle, step = canvas.height() // 2, compared.result.scale[viewer.dims.order[-1]] * viewer.scene.camera.zoom
     for by in (60, -140):
         start = round(corners.border())
         assert pixel(corners, start, middle + 60).blue() > 200  # there it is seen
         center = viewer.scene.camera.center
-        qtbot.mousePress(canvas, LEFT, pos=QPoint(start, middle))
-        for part in (0.3, 0.6, 1):
-            qtbot.mouseMove(canvas, QPoint(round(start + part * by), middle))
-        qtbot.mouseRelease(canvas, LEFT, pos=QPoint(start + by, middle))
-        until(lambda wanted=start + by: abs(corners.border() - wanted) <= abs(step) / 2 + 1, 20)
+        drag(LEFT, QPoint(start, middle), (by, 0))
+        until(lambda wanted=start + by: abs(corners.border() - wanted) <= abs(step) / 2 + 1)
         assert viewer.scene.camera.center == center
     part, axis = viewer.layers[-1], viewer.dims.order[-1]
     edge = part.translate[axis] - part.scale[axis] / 2
@@ -63,9 +61,7 @@ def test_the_line_of_the_wipe_is_dragged_on_the_canvas(viewer, panel, compared, 
     assert panel.judge.wipe.value() == pytest.approx(100 * compared.share, abs=0.51)
     share = compared.share
     beside = QPoint(round(corners.border()) + 40, middle)
-    qtbot.mousePress(canvas, LEFT, pos=beside)
-    qtbot.mouseMove(canvas, beside + QPoint(30, 0))
-    qtbot.mouseRelease(canvas, LEFT, pos=beside + QPoint(30, 0))
+    drag(LEFT, beside, (30, 0))
     assert compared.share == share
     press("F6")
     assert corners.border() is None
@@ -157,7 +153,7 @@ def test_values_and_interval_at_the_cursor(viewer, panel, compared, corners, can
         seen["values"] = [float(x.data[index]) for x in (compared.source, compared.result, compared.uncertainty)]
         return f"Original {seen['values'][0]:.4g}" in readout.text()
 
-    until(told, 60)
+    until(told)
     before, after, spread = seen["values"]
     low, high = after - 1.96 * spread, after + 1.96 * spread
     assert f"Restored {after:.4g}" in readout.text() and f"95 %: {low:.4g} to {high:.4g}" in readout.text()

@@ -3,22 +3,10 @@
 import numpy as np
 import pytest
 from napari_medldm.compare import residual_style, uncertainty_style
-from qtpy.QtCore import QPoint, Qt
 
 from medldm import Geometry, Volume
 
 pytestmark = pytest.mark.usefixtures("display")
-
-
-@pytest.fixture
-def click(qtbot):
-    """Click a button; a box that is ticked is clicked where its tick is."""
-
-    def at(button):
-        place = QPoint(8, button.height() // 2)
-        qtbot.mouseClick(button, Qt.MouseButton.LeftButton, pos=place)
-
-    return at
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari_medldm.folder import FolderPanel
 from napari_medldm.layers import entry_of
-from qtpy.QtCore import QCoreApplication, QEvent, QPoint, QRect, Qt
+from qtpy.QtCore import QCoreApplication, QEvent, QPoint, QRect
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit
 
 import medldm
@@ -110,16 +110,17 @@ def test_results_of_other_settings_are_not_mixed(viewer, folder, scans, pack, un
     assert "other settings" in folder.message.text() and "seed" in folder.message.text()
 
 
-def test_nothing_lies_on_anything_else(folder, qtbot):
-    shown = [each for each in folder.findChildren((QAbstractButton, QComboBox, QLineEdit)) if each.isVisible()]
-    boxes = [
-        QRect(each.mapTo(folder, QPoint(0, 0)), each.size())
-        for each in shown
-        if not isinstance(each.parent(), QAbstractSpinBox)
-    ]
-    assert len(boxes) > 8
-    for number, box in enumerate(boxes):
-        assert not any(box.intersects(other) for other in boxes[:number])
-    (advanced,) = [each for each in shown if isinstance(each, QAbstractButton) and each.text() == "Advanced"]
-    qtbot.mouseClick(advanced, Qt.MouseButton.LeftButton)
+def test_nothing_lies_on_anything_else(folder, click, until):
+    def shown():
+        found = [each for each in folder.findChildren((QAbstractButton, QComboBox, QLineEdit)) if each.isVisible()]
+        return [each for each in found if not isinstance(each.parent(), QAbstractSpinBox)]
+
+    def apart():
+        boxes = [QRect(each.mapTo(folder, QPoint(0, 0)), each.size()) for each in shown()]
+        pairs = ((box, other) for number, box in enumerate(boxes) for other in boxes[:number])
+        return len(boxes) > 8 and not any(box.intersects(other) for box, other in pairs)
+
+    until(apart)
+    click(folder.form.advanced)
     assert folder.form.dial.isVisible()
+    until(apart)

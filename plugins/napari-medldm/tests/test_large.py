@@ -105,7 +105,7 @@ def test_planes_across_the_slices_say_why_they_are_empty(viewer, panel, series, 
     assert "slice by slice" in panel.view.note.text() and not panel.view.load.isHidden()
     panel.view.orthogonal.click()
     models = panel.view.views.models
-    until(lambda: all(len(model.layers) == 2 for model in models.values()), 20)
+    until(lambda: all(len(model.layers) == 2 for model in models.values()))
     viewer.dims.ndisplay = 3
     viewer.dims.ndisplay = 2
     assert len(read_slices) - before <= 1
@@ -114,8 +114,8 @@ def test_planes_across_the_slices_say_why_they_are_empty(viewer, panel, series, 
     assert np.isfinite(models["axial"].layers[0]._slice.image.raw).all()
     assert np.isnan(models["coronal"].layers[0]._slice.image.raw).all()
     panel.view.load.click()
-    until(lambda: isinstance(layer.data, np.ndarray), 20)
-    until(lambda: np.isfinite(models["coronal"].layers[0]._slice.image.raw).all(), 20)
+    until(lambda: isinstance(layer.data, np.ndarray))
+    until(lambda: np.isfinite(models["coronal"].layers[0]._slice.image.raw).all())
     assert panel.view.note.text() == "" and panel.view.load.isHidden()
     np.testing.assert_array_equal(volume_of(layer).array, medldm.read(series).array)
     panel.view.orthogonal.click()

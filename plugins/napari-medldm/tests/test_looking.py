@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from napari_medldm.layers import entry_of, layer_data, volume_of
-from napari_medldm.mark import is_marked
+from napari_medldm.mark import KEY, TEXT, is_marked
 from napari_medldm.straighten import straightened
 from napari_medldm.windows import CT, limits, windows_for
 
@@ -36,6 +36,12 @@ def test_previews_carry_the_mark(viewer, panel, phantom, until):
     panel.stop.click()
     until(lambda: panel.job is None)
     assert layer not in viewer.layers and not is_marked(viewer) and orange(viewer) == 0
+
+
+def test_the_mark_is_ready_before_it_is_needed(viewer, panel, until):
+    overlay = viewer.canvas.overlays[KEY]
+    until(lambda: overlay.visible and overlay.text == TEXT)
+    assert not is_marked(viewer) and orange(viewer) == 0
 
 
 def test_the_layer_of_the_previews_becomes_the_result(viewer, panel, phantom, until):

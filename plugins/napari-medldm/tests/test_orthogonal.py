@@ -39,7 +39,7 @@ def copied(viewer, panel, until):
 
     def wait():
         wanted = len(images(viewer))
-        until(lambda: all(len(images(model)) == wanted for model in panel.view.views.models.values()), 20)
+        until(lambda: all(len(images(model)) == wanted for model in panel.view.views.models.values()))
 
     return wait
 

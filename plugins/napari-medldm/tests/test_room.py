@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from napari_medldm import room
-from qtpy.QtCore import QPoint, QRect, Qt
+from qtpy.QtCore import QPoint, QRect
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QScrollArea
 
 import medldm
@@ -36,12 +36,12 @@ main()
 
 
 @pytest.fixture
-def strip(viewer, workshop, monkeypatch, qtbot, until):
+def strip(viewer, workshop, monkeypatch, until):
     """The strip of a room of the least size."""
     monkeypatch.setattr("napari_medldm.running.Workshop", lambda: workshop)
     viewer.window.resize(*room.SIZE)
     strip = room.enter(viewer)
-    until(lambda: viewer.canvas.size[1] > 800, 20)
+    until(lambda: viewer.canvas.size[1] > 800)
     yield strip
     strip.end()
 
@@ -62,9 +62,9 @@ def test_the_canvas_has_the_window_and_the_strip_shows_all(viewer, strip, restor
     viewer.open_sample("napari-medldm", "mr")
     assert viewer.canvas.size[1] >= 2 / 3 * viewer.window._qt_window.width() and strip.width() <= 320
     assert not viewer.window._qt_viewer.dockLayerList.isVisible()
-    until(lambda: not cut(strip), 20)
+    until(lambda: not cut(strip))
     restored_in(strip)
-    until(lambda: not cut(strip), 20)
+    until(lambda: not cut(strip))
 
 
 @pytest.fixture
@@ -83,9 +83,9 @@ def test_three_planes_leave_canvas_and_strip_their_room(viewer, strip, press, un
     viewer.open_sample("napari-medldm", "mr")
     press("F4")
     beside = strip.view.views.canvases[1:]  # the plane of the main canvas is not shown twice
-    until(lambda: min(each.height() for each in beside) > 290 and not cut(strip), 20)
-    until(lambda: viewer.canvas.size[1] > 500 and min(each.width() for each in beside) > 320, 20)
-    assert viewer.canvas.size[0] > 600
+    until(lambda: min(each.height() for each in beside) > 290 and not cut(strip))
+    until(lambda: viewer.canvas.size[1] > 500 and min(each.width() for each in beside) > 320)
+    until(lambda: viewer.canvas.size[0] > 600)
 
 
 def test_doubts_cut_nothing_of_the_strip(viewer, strip, pack, until):
@@ -95,25 +95,25 @@ def test_doubts_cut_nothing_of_the_strip(viewer, strip, pack, until):
     strip.form.model.setCurrentText(pack)
     assert strip.banner.isVisible()
     area = strip.findChild(QScrollArea)
-    until(lambda: area.viewport().width() > 290 and not cut(strip), 20)
+    until(lambda: area.viewport().width() > 290 and not cut(strip))
     strip.banner.show_doubts(["a doubt that takes several lines of the banner"] * 12, ())
-    until(lambda: area.verticalScrollBar().isVisible(), 20)
-    until(lambda: area.widget().width() <= area.viewport().width(), 20)
+    until(lambda: area.verticalScrollBar().isVisible())
+    until(lambda: area.widget().width() <= area.viewport().width())
     assert area.widget().minimumSizeHint().width() <= area.viewport().width()
 
 
-def test_one_click_brings_the_layers_back(viewer, strip, qtbot):
+def test_one_click_brings_the_layers_back(viewer, strip, click):
     canvas = viewer.window._qt_viewer
-    qtbot.mouseClick(strip.docks, Qt.MouseButton.LeftButton)
+    click(strip.docks)
     assert canvas.dockLayerList.isVisible() and canvas.dockLayerControls.isVisible()
-    qtbot.mouseClick(strip.docks, Qt.MouseButton.LeftButton)
+    click(strip.docks)
     assert not canvas.dockLayerList.isVisible() and not canvas.dockLayerControls.isVisible()
 
 
-def test_samples_steps_and_seed_stand_under_advanced(viewer, strip, qtbot):
+def test_samples_steps_and_seed_stand_under_advanced(viewer, strip, click):
     fine = (strip.form.dial, strip.form.samples, strip.form.steps, strip.form.seed)
     assert not any(each.isVisible() for each in fine)
-    qtbot.mouseClick(strip.form.advanced, Qt.MouseButton.LeftButton)
+    click(strip.form.advanced)
     assert all(each.isVisible() for each in fine)
 
 

@@ -47,20 +47,11 @@ def panel(viewer, workshop, monkeypatch, until):
     monkeypatch.setattr("napari_medldm.running.Workshop", lambda: workshop)
     viewer.window.resize(*room.SIZE)
     strip = room.enter(viewer)
-    until(lambda: viewer.canvas.size[1] > 800, 20)
+    until(lambda: viewer.canvas.size[1] > 800)
     yield strip
     strip.end()
     if strip.run.job is not None:
         strip.run.job.wait(60)
-
-
-@pytest.fixture
-def click(qtbot, until):
-    def press(button):
-        until(lambda: button.isVisible() and button.height() > 5, 20)
-        qtbot.mouseClick(button, LEFT, pos=QPoint(10, button.height() // 2))
-
-    return press
 
 
 @pytest.fixture
@@ -83,7 +74,7 @@ def shown(viewer):
 
 
 def test_from_three_series_to_a_derived_one_beside_another_patient(
-    viewer, panel, canvas, study, noisy_scan, drop, click, down_to, press, save, qtbot, until, tmp_path
+    viewer, panel, canvas, study, noisy_scan, drop, click, down_to, press, save, drag, settled, qtbot, until, tmp_path
 ):
     other = medldm.write(noisy_scan, tmp_path / "other.nii.gz")
     drop(other, on=panel.welcome, opening=panel.opening)
@@ -113,7 +104,7 @@ def test_from_three_series_to_a_derived_one_beside_another_patient(
     if not panel.banner.confirmed():
         click(panel.banner.confirm)
     click(panel.form.this_slice)
-    until(lambda: panel.message.text() != "", 300)
+    until(lambda: panel.message.text() != "")
     assert "Done" in panel.message.text(), panel.message.text()
     result = viewer.layers["t1 · result"]
     axis = viewer.dims.order[0]
@@ -132,16 +123,11 @@ def test_from_three_series_to_a_derived_one_beside_another_patient(
     # measured on both
     click(panel.measure)
     tools = panel.measure.panel
-    qtbot.wait(600)  # docks take their sizes
+    settled()
     click(tools.tools["Rectangle"])
-    middle = canvas.rect().center()
-    qtbot.mouseMove(canvas, middle - QPoint(60, 60))
-    qtbot.mousePress(canvas, LEFT, pos=middle - QPoint(60, 60))
-    for share in (-30, 0, 39, 40, 40):
-        qtbot.mouseMove(canvas, middle + QPoint(share, share))
-        qtbot.wait(20)
-    qtbot.mouseRelease(canvas, LEFT, pos=middle + QPoint(40, 40))
-    until(lambda: len(tools.rows) == 2 and tools.rows[0]["size"] > 300, 20)  # the whole of the drag
+    settled()
+    drag(LEFT, canvas.rect().center() - QPoint(60, 60), (100, 100))
+    until(lambda: len(tools.rows) == 2 and tools.rows[0]["size"] > 300)  # the whole of the drag
     original, restored = tools.rows
     assert (original["image"], restored["image"]) == ("original", "restored")
     assert original["unit"] == "mm²" and original["size"] == restored["size"]
@@ -159,10 +145,10 @@ def test_from_three_series_to_a_derived_one_beside_another_patient(
     assert entry_of(again).volume.geometry.isclose(wanted.geometry, 1e-3)
     half = 0.5 * max(entry_of(again).volume.source.slopes) * 1.001
     assert np.abs(again.data - expected).max() <= half
-    until(lambda: tools.rows == [], 20)  # what was drawn on the other scan is not measured here
+    until(lambda: tools.rows == [])  # what was drawn on the other scan is not measured here
 
     # the second patient is as it was, and is not marked
     down_to(panel.form.scan, "other")
-    until(lambda: shown(viewer) == {"other"}, 20)
+    until(lambda: shown(viewer) == {"other"})
     assert not is_marked(viewer)
     np.testing.assert_array_equal(viewer.layers["other"].data, before)
