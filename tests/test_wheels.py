@@ -137,7 +137,7 @@ def readme(language):
 
 
 def test_the_lines_of_the_readme_run(there):
-    """The command on a DICOM series, and the lines of Python up to the model that a reader trains; on a small head."""
+    """The command on a DICOM series, and the lines of Python; on a small head."""
     programs, work = there
     i, j, k = np.meshgrid(*(np.linspace(-1, 1, n) for n in HEAD), indexing="ij")
     inside = i**2 + j**2 + k**2
@@ -158,8 +158,7 @@ def test_the_lines_of_the_readme_run(there):
     assert len(list((work / "restored").glob("*.dcm"))) == HEAD[2]
 
     (lines,) = readme("python")
-    lines, trained, _ = lines.partition("mine = ")
-    assert trained and "path/to/dicom-folder" in lines
+    assert "path/to/dicom-folder" in lines and "synthesize(model=" in lines
     lines = lines.replace("path/to/dicom-folder", "series")
     mask = "array = np.zeros(scan.geometry.shape); array[8:11, 9:12, 8:11] = 1\n"
     mask += "medldm.write(medldm.Volume(array, scan.geometry), 'implant.nii.gz')\n"

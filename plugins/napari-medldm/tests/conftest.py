@@ -298,7 +298,7 @@ def save(panel, qtbot, until, type_path):
 @pytest.fixture
 def until(qtbot):
     """Run the event loop until a condition holds, however busy the machine is."""
-    return lambda condition, seconds=600: qtbot.waitUntil(condition, timeout=seconds * 1000)
+    return lambda condition, seconds=300: qtbot.waitUntil(lambda: bool(condition()), timeout=seconds * 1000)
 
 
 @pytest.fixture
