@@ -39,12 +39,13 @@ class Call:
     uncertainty: o.Uncertainty = None
     report: o.Report = None
     overwrite: o.Overwrite = False
+    force: o.Force = False
     quiet: o.Quiet = False
     json: o.Json = False
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that the restoring functions of the API share. Raises InputError."""
-        names = ("samples", "steps", "sampler", "seed")
+        names = ("samples", "steps", "sampler", "seed", "force")
         return {"mode": o.parse_mode(self.mode), **{name: getattr(self, name) for name in names}}
 
     def choice(self) -> Choice:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medldm.errors import RunError
+from medldm.errors import ModelError, RunError
 from medldm.geometry import Geometry
 from medldm.marks import AI_PROCESSED, RESEARCH_USE
 from medldm.model import Model
@@ -36,8 +36,8 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     """Solve the problem `task` for a scan; `options` are the problem's own (a scale, a mask).
 
     Everything happens on the scan's own grid, or on the one that the problem asks for: no detail is lost to
-    resampling. Raises ModelError where the model cannot take the scan, InputError for options or values out
-    of range, RunError for a result that is not finite.
+    resampling. Raises ModelError where the model cannot take the scan or holds it for noise, InputError for options
+    or values out of range, RunError for a result that is not finite.
     """
     started, pack = time.perf_counter(), model.pack
     by_prior, space = settings.method == "posterior", ModelSpace.of(pack, volume)
@@ -46,7 +46,10 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     measured = space.turned(volume)
     target = operator.input_geometry(measured.geometry)
     factor = space.to_scan(np.divide(measured.geometry.spacing, target.spacing).tolist())
-    warnings = model.fits(volume, factor)
+    warnings, forced = model.fits(volume, factor), model.refuses(volume)
+    if forced and not settings.force:
+        do = "force=True (--force) restores it all the same"
+        raise ModelError(f"model {model.name}", "a scan of noise alone", "a scan that shows something", do)
 
     taken = take_in(measured, operator, problem, space, settings, pack.noise)
     space, noise_std, floor = taken.space, taken.noise_std, 0.0 if pack.intensity.zero_floor else None
@@ -81,6 +84,7 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
         **_facts(model, volume, task, settings, warnings, factor),
         "noise_std": noise_std,
         "noise_std_estimated": taken.estimated,
+        **({"forced": True} if forced else {}),
         "intensity": {"offset": space.range.offset, "scale": space.range.scale},
         "checks": checks,
         "timings_s": _timings(started, prepared, finished, time.perf_counter()),
@@ -152,8 +156,8 @@ def _facts(
 
 def _step(report: dict[str, Any]) -> dict[str, Any]:
     """What the history of the result says."""
-    kept = ("model", "weights_sha256", "mode", "seed", "steps", "factor", "noise_std")
-    step = {"step": report["task"], **{key: report[key] for key in kept}}
+    kept = ("model", "weights_sha256", "mode", "seed", "steps", "factor", "noise_std", "forced")
+    step = {"step": report["task"], **{key: report[key] for key in kept if key in report}}
     return step | {"version": versions()["medldm"], AI_PROCESSED: RESEARCH_USE}
 
 

@@ -35,6 +35,7 @@ class RestoreOptions(TypedDict, total=False):
     steps : of the sampler (default 20)
     sampler : "dpmpp_2m" (default), "heun", "ddim", or that of a plugin
     seed : default 0; the same seed gives the same result
+    force : restore what a calibrated model refuses, a scan of noise alone; the report says so (default False)
     value_range : (low, high) in the scan's unit: the model's 0 and 1 (default None: found in the scan)
     progress : called with (task, steps done, steps in all); whatever it raises ends the work (default None)
     preview : called with the decoded estimate, a Volume on the result's grid, after each step (default None)
@@ -55,6 +56,7 @@ class RestoreOptions(TypedDict, total=False):
     steps: int
     sampler: str
     seed: int
+    force: bool
     value_range: tuple[float, float] | None
     progress: Progress | None
     preview: Preview | None
@@ -71,6 +73,7 @@ class Settings:
     steps: int = 20
     sampler: str = "dpmpp_2m"
     seed: int = 0
+    force: bool = False
     value_range: tuple[float, float] | None = None
     progress: Progress | None = None
     preview: Preview | None = None

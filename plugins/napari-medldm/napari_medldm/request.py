@@ -12,6 +12,7 @@ from scipy import ndimage
 
 import medldm
 from medldm import LazyScan, MedldmError, Restoration, Volume
+from medldm.calibration import CUT
 
 CONTEXT = 16  # voxels around a slice or region that the model sees, too
 FEATHER = 6  # voxels over which a region's edge fades
@@ -94,6 +95,7 @@ def run(
         "seed": request.seed,
         "progress": progress,
         "preview": preview,
+        "force": True,  # what is doubted was confirmed
     }
     if request.task == "inpaint":
         return medldm.inpaint(volume, mask, **common)
@@ -174,7 +176,7 @@ def run_region(
     stop = [min(s.stop + CONTEXT, n) for s, n in zip(box, volume.array.shape, strict=True)]
     loaded = model if not isinstance(model, str) else medldm.load_model(model)
     part = medldm.denoise(
-        volume.crop(start, stop),
+        volume.crop(start, stop).with_step({"step": CUT}),
         model=loaded,
         noise_std=request.noise_std,
         mode=request.mode,
