@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 FLAT_CELLS, DEEP_CELLS = 32, 20  # of the picture, along each axis
 FLAT_FINE, DEEP_FINE = 2.0, 1.5  # the texture's cells are so many times smaller
 DARK, BRIGHT = 2, 98  # percentiles that become 0 and 1
+SHARES = np.linspace(-0.55, 1.55, 22)  # bins of grey values; no edge lies at 0, where all of the air may be
 OBJECT = 0.25  # above it a cell belongs to what was scanned, and not to air
 BANDS = (0.02, 0.06, 0.1, 0.14, 0.2, 0.3, 0.42, 0.6, 0.8, 1.0)  # edges, as shares of the highest frequency
 WHITE = (0.7, 1.3)  # variance of block means over that of white noise; in between there is noise alone
@@ -122,7 +123,7 @@ def _middle(fine: Array) -> list[float]:
 
 def _texture(fine: Array, size: float) -> Array:
     """(M,) numbers of one kind each: roots of shares, logarithms of power and of gradients."""
-    shares = np.sqrt(np.histogram(fine, bins=np.linspace(-0.5, 1.5, 21))[0] / fine.size)
+    shares = np.sqrt(np.histogram(fine, bins=SHARES)[0] / fine.size)
     windowed = fine - fine.mean()
     for axis, n in enumerate(fine.shape):
         windowed = windowed * np.hanning(n + 2)[1:-1].reshape([-1 if a == axis else 1 for a in range(fine.ndim)])
