@@ -162,9 +162,9 @@ def calibrate(
     progress : called with (what is done, scans done, scans in all); whatever it raises ends the work; default None
     Raises ModelError, RecipeError, OutputError, InputError for data that cannot be read or fewer than 20 patients.
 
-    >>> medldm.calibrate("runs/new", data="pictures")
+    >>> medldm.calibrate("runs/painter", data="pictures")
     Traceback (most recent call last):
-    medldm.errors.InputError: pictures: got whole images of 4 patients; expected at least 20
+    medldm.errors.InputError: pictures: got whole images of 8 patients; expected at least 20
     """
     from medldm.installed import folder_of
     from medldm.recipe import load_sources
