@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int], None]
 
 MOST_SCANS = 600
 LARGE = 95  # percentile of the scans' lengths that the pictures of volumes have room for
-PARTS = (0.7, 0.95)  # share of each axis that a part has
+PARTS, CUT_AXES = (0.7, 0.95), 0.6  # share of an axis that a part has; how often an axis is cut, one of them always
 FACTORS = (2, 4)  # of coarse copies
 SEED = 7
 
@@ -165,6 +165,9 @@ def _coarse(
 
 
 def _part(array: Array, dims: int, rng: np.random.Generator) -> Array:
-    sizes = [max(1, int(n * rng.uniform(*PARTS))) if axis < dims else n for axis, n in enumerate(array.shape)]
+    cut = rng.random(dims) < CUT_AXES
+    cut[rng.integers(dims)] = True
+    shares = [*np.where(cut, rng.uniform(*PARTS, dims), 1.0), 1.0][:3]
+    sizes = [max(1, int(n * share)) for n, share in zip(array.shape, shares, strict=True)]
     starts = [int(rng.integers(n - size + 1)) for n, size in zip(array.shape, sizes, strict=True)]
     return array[tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))]
