@@ -1,9 +1,9 @@
 """How unlike the scans of a training a scan is: conformal p-values of its appearance, and the reason in words.
 
-Pictures are held against a probabilistic PCA (Tipping and Bishop 1999) of those of the training, textures by their
-Mahalanobis distance with a shrunk covariance. A scan that lies wrongly, or whose grey values are inverted, would be more
+Pictures are held against a probabilistic PCA (Tipping and Bishop 1999) of those of the training, textures by a
+Mahalanobis distance with shrunk covariance. A scan that lies wrongly, or whose grey values are inverted, would be more
 likely if it were turned: the gain of each turn is a statistic, too. The largest of all, each in deviations of held-out
-patients, is compared with the largest of each held-out scan (conformal: Vovk et al. 2005; parts folds of patients).
+patients, is compared with the largest of each held-out scan (conformal: Vovk et al. 2005; by folds of patients).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def film(seed, *, noise=0.0, shape=FILM):
     x, y = x + rng.normal(0, 0.02), y + rng.normal(0, 0.02)
     image = 0.6 + 0.3 * y
     for centre in (0.3, 0.72):
-        image -= (0.45 + rng.normal(0, 0.03)) * np.exp(-(((x - centre) / 0.13) ** 2 + ((y - 0.45) / 0.25) ** 2) ** 2)
+        image -= (0.45 + rng.normal(0, 0.03)) * np.exp(-((((x - centre) / 0.13) ** 2 + ((y - 0.45) / 0.25) ** 2) ** 2))
     image += (0.3 + rng.normal(0, 0.03)) * np.exp(-(((x - 0.6) / 0.12) ** 2 + ((y - 0.62) / 0.12) ** 2))
     image += 0.04 * np.sin(2 * np.pi * (x * rng.uniform(3, 5) + y * rng.uniform(8, 10)))
     return image + noise * rng.standard_normal(shape)
