@@ -87,7 +87,7 @@ def _is_cut(scan: Volume) -> bool:
 
 
 def load_calibration(folder: Path, where: str) -> Calibration | None:
-    """That of a pack's folder, None where there is none; `where` names the pack. Raises ModelError for a damaged one."""
+    """That of a pack's folder, None where there is none; `where` names the pack. Raises ModelError if it is damaged."""
     path = folder / CALIBRATION
     try:
         stat = path.stat()
