@@ -108,7 +108,7 @@ def _means(array: NDArray[Any], edges: Sequence[NDArray[Any]]) -> Array:
 
 def _levelled(fine: Array) -> Array:
     low, high = np.percentile(fine, (DARK, BRIGHT))
-    return np.clip((fine - low) / max(high - low, 1e-9), -0.5, 1.5)
+    return np.asarray(np.clip((fine - low) / max(high - low, 1e-9), -0.5, 1.5))
 
 
 def _middle(fine: Array) -> list[float]:

@@ -109,7 +109,7 @@ def _fitted(pictures: Array, textures: Array, patients: NDArray[np.integer]) -> 
     covariance = np.cov(textures.T)
     covariance = (1 - SHRUNK) * covariance + SHRUNK * np.diag(np.diag(covariance)) + 1e-6 * np.eye(len(covariance))
     nothing = np.zeros(1)
-    precision = np.linalg.inv(covariance)
+    precision = np.linalg.inv(covariance).astype(np.float64)
     return Reference(
         mean, directions[:count], variance[:count], np.array([rest]), textures.mean(0), precision, *(nothing,) * 3
     )
@@ -145,7 +145,8 @@ def _gain(references: Sequence[Reference], picture: Array, other: Array) -> floa
         energies = reference.energies(other)
         apart = (np.log(np.concatenate(energies)) - reference.middle[:2]) / reference.spread[:2]
         if apart.max() < USUAL:
-            gains.append(float((sum(reference.energies(picture)) - sum(energies))[0]))
+            before, after = (inside + outside for inside, outside in (reference.energies(picture), energies))
+            gains.append(float((before - after)[0]))
     return max(gains)
 
 
@@ -156,6 +157,7 @@ def _words(turn: Turn | None, dims: int) -> str:
         return "it seems to lie otherwise than its header says: turned or mirrored"
     order, signs = turn
     if order == (0, 1):
-        side = {(-1, 1): "mirrored, left to right", (1, -1): "mirrored, top to bottom", (-1, -1): "upside down"}[signs]
-        return f"it looks {side}"
+        if signs == (-1, -1):
+            return "it looks upside down"
+        return f"it looks mirrored, {'left to right' if signs == (-1, 1) else 'top to bottom'}"
     return "it looks turned by a quarter"

@@ -148,7 +148,7 @@ def _noisy(array: Array, pack: ModelPack, rng: np.random.Generator) -> Array:
     real = array + std * rng.standard_normal(array.shape, dtype=np.float32)
     if pack.noise == "gaussian":
         return np.asarray(real)
-    return np.hypot(real, std * rng.standard_normal(array.shape, dtype=np.float32))
+    return np.asarray(np.hypot(real, std * rng.standard_normal(array.shape, dtype=np.float32)))
 
 
 def _coarse(
