@@ -13,6 +13,7 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "medldm.api": (
+        "calibrate",
         "denoise",
         "distill",
         "estimate_noise",
@@ -62,6 +63,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME_OF]
 
 if TYPE_CHECKING:  # the same for type checkers and editors
+    from medldm.api import calibrate as calibrate
     from medldm.api import denoise as denoise
     from medldm.api import distill as distill
     from medldm.api import estimate_noise as estimate_noise

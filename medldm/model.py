@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from medldm import thumbnail
+from medldm.calibration import CALIBRATION, Calibration, load_calibration
 from medldm.diffusion.generator import Generator
 from medldm.diffusion.process import Denoiser, NoiseProcess
 from medldm.errors import MedldmError, ModelError
@@ -102,6 +103,7 @@ class Model:
     networks, pack : those of the autoencoder and of each task; for which scans and tasks it is
     card : Markdown, for a person
     weights_sha256 : of the weights' file
+    calibration : what is known of scans like the training's; None: nothing
 
     >>> model
     Model(tiny-3d: denoise, super_resolve, inpaint, synthesize; 3D MR; cpu)
@@ -112,6 +114,7 @@ class Model:
     pack: ModelPack
     card: str
     weights_sha256: str
+    calibration: Calibration | None = None
 
     def __repr__(self) -> str:
         kind = f"{self.pack.dims}D {', '.join(self.pack.trained_modality)}; {self.device}"
@@ -159,7 +162,12 @@ class Model:
 
     def fits(self, volume: Volume, factor: tuple[float, float, float] = (1, 1, 1)) -> list[str]:
         """Reasons for doubt about using the model on `volume`, refined by `factor` (none: an empty list)."""
-        return self.pack.doubts(volume, factor)
+        unlike = [] if self.calibration is None else self.calibration.doubts(volume, self.pack)
+        return [*self.pack.doubts(volume, factor), *unlike]
+
+    def refuses(self, volume: Volume) -> bool:
+        """Whether `volume` is certainly nothing to restore: noise alone. Only a calibrated model refuses."""
+        return self.calibration is not None and self.calibration.refuses(volume)
 
     def save(self, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
         """Write the pack into `folder`; networks are stored in half precision, buffers and imported networks in
@@ -169,7 +177,12 @@ class Model:
             full |= {name for name, _ in self.networks.named_parameters() if name.startswith(PREFIX)}
         if self.pack.synthesis is not None and isinstance(self.pack.synthesis.cascade[0].unet, ImportedNetTable):
             full |= {name for name, _ in self.networks.named_parameters() if name.startswith("generators.")}
-        return _write(folder, self.pack, self.networks.state_dict(), self.card, full=full, training=training)
+        written = _write(folder, self.pack, self.networks.state_dict(), self.card, full=full, training=training)
+        if self.calibration is not None:
+            self.calibration.save(written)
+        else:  # of what was trained here before
+            (written / CALIBRATION).unlink(missing_ok=True)
+        return written
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +226,8 @@ def load_model(name_or_folder: str | Path, device: str | None = None) -> Model:
         raise ModelError(where, "an autoencoder alone", "a model with a denoiser", do)
     weights, card, digest = _read(name_or_folder, where)
     networks = _built(functools.partial(Networks, pack), weights, where)
-    return Model(pack.name, networks.to(target).eval().requires_grad_(False), pack, card, digest)
+    calibration = load_calibration(folder_of(str(name_or_folder)), where)
+    return Model(pack.name, networks.to(target).eval().requires_grad_(False), pack, card, digest, calibration)
 
 
 def load_autoencoder(name_or_folder: str | Path, device: str | torch.device = "cpu") -> LoadedAutoencoder:

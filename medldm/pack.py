@@ -91,6 +91,17 @@ class SeenTable(Table):
     spacing: tuple[Positive, Positive, Positive] | None = None
 
 
+class AnatomyTable(Table):
+    """What the training's scans show, in the words of `medldm.io.dicom.anatomy`; nothing is asked where it is empty.
+
+    body_part, view : BodyPartExamined and ViewPosition of DICOM; weighting : of MR
+    """
+
+    body_part: tuple[str, ...] = ()
+    view: tuple[str, ...] = ()
+    weighting: tuple[str, ...] = ()
+
+
 class AutoencoderPack(Table):
     """An autoencoder, and the scans that it is for. The pack of an autoencoder alone says nothing else.
 
@@ -107,6 +118,7 @@ class AutoencoderPack(Table):
     intensity: IntensityTable
     autoencoder: AutoencoderTable
     seen: SeenTable | None = None
+    anatomy: AnatomyTable = AnatomyTable()
 
     @model_validator(mode="after")
     def _one_factor_an_axis(self) -> Self:
@@ -159,6 +171,10 @@ class AutoencoderPack(Table):
             warnings.append("made or changed by a model already; the model was trained on scans as they were measured")
         if scan.modality and scan.modality not in self.trained_modality:
             warnings.append(f"modality {scan.modality}; the model was trained on {', '.join(self.trained_modality)}")
+        for key, trained in self.anatomy.model_dump().items():
+            said = next((step[key] for step in scan.history if step.get(key)), "")
+            if trained and said and said not in trained:
+                warnings.append(f"{key.replace('_', ' ')} {said}; the model was trained on {', '.join(trained)}")
         if self.intensity.kind == "window" and scan.unit != "HU":
             warnings.append(f"values in {scan.unit}; the model's window is in HU")
         low, high = self.trained_range

@@ -64,6 +64,10 @@ class Source(Table):
     resample: bool = False
 
 
+class _Sources(Table):
+    source: tuple[Source, ...] = Field(min_length=1)
+
+
 class AdversaryTable(Table):
     """A patch discriminator beside the autoencoder, `medldm.nets.discriminator.PatchScores`.
 
@@ -374,6 +378,16 @@ def named_recipes() -> dict[str, Path]:
 def load_recipe(path: str | Path) -> Recipe:
     """Read a TOML recipe; raises RecipeError."""
     return parse_recipe(read_table(path), where=str(path))
+
+
+def load_sources(path: str | Path) -> tuple[Source, ...]:
+    """The sources of a TOML file with tables ``[[source]]``, such as a recipe. Raises RecipeError."""
+    table = {"source": read_table(path).get("source", [])}
+    try:
+        return _Sources.model_validate(table).source
+    except ValidationError as failure:
+        first = first_wrong(failure, table)
+        raise RecipeError(str(path), f"{first.path}: {first.got}", first.expected) from None
 
 
 def read_table(path: str | Path) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from medldm.api.restoring import denoise, estimate_noise, inpaint, restore, super_resolve, write_report
 from medldm.api.synthesizing import evaluate_synthetic, synthesize
-from medldm.api.training import distill, estimate_training, find_kinds, plan, train
+from medldm.api.training import calibrate, distill, estimate_training, find_kinds, plan, train
 from medldm.io import read, write
 from medldm.model import load_model
 
 __all__ = [
+    "calibrate",
     "denoise",
     "distill",
     "estimate_noise",

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medldm.errors import InputError, OutputError
-from medldm.model import Model
-from medldm.recipe import Recipe
+from medldm.model import Model, load_model
+from medldm.recipe import Recipe, Source
 
 if TYPE_CHECKING:
+    from medldm.calibration import Calibration
     from medldm.training.cost import StageCost
     from medldm.training.fingerprint import Kind
     from medldm.training.plan_page import Plan
@@ -139,6 +140,41 @@ def train(
         progress=progress,
         command=command,
     )
+
+
+def calibrate(
+    model: str | Path,
+    *,
+    data: str | Path,
+    sources: str | Path | Sequence[Source] | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Find out what scans of a model's kind look like, so that it warns of others; kept in the model's folder.
+
+    A training ends with it; this is for models that were trained before, or when scans have been added.
+
+    model : name or folder of a model
+    data : folder of the data sets that the model was trained on
+    sources : of scans, in the place of the model's own: a TOML file with tables
+        ``[[source]]``, or a recipe; default None
+    device : "cpu", "cuda", "cuda:1"; default None: a GPU where there is one
+    progress : called with (what is done, scans done, scans in all); whatever it raises ends the work; default None
+    Raises ModelError, RecipeError, OutputError, InputError for data that cannot be read or fewer than 20 patients.
+
+    >>> medldm.calibrate("runs/painter", data="pictures")
+    Traceback (most recent call last):
+    medldm.errors.InputError: pictures: got whole images of 8 patients; expected at least 20
+    """
+    from medldm.installed import folder_of
+    from medldm.recipe import load_sources
+    from medldm.training.calibrate import calibrate_model
+
+    if not Path(data).is_dir():
+        raise InputError(str(data), "no such folder", "the folder of the data sets")
+    known = load_sources(sources) if isinstance(sources, str | Path) else sources
+    loaded = load_model(model, device)
+    return calibrate_model(loaded, folder_of(str(model)), Path(data), known, progress)
 
 
 def distill(

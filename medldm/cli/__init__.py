@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from medldm.cli.app import app
+from medldm.cli.calibrate import calibrate
 from medldm.cli.check import check
 from medldm.cli.demo import demo
 from medldm.cli.distill import distill
@@ -20,7 +21,7 @@ from medldm.cli.view import view
 
 __all__ = ["app", "main"]
 
-_restoring, _making = (denoise, superres, inpaint, restore), (synthesize, evaluate, train, distill)
+_restoring, _making = (denoise, superres, inpaint, restore), (synthesize, evaluate, train, distill, calibrate)
 for _command in (*_restoring, *_making, view, inspect, check, plan, models, doctor, demo):
     app.command()(_command)
 app.command("import")(import_)

@@ -40,12 +40,13 @@ class Call:
     uncertainty: o.Uncertainty = None
     report: o.Report = None
     overwrite: o.Overwrite = False
+    force: o.Force = False
     quiet: o.Quiet = False
     json: o.Json = False
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that the restoring functions of the API share. Raises InputError."""
-        names = ("samples", "steps", "sampler", "seed", *(("plane",) if self.plane else ()))
+        names = ("samples", "steps", "sampler", "seed", "force", *(("plane",) if self.plane else ()))
         return {"mode": o.parse_mode(self.mode), **{name: getattr(self, name) for name in names}}
 
     def choice(self) -> Choice:

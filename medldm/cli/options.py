@@ -68,6 +68,9 @@ Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU where there is one if left out.")
 ]
 Format = Annotated[str | None, typer.Option("--format", help="nifti, dicom or picture, where the name does not tell.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Restore what the model refuses, noise alone; the report says so.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]

@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medldm.errors import ModelError
+from medldm.model import Model
+from medldm.restoration.settings import Settings
+from medldm.volume import Volume
+
 UNCHANGED = 1e-3  # of the range
 FAINT = 0.5  # of the noise; where less was taken off, no anatomy was
 
@@ -62,3 +67,12 @@ def doubts(checks: dict[str, Any], residual: NDArray[np.float32], scale: float, 
     if same_grid and "residual_mean" in checks and float(np.abs(residual).max()) < UNCHANGED * scale:
         return ["the result is the scan as it was: no noise was found, or less than the model treats"]
     return []
+
+
+def is_forced(model: Model, volume: Volume, settings: Settings) -> bool:
+    """Whether a scan is restored that the model refuses. Raises ModelError where that was not asked for."""
+    refused = model.refuses(volume)
+    if refused and not settings.force:
+        do = "force=True (--force) restores it all the same"
+        raise ModelError(f"model {model.name}", "a scan of noise alone", "a scan that shows something", do)
+    return refused

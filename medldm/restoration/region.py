@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medldm.calibration import CUT
 from medldm.errors import InputError
 from medldm.model import Model
 from medldm.operators.mask import fill_harmonic
@@ -54,7 +55,9 @@ def fill_region(volume: Volume, mask: NDArray[np.bool_], model: Model, settings:
         settings = dataclasses.replace(
             settings, preview=lambda part: shown(_pasted(volume, volume.array, part, window))
         )
-    part = restore(volume.crop(start, stop), model, "inpaint", {"mask": mask[window]}, settings)
+    part = restore(
+        volume.crop(start, stop).with_step({"step": CUT}), model, "inpaint", {"mask": mask[window]}, settings
+    )
     nothing = np.zeros_like(volume.array)
     result = _pasted(volume, volume.array, part.volume, window)
     residual, spread = (_pasted(volume, nothing, each, window) for each in (part.residual, part.uncertainty))
@@ -65,4 +68,5 @@ def _pasted(volume: Volume, around: NDArray[np.float32], part: Volume, window: t
     """The part within the whole's grid."""
     whole = around.copy()
     whole[window] = part.array
-    return dataclasses.replace(part, array=whole, geometry=volume.geometry, source=volume.source)
+    history = tuple(step for step in part.history if step.get("step") != CUT)
+    return dataclasses.replace(part, array=whole, geometry=volume.geometry, history=history, source=volume.source)

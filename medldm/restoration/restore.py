@@ -21,7 +21,7 @@ from medldm.nets.patches import pad_to_multiple
 from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
 from medldm.operators.problem import untrained
-from medldm.restoration.checks import doubts, residual_checks
+from medldm.restoration.checks import doubts, is_forced, residual_checks
 from medldm.restoration.cost import bytes_of, seconds_of
 from medldm.restoration.estimate import OnStep, estimate
 from medldm.restoration.intake import take_in
@@ -38,8 +38,8 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     """Solve the problem `task` for a scan; `options` are the problem's own (a scale, a mask).
 
     Everything happens on the scan's own grid, or on the one that the problem asks for: no detail is lost to
-    resampling. Raises ModelError where the model cannot take the scan, InputError for options or values out
-    of range, RunError for a result that is not finite.
+    resampling. Raises ModelError where the model cannot take the scan or holds it for noise, InputError for options
+    or values out of range, RunError for a result that is not finite.
     """
     if is_stack(volume, model, settings):
 
@@ -54,8 +54,7 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     measured = space.turned(volume)
     target = operator.input_geometry(measured.geometry)
     factor = space.to_scan(np.divide(measured.geometry.spacing, target.spacing).tolist())
-    warnings = model.fits(volume, factor)
-
+    warnings, forced = model.fits(volume, factor), is_forced(model, volume, settings)
     taken = take_in(measured, operator, problem, space, settings, pack.noise)
     space, noise_std, floor = taken.space, taken.noise_std, 0.0 if pack.intensity.zero_floor else None
     warnings += taken.warnings
@@ -94,6 +93,7 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
         **_facts(model, volume, task, settings, warnings, factor),
         "noise_std": noise_std,
         "noise_std_estimated": taken.estimated,
+        **({"forced": True} if forced else {}),
         "intensity": {"offset": space.range.offset, "scale": space.range.scale},
         "checks": checks,
         "timings_s": _timings(started, prepared, finished, time.perf_counter()),
@@ -165,8 +165,8 @@ def _facts(
 
 def _step(report: dict[str, Any]) -> dict[str, Any]:
     """What the history of the result says."""
-    kept = ("model", "weights_sha256", "mode", "seed", "steps", "factor", "noise_std")
-    step = {"step": report["task"], **{key: report[key] for key in kept}}
+    kept = ("model", "weights_sha256", "mode", "seed", "steps", "factor", "noise_std", "forced")
+    step = {"step": report["task"], **{key: report[key] for key in kept if key in report}}
     return step | {"version": versions()["medldm"], AI_PROCESSED: RESEARCH_USE}
 
 

@@ -37,6 +37,7 @@ class RestoreOptions(TypedDict, total=False):
     steps : of the sampler (default 20)
     sampler : "dpmpp_2m" (default), "heun", "ddim", or that of a plugin
     seed : default 0; the same seed gives the same result
+    force : restore what a calibrated model refuses, a scan of noise alone; the report says so (default False)
     value_range : (low, high) in the scan's unit: the model's 0 and 1 (default None: found in the scan)
     plane : "axial", "coronal" or "sagittal", of the slices of a volume that a model of single images takes (default
         None: that in which they were acquired)
@@ -62,6 +63,7 @@ class RestoreOptions(TypedDict, total=False):
     steps: int
     sampler: str
     seed: int
+    force: bool
     value_range: tuple[float, float] | None
     plane: str | None
     progress: Progress | None
@@ -80,6 +82,7 @@ class Settings:
     steps: int = 20
     sampler: str = "dpmpp_2m"
     seed: int = 0
+    force: bool = False
     value_range: tuple[float, float] | None = None
     plane: str | None = None
     progress: Progress | None = None

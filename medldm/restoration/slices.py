@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medldm.calibration import CUT
 from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.model import Model
 from medldm.operators.problem import Problem, untrained
-from medldm.restoration.checks import doubts, residual_checks
+from medldm.restoration.checks import doubts, is_forced, residual_checks
 from medldm.restoration.cost import bytes_of
 from medldm.restoration.intake import believed, far_voxels, fill_near, said_of_far, said_of_noise, said_of_range
 from medldm.restoration.noise_level import estimate_noise, estimate_over_slices
@@ -50,6 +51,7 @@ def restore_slices(
     Beside scan, result, residual and uncertainty the memory holds the work of a single slice. Progress runs through all
     slices, and may raise between any two steps. Raises what `one` raises.
     """
+    forced = is_forced(model, volume, settings)
     stack, order = _stacked(volume, settings.plane)
     problem = untrained(task, 2) if settings.method == "posterior" else model.problem(task)
     asked = {k: problem.of_slice(options, stack.geometry, order, k) for k in range(stack.geometry.shape[2])}
@@ -89,8 +91,9 @@ def restore_slices(
     report = {
         **first,
         **facts,
+        **({"forced": True} if forced else {}),
         "warnings": [
-            *model.fits(_slice(stack, 0), tuple(first["factor"])),
+            *model.fits(volume, tuple(facts["factor"])),
             *shared.warnings,
             *said_of_far(far, shared.space),
             *doubted,
@@ -111,7 +114,8 @@ def _stacked(volume: Volume, plane: str | None) -> tuple[Volume, tuple[int, int,
 
 
 def _slice(stack: Volume, k: int) -> Volume:
-    return stack.crop((0, 0, k), (*stack.geometry.shape[:2], k + 1))
+    """One that is not judged by its looks, which its scan is."""
+    return stack.crop((0, 0, k), (*stack.geometry.shape[:2], k + 1)).with_step({"step": CUT})
 
 
 @dataclass(frozen=True, eq=False)

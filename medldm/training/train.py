@@ -20,6 +20,7 @@ from medldm.model import Model, Networks, load_model
 from medldm.operators.problem import problems_of
 from medldm.recipe import GeneratorStage, Recipe, ReflowStage, StageTable
 from medldm.training.batches import Batch, Batches, prefetch
+from medldm.training.calibrate import calibrate
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
 from medldm.training.data import check_whole_images, load_scans, seen_of
 from medldm.training.distill import forget_guides
@@ -227,7 +228,7 @@ class _Training:
             if number + 1 < len(self.recipe.stages):
                 self.save(number + 1, None)
 
-    def finish(self, command: str) -> None:
+    def finish(self, command: str, progress: Progress | None) -> None:
         """Write the pack."""
         if self.cache is not None:
             self.cache.contents.save()
@@ -237,7 +238,9 @@ class _Training:
             pack = self.recipe.pack.model_copy(update={"seen": seen_of(self.scans, self.recipe.pack)})
             pack = forget_guides(pack, self.networks)
             card = write_card(self.recipe, pack, self.done, command=command)
-            model = Model(pack.name, self.networks, pack, card, "")
+            parts = [self.scans] if self.held_out is self.scans else [self.scans, self.held_out]
+            calibration = calibrate(parts, pack, progress)
+            model = Model(pack.name, self.networks, pack, card, "", calibration)
             model.save(self.out, self.recipe.training_table())
         self.fabric.barrier()
 
@@ -282,7 +285,7 @@ def train(
             this = _Training(recipe, fabric, precision, data=data, out=out, workers=workers, cache=cache)
             this.begin(start, autoencoder_alone=autoencoder_alone, resume=resume)
             this.run_stages(progress, despite_gate=despite_gate)
-            this.finish(command)
+            this.finish(command, progress)
 
     with written_to(out):
         run_launched(work, device, recipe.precision, recipe.pack.dims, strategy)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medldm.errors import InputError, MedldmError, PixelError
 from medldm.io import archive
 from medldm.io.choice import Choice, series_key
+from medldm.io.dicom.anatomy import anatomy
 from medldm.io.dicom.files import Damaged, one_series, scan_files
 from medldm.io.dicom.header import Header, looks_like_dicom
 from medldm.io.dicom.kinds import modality_of
@@ -118,7 +119,7 @@ def lazily(path: Path, choice: Choice | None = None) -> LazyScan | None:
         with _typed(path):
             return assembled(plan, skipped)
 
-    step = {"step": "read", "format": "dicom", **marks(plan.headers)}
+    step = {"step": "read", "format": "dicom", **anatomy(plan.headers[0]), **marks(plan.headers)}
     return LazyScan(plan.geometry, slices.unit, modality_of(plan.headers[0]), (step,), plane, load)
 
 

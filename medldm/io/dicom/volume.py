@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medldm.errors import AmbiguousInput, InputError, PixelError
 from medldm.geometry import Geometry
 from medldm.io.choice import Choice
+from medldm.io.dicom.anatomy import anatomy
 from medldm.io.dicom.geometry import (
     GRID_KEYWORDS,
     check_place,
@@ -232,7 +233,7 @@ def assembled(plan: Planned, skipped: Counter[str]) -> Volume:
         "shown_in_colour": any(h.text("PixelPresentation") not in ("", "MONOCHROME") for h in kinds),
     }
     step = _history(headers, skipped, decoder.sha256)
-    step |= {name: value for name, value in notes.items() if value} | marks(headers)
+    step |= {name: value for name, value in notes.items() if value} | anatomy(headers[0]) | marks(headers)
     slopes, intercepts = tuple(r.slope for r, _ in own.each), tuple(r.intercept for r, _ in own.each)
     datasets, frames = tuple(h.dataset for h in headers), tuple(h.frame for h in headers)
     source = DicomSource(datasets, slopes, intercepts, geometry, frames, places is not None)

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QComboBox
 
 import medldm
 from medldm import LazyScan, MedldmError, Volume
-from medldm.installed import read_tables
+from medldm.calibration import doubts_of
 from napari_medldm.request import TASKS
 
 
@@ -54,7 +54,7 @@ class ModelBox(QComboBox):
     def doubts(self, volume: Volume | LazyScan | None, factor: tuple[int, int, int]) -> list[str]:
         """What is to be said against the chosen model, for a scan that it can take."""
         try:
-            return [] if volume is None else read_tables(self.currentText()).doubts(volume, factor)
+            return [] if volume is None else doubts_of(self.currentText(), volume, factor)
         except MedldmError:
             return []  # it is said when it is to be loaded
 

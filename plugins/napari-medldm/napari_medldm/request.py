@@ -12,6 +12,7 @@ from scipy import ndimage
 
 import medldm
 from medldm import LazyScan, MedldmError, Restoration, Volume
+from medldm.calibration import CUT
 
 CONTEXT = 16  # voxels around a slice or region that the model sees, too
 FEATHER = 6  # voxels over which a region's edge fades
@@ -97,6 +98,7 @@ def run(
         "seed": request.seed,
         "progress": progress,
         "preview": preview,
+        "force": True,  # what is doubted was confirmed
     }
     if request.task == "inpaint":
         return medldm.inpaint(volume, mask, **common)
@@ -184,7 +186,7 @@ def run_region(
     start = [max(s.start - more, 0) for s, more in zip(box, around, strict=True)]
     stop = [min(s.stop + more, n) for s, more, n in zip(box, around, volume.array.shape, strict=True)]
     part = medldm.denoise(
-        volume.crop(start, stop),
+        volume.crop(start, stop).with_step({"step": CUT}),
         model=loaded,
         noise_std=request.noise_std,
         mode=request.mode,

@@ -32,7 +32,8 @@ def test_a_folder_a_nifti_file_and_a_radiograph_are_opened(viewer, panel, drop, 
         drop(path, opening=panel.opening)
         assert panel.form.scan.currentText() == path.name.removesuffix(".nii.gz") and CANARY not in panel.message.text()
     assert entry_of(viewer.layers[1]).volume.geometry.isclose(noisy_scan.geometry, 1e-4)
-    assert panel.form.model.currentText() == "chest-xray-256" and panel.start.isEnabled()
+    assert panel.form.model.currentText() == "chest-xray-256"
+    assert panel.banner.isVisible() and not panel.start.isEnabled()  # a picture of nothing is no radiograph
 
 
 def test_drops_are_taken_on_the_panel_as_well(viewer, panel, drop, tmp_path, noisy_scan):

@@ -1,0 +1,39 @@
+"""`medldm calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medldm.cli import options as o
+from medldm.cli.output import Progress
+from medldm.errors import InputError
+from medldm.installed import folder_of
+from medldm.recipe import load_sources
+
+Calibrated = Annotated[str, typer.Argument(help="Name of a model (see `medldm models`), or its folder.")]
+Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the model was trained on.")]
+SourcesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--sources", help="TOML file with tables [[source]], as in a recipe, in the place of the model's own."
+    ),
+]
+
+
+def calibrate(
+    model: Calibrated, data: Data, sources: SourcesFile = None, device: o.Device = None, quiet: o.Quiet = False
+) -> None:
+    """Find out what scans of a model's kind look like, so that it warns of others; kept in the model's folder."""
+    folder_of(model)
+    if not data.is_dir():
+        raise InputError(str(data), "no such folder", "the folder of the data sets")
+    known = None if sources is None else load_sources(sources)
+    from medldm import api
+
+    with Progress(quiet=quiet) as progress:
+        found = api.calibrate(model, data=data, sources=known, device=device, progress=progress)
+    if not quiet:
+        print(f"calibrated on {found.patients} patients: {folder_of(model)}")
