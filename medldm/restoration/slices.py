@@ -93,7 +93,7 @@ def restore_slices(
         **facts,
         **({"forced": True} if forced else {}),
         "warnings": [
-            *model.fits(volume, tuple(facts["factor"])),
+            *model.fits(volume, (i, j, k)),
             *shared.warnings,
             *said_of_far(far, shared.space),
             *doubted,

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QComboBox
 import medldm
 from medldm import LazyScan, MedldmError, Volume
 from medldm.calibration import doubts_of
+from medldm.installed import read_tables
 from napari_medldm.request import TASKS
 
 
