@@ -176,8 +176,6 @@ class GeneratorStage(_Stage):
         levels zoom, since it blurs
     flip : share of the images that is mirrored, left to right
     drop : how often each condition, and how often all of them, are not said
-    spoil : share of the coarser images that come as the level before makes them of noisy ones, from a level drawn from
-        its last one to four times that, and not as they are
     patience : looks at held-out scans (50 in a stage, at most) without a better one, after which it ends; 0: none
     """
 
@@ -189,7 +187,6 @@ class GeneratorStage(_Stage):
     zoom: float = Field(0.0, ge=0, lt=0.5)
     flip: float = Field(0.0, ge=0, le=1)
     drop: float = Field(0.1, ge=0, lt=1)
-    spoil: float = Field(0.0, ge=0, le=1)
     patience: int = Field(20, ge=0)
 
     @property

@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from medldm.diffusion.generator import Coarse, Generator, coarsened
+from medldm.diffusion.generator import Coarse, Generator
 from medldm.diffusion.noise import PerSample
 from medldm.errors import RecipeError
 from medldm.io.array_cache import ArrayCache
@@ -179,7 +179,6 @@ class GeneratorStage(Stage):
         self.table, self.level, self.process = table, generator.table, generator.denoiser.process
         self.own, self.guess = generator.own, generator.guess
         self.autoencoder = networks.autoencoder.requires_grad_(False)
-        self.before = networks.generator(table.level - 1).requires_grad_(False) if table.level else None
         still = not (table.shift or table.zoom or table.crop)
         self.encoder = KeptLatents(cache, networks.autoencoder) if still else networks.autoencoder
 
@@ -193,9 +192,8 @@ class GeneratorStage(Stage):
         if batch.coarse is not None:
             low, high = self.level.coarse_noise
             noise_std = low + (high - low) * own.uniform()
-            image = self._some_spoiled(batch.coarse, batch.conditions, own) if self.table.spoil else batch.coarse
             noise = own.normal(batch.coarse.shape[1:])
-            coarse = Coarse(image + _per_example(noise_std, noise) * noise, noise_std)
+            coarse = Coarse(batch.coarse + _per_example(noise_std, noise) * noise, noise_std)
         with torch.no_grad():
             z = self.own(self.encoder.encode(batch.x)[0], self.guess(self.autoencoder, coarse))
         asked = self._some_dropped(batch.conditions, own) if self.training else batch.conditions
@@ -203,21 +201,6 @@ class GeneratorStage(Stage):
         x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
         error = (self.trained(x_t, sigma, asked, coarse) - z).square()
         return {"loss": (self._channel_weights() * process.weight(_per_example(sigma, z)) * error).mean()}
-
-    @torch.no_grad()
-    def _some_spoiled(self, image: Tensor, asked: Conditions, own: PerSample) -> Tensor:
-        """Coarser images, some of them with the faults of the level that will draw them."""
-        before = self.before
-        assert before is not None
-        coarser, last = None, before.table.last_sigma or before.denoiser.process.sigma_min
-        if before.ratio:
-            coarser = Coarse(coarsened(image, before.ratio), image.new_zeros(len(image)))
-        guess = before.guess(self.autoencoder, coarser)
-        z = before.own(self.autoencoder.encode(image)[0], guess)
-        sigma = last * 4 ** own.uniform()
-        x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
-        drawn = self.autoencoder.decode(before.of_autoencoder(before(x_t, sigma, asked, coarser), guess))
-        return torch.where(_per_example(own.uniform() < self.table.spoil, image), drawn, image)
 
     def _channel_weights(self) -> Tensor:
         """Deviation of the image that a channel of the level's latents carries, of mean 1."""
