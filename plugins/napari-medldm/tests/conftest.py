@@ -286,8 +286,15 @@ def save(panel, qtbot, until, type_path):
         offered = line.text()
         type_path(line, path or offered)
         (button,) = box.dialog.findChild(QDialogButtonBox).buttons()[:1]
-        until(button.isEnabled)
-        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+        closed = []
+        box.dialog.finished.connect(closed.append)
+
+        def chosen():
+            if not closed:  # a list of completions takes the click that closes it
+                qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+            return bool(closed)
+
+        until(chosen)
         until(lambda: len(said) > 1 and not box.busy())
         box.said.disconnect(said.append)
         return said[-1] if path is not None else offered
