@@ -225,11 +225,6 @@ def test_refusals_are_one_line_and_leave_nothing_behind(packs, picture, tmp_path
     assert (tmp_path / "taken.png").read_bytes() == b"precious"
 
 
-def test_a_3d_scan_is_refused_by_a_2d_model(packs, head, tmp_path):
-    error = one_line_error(call("denoise", "-i", head, "-o", tmp_path / "o.nii.gz", "--model", packs / "tiny-2d"))
-    assert "14 slices" in error and names(tmp_path) == ["head.nii.gz"]
-
-
 def test_an_unexpected_failure_is_one_line_without_what_the_scan_holds(monkeypatch, packs, picture, tmp_path):
     def fail(path, series=None):
         raise RuntimeError("Canary^Patient")

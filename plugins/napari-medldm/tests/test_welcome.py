@@ -25,7 +25,10 @@ def test_it_covers_the_canvas_while_nothing_is_open(viewer, panel, canvas, until
 def test_a_sample_can_be_restored_at_once(viewer, panel, click):
     click(panel.welcome.sample)
     assert entry_of(viewer.layers[0]).role == "scan" and not panel.welcome.isVisible()
-    assert panel.form.model.currentText() == "brain-t1-2mm" and panel.start.isEnabled()
+    assert panel.form.model.currentText() == "brain-t1-2mm"
+    assert panel.banner.isVisible()  # a phantom is no head: that is said
+    click(panel.banner.confirm)
+    assert panel.start.isEnabled()
 
 
 def test_a_drop_on_it_is_opened(viewer, panel, drop, tmp_path, noisy_scan):
