@@ -33,7 +33,7 @@ def check_pictures(name, folder):
     for picture in shown:
         made, kept = folder / picture, DOCS / "images" / picture
         assert made.stat().st_size < MOST_BYTES and kept.stat().st_size < MOST_BYTES
-        assert Image.open(made).size == Image.open(kept).size
+        assert Image.open(made).height == Image.open(kept).height  # as wide as there are stages to show
 
 
 def test_every_page_is_run():
