@@ -16,10 +16,10 @@ import torch
 from medldm.model import Model, Networks
 from medldm.recipe import Recipe
 from medldm.training.batches import Batch
-from medldm.training.data import Scan
 from medldm.training.latents import begin_from_data
 from medldm.training.loop import Hooks, run_stage
 from medldm.training.parallel import start_fabric
+from medldm.training.scan import Scan
 from medldm.training.stages import build_stage, stage_batches
 
 WARM_UP_STEPS = 3

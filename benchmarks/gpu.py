@@ -26,8 +26,8 @@ from benchmarks import record
 from medldm.model import Model, Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import Recipe, Source, parse_recipe
-from medldm.training.data import Scan
 from medldm.training.parallel import alone
+from medldm.training.scan import Scan
 from medldm.training.stages import build_stage, stage_batches
 from medldm.volume import Volume
 

@@ -33,10 +33,11 @@ from medldm.operators.operator import Identity
 from medldm.operators.problem import problems_of
 from medldm.recipe import Recipe, load_recipe, parse_recipe
 from medldm.training.batches import prefetch
-from medldm.training.data import Scan, load_scans
+from medldm.training.data import load_scans
 from medldm.training.latents import measure_latents
 from medldm.training.loop import Hooks, run_stage
 from medldm.training.parallel import start_fabric
+from medldm.training.scan import Scan
 from medldm.training.stages import build_stage, stage_batches
 
 BASE = Path(__file__).resolve().parents[1] / "configs" / "chest-xray-autoencoder-f4-short.toml"

@@ -23,7 +23,7 @@ from medldm.io.atomic import write_whole
 from medldm.model import Model
 from medldm.nets.patches import pad_to_multiple
 from medldm.recipe import Recipe, parse_recipe
-from medldm.training.data import Scan
+from medldm.training.scan import Scan
 
 FACTORS = (2, 4, 8, 16)
 LR = 1e-3

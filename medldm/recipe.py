@@ -47,6 +47,8 @@ class Source(Table):
         "{finding}", or a word that is true of all; for images and label maps the pattern gives a file. What is not
         named, or empty, is not said.
     coarsen : block averages by one of these factors are trained on as well (2D, images finer than `spacing`)
+    slices : every so many-th slice of a volume is an image of its own (2D), across the last of the pack's axcodes (LPS
+        unless it says others), to which these scans are turned; none: volumes are refused, images taken as they lie
     resample : scans of another voxel size are brought to `pack.spacing`; else they are trained on as they are. Either
         way what is coarser than `pack.spacing_range` is refused, as interpolation makes no detail; what is finer is
         refused without
@@ -61,6 +63,7 @@ class Source(Table):
     synthesis: bool = True
     conditions: dict[str, Pattern] = {}
     coarsen: Annotated[tuple[Size, ...], Field(min_length=1)] = (1,)
+    slices: Annotated[int, Field(ge=1)] | None = None
     resample: bool = False
 
 
@@ -333,6 +336,8 @@ class Recipe(Table):
                 raise wrong(place, source.folder, f"another than source.{self.sources.index(source)} in any key")
             if self.pack.dims == 3 and source.coarsen != (1,):
                 raise wrong(("source", number, "coarsen"), list(source.coarsen), "[1]: volumes are not coarsened")
+            if self.pack.dims == 3 and source.slices is not None:
+                raise wrong(("source", number, "slices"), source.slices, "none: a model of volumes takes them whole")
         return self
 
     def training_table(self) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_an_unchanged_scan_is_not_read_again(data, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("read again")
 
-    monkeypatch.setattr("medldm.training.data.read", refuse)
+    monkeypatch.setattr("medldm.training.scan.read", refuse)
     assert len(load_scans(recipe, data, cache=ArrayCache(tmp_path / "cache"))) == 3
 
 
@@ -289,7 +289,8 @@ def test_crops_come_from_scans_that_the_memory_could_not_hold(tmp_path):
         from medldm.io.array_cache import ArrayCache, cache_key
         from medldm.recipe import parse_recipe
         from medldm.training.batches import Batches
-        from medldm.training.data import CachedScans, Entry, Facts
+        from medldm.training.data import CachedScans, Entry
+        from medldm.training.scan import Facts
         from tests.tiny import tiny_table, with_pack
 
         recipe = parse_recipe(tiny_table(3))

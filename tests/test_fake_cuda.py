@@ -16,9 +16,9 @@ from medldm.operators.problem import problems_of
 from medldm.pack import AutoencoderPack
 from medldm.recipe import Source, parse_recipe
 from medldm.space import centred_geometry
-from medldm.training.data import Scan
 from medldm.training.importing_whole import WholeWishes, adopt_whole
 from medldm.training.latents import measure_latents, measure_level
+from medldm.training.scan import Scan
 from medldm.training.stages import build_stage, stage_batches
 from medldm.volume import Volume
 from tests.fake_gpu import GPU, fake_gpu

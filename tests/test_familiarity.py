@@ -13,7 +13,7 @@ from medldm.familiarity import ALPHA, fit_reference
 from medldm.pack import AnatomyTable
 from medldm.recipe import parse_recipe
 from medldm.training.calibrate import calibrate
-from medldm.training.data import Facts, Scan
+from medldm.training.scan import Facts, Scan
 from tests.tiny import tiny_model, tiny_table
 
 FILM = (64, 56)

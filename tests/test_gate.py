@@ -15,9 +15,10 @@ from medldm.geometry import Geometry
 from medldm.nets.build import build_autoencoder
 from medldm.recipe import parse_recipe
 from medldm.training.checkpoint import CHECKPOINT
-from medldm.training.data import Scan, load_scans
+from medldm.training.data import load_scans
 from medldm.training.gate import MOST_SCANS, examine
 from medldm.training.latents import measure_latents
+from medldm.training.scan import Scan
 from medldm.volume import Volume
 from tests.tiny import tiny_table
 

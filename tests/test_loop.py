@@ -17,9 +17,10 @@ from medldm.operators.measurement import Measurement
 from medldm.operators.problem import problems_of
 from medldm.recipe import GeneratorStage, parse_recipe
 from medldm.training.batches import Batch, Batches, prefetch
-from medldm.training.data import Scan, load_scans
+from medldm.training.data import load_scans
 from medldm.training.loop import Hooks, Means, PartwiseGradients, run_stage
 from medldm.training.parallel import fastest_precision, start_fabric
+from medldm.training.scan import Scan
 from medldm.training.stages import Stage, build_stage
 from medldm.training.whole_images import whole_batch
 from medldm.volume import Volume

@@ -30,7 +30,7 @@ from medldm.model import Networks
 from medldm.nets.build import build_autoencoder
 from medldm.operators.problem import problems_of
 from medldm.recipe import load_recipe, parse_recipe
-from medldm.training.data import Scan
+from medldm.training.scan import Scan
 from medldm.training.stages import build_stage, stage_batches
 from tests.tiny import tiny_table, with_stages
 

@@ -24,7 +24,7 @@ from medldm.nets.conditioner import Conditions
 from medldm.operators.measurement import Measurement, noise_model
 from medldm.operators.problem import Problem
 from medldm.recipe import Recipe, StageTable
-from medldm.training.data import Scan
+from medldm.training.scan import Scan
 
 ZOOM_SHARE = 0.25
 MASK_AFTER_NOISE_SHARE = 0.3

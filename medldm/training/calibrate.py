@@ -17,7 +17,8 @@ from medldm.installed import TRAINING
 from medldm.model import Model
 from medldm.pack import ModelPack
 from medldm.recipe import Recipe, Source, parse_recipe
-from medldm.training.data import Scan, load_scans
+from medldm.training.data import load_scans
+from medldm.training.scan import Scan
 
 Array = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]

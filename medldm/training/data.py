@@ -1,62 +1,28 @@
-"""The scans of a training: read, turned, scaled to the model's range; in memory, or mapped from a cache on disk."""
+"""The scans of a training, in memory or mapped from a cache on disk; who of them is held out."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, cast, overload
+from typing import cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medldm.conditions import MAPS, ConditionTable, LabelMapCondition, check_conditions
 from medldm.errors import EmptyInput, InputError, RunError
-from medldm.io import read
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.io.manifest import Row, load_manifest, rows_of_folder, split_rows
-from medldm.pack import AutoencoderPack, ModelPack, SeenTable
+from medldm.pack import AutoencoderPack, SeenTable
 from medldm.recipe import GeneratorStage, Recipe, ReflowStage, Source
-from medldm.space import ModelSpace, map_condition
-from medldm.volume import Volume, refused_map
+from medldm.training.scan import Facts, Scan, load_scan, maps_of, table_of, words_of
 
 TREATMENT = {"dims", "axcodes", "intensity", "modality", "spacing_range"}  # what of a pack decides on its scans
-SAME_SPACING = 0.01  # sizes that differ by less are the same grid
-READING = 1  # to be raised when readers or scaling give other voxels from the same file
-
-
-class Facts(NamedTuple):
-    """What a scan says of itself.
-
-    modality : "" where it does not say
-    spacing : voxel size along the model's axes as it is trained on (mm), None where it does not say
-    """
-
-    modality: str = ""
-    spacing: tuple[float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One scan in the model's range.
-
-    image : (*S) float32; organ: the copy with all else set to 0, or None
-    name : where it stands in the data, without a word about the patient
-    patient : hash that tells patients apart
-    conditions : as `medldm.nets.conditioner.Conditions.of` takes them; maps are tensors (*S)
-    """
-
-    image: Tensor
-    organ: Tensor | None
-    source: Source
-    name: str
-    patient: str = ""
-    facts: Facts = Facts()
-    conditions: dict[str, object] = field(default_factory=dict)
+READING = 2  # to be raised when readers or scaling give other voxels from the same file
 
 
 def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
@@ -80,89 +46,6 @@ def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
     if not validation:
         train, validation = split_rows(train, recipe.validation_fraction, seed=recipe.seed)
     return train if part == "train" else validation
-
-
-def _load(row: Row, pack: ModelPack, source: Source, name: str, root: Path) -> Scan:
-    volume = read(row.path, row.series or None, select=row.select)
-    if volume.quantity:
-        raise refused_map(row.path.name, volume.quantity)
-    if pack.dims == 2 and volume.array.shape[2] != 1:
-        raise InputError(row.path.name, f"{volume.array.shape[2]} slices", "a single image for a 2D model")
-    _check_is_as_told(volume, pack, row.path.name, finer=source.resample)
-    space, organ = ModelSpace.of(pack, volume), None
-    turned, mask = space.turned(volume), None
-    if row.mask is not None:
-        mask = _on_grid(row.mask, pack, turned)
-    maps = {key: (file.name, _on_grid(file, pack, turned)) for key, file in _maps(row, pack, root).items()}
-    told = not _assumed(volume)
-    if source.resample and told:
-        grid = (*pack.spacing[: pack.dims], *turned.geometry.spacing[pack.dims :])
-        if not np.allclose(turned.geometry.spacing, grid, rtol=SAME_SPACING, atol=0):
-            turned, mask = turned.resample(grid), mask and mask.resample(grid, nearest=True)
-            maps = {
-                key: (file, other.resample(grid, nearest=isinstance(_table_of(pack, key), LabelMapCondition)))
-                for key, (file, other) in maps.items()
-            }
-    if mask is not None:
-        alone = turned.with_array(turned.array * (mask.array > 0))
-        organ = space.fitted(alone).image(alone)
-    facts = Facts(volume.modality, turned.geometry.spacing if told else None)
-    said = {key: map_condition(_table_of(pack, key), other, pack, file) for key, (file, other) in maps.items()}
-    image = space.fitted(turned).image(turned)
-    return Scan(image, organ, source, name, row.patient_hash, facts, said | _words(row, pack))
-
-
-def _on_grid(file: Path, pack: ModelPack, turned: Volume) -> Volume:
-    """A mask or map of a scan, in the model's axes. Raises InputError for another grid than its scan's."""
-    other = read(file)
-    other = ModelSpace.of(pack, other).turned(other)
-    if not other.geometry.isclose(turned.geometry):
-        raise InputError(file.name, "another grid than its scan's", "the same affine and shape")
-    return other
-
-
-def _table_of(pack: ModelPack, name: str) -> ConditionTable:
-    assert pack.synthesis is not None
-    return pack.synthesis.conditions[name]
-
-
-def _maps(row: Row, pack: ModelPack, root: Path) -> dict[str, Path]:
-    """Files of the conditions that are scans."""
-    found = {k: root / v for k, v in row.conditions.items() if v and isinstance(_table_of(pack, k), MAPS)}
-    absent = [path.name for path in found.values() if not path.exists()]
-    if absent:
-        raise InputError(absent[0], "no such file", "the map that the recipe's source names")
-    return found
-
-
-def _words(row: Row, pack: ModelPack) -> dict[str, object]:
-    """The other conditions, checked. Raises InputError."""
-    tables = {} if pack.synthesis is None else pack.synthesis.conditions
-    words = {k: v for k, v in row.conditions.items() if not isinstance(tables[k], MAPS)}
-    return check_conditions(tables, words, row.path.name)
-
-
-def _assumed(volume: Volume) -> bool:
-    """Whether a scan does not say its voxel size."""
-    return any(step.get("spacing_assumed") for step in volume.history)
-
-
-def _check_is_as_told(volume: Volume, pack: AutoencoderPack, where: str, *, finer: bool) -> None:
-    """Raises InputError for a scan of another modality or voxel size than the recipe says; `finer` ones may pass.
-
-    The model would vouch for what it never saw. What a scan does not say (the modality of a NIfTI file, the size of a
-    picture's pixels) is not asked of it.
-    """
-    if volume.modality and volume.modality not in pack.modality:
-        got, expected = f"modality {volume.modality}", f"the recipe's {', '.join(pack.modality)}"
-        raise InputError(where, got, expected, "leave it out, or add it to pack.modality")
-    low, high = pack.spacing_range
-    spacing = np.round(volume.geometry.spacing[: pack.dims], 3)
-    if not _assumed(volume) and not all((finer or low <= s) and s <= high for s in spacing):
-        got = f"voxels of {' x '.join(f'{s:.4g}' for s in spacing)} mm"
-        expected = f"the recipe's {low:g} to {high:g} mm"
-        way = "widen pack.spacing_range" if spacing.max() > high else "write resample = true in its source"
-        raise InputError(where, got, expected, f"leave it out, or {way}")
 
 
 def seen_of(scans: Sequence[Scan], pack: AutoencoderPack) -> SeenTable:
@@ -198,9 +81,9 @@ def load_scans(recipe: Recipe, data: Path, *, part: str = "train", cache: ArrayC
             name = f"scan {number} of {source.folder} (patient {row.patient_hash})"
             try:
                 if cache is None:
-                    scans.append(_load(row, recipe.pack, source, name, data / source.folder))
+                    scans += load_scan(row, recipe.pack, source, name, data / source.folder)
                 else:
-                    entries.append(_entry(row, recipe, source, name, cache, data / source.folder))
+                    entries += _entries(row, recipe, source, name, cache, data / source.folder)
             except InputError as failure:
                 if source.index is None:
                     raise _pointing_to_check(failure) from None
@@ -291,36 +174,49 @@ def _gone(cache: ArrayCache) -> RunError:
     return RunError(str(cache.folder), "an entry that has gone, or is damaged", "a cache left alone", do)
 
 
-def _entry(row: Row, recipe: Recipe, source: Source, name: str, cache: ArrayCache, root: Path) -> Entry:
-    """A scan's place in the cache, where it is put if need be. Raises InputError, OutputError."""
-    files = _maps(row, recipe.pack, root)
+def _entries(row: Row, recipe: Recipe, source: Source, name: str, cache: ArrayCache, root: Path) -> list[Entry]:
+    """Where a row's scan, or each of its slices, lies in the cache; put there if need be. Raises InputError,
+    OutputError."""
+    files = maps_of(row, recipe.pack, root)
     content = _content(row, cache, list(files.values()))
     made = {
         "content": content,
         "reading": [READING, version("medldm"), row.series, row.select],
         "pack": recipe.pack.model_dump(mode="json", include=TREATMENT),
         "resample": recipe.pack.spacing if source.resample else None,
+        "slices": source.slices,
     }
-    image, told = (cache_key({**made, "part": part}) for part in ("image", "facts"))
-    organ = cache_key({**made, "part": "organ"}) if row.mask is not None else None
-    tables = {key: _table_of(recipe.pack, key).model_dump(mode="json") for key in files}
-    maps = {key: cache_key({**made, "part": key, "table": table}) for key, table in tables.items()}
-    if not all(cache.holds(key) for key in (image, told, organ, *maps.values()) if key is not None):
-        scan = _load(row, recipe.pack, source, name, root)
-        if _content(row, cache, list(files.values())) != content:
-            raise InputError(row.path.name, "a scan that was changed while it was read", "a data set left alone")
-        cache.put(image, scan.image.numpy())
-        cache.put(told, np.frombuffer(json.dumps(scan.facts).encode(), np.uint8))
-        if organ is not None and scan.organ is not None:
-            cache.put(organ, scan.organ.numpy())
-        for key, place in maps.items():
+    tables = {key: table_of(recipe.pack, key).model_dump(mode="json") for key in files}
+    words, told = words_of(row, recipe.pack), cache_key({**made, "part": "facts"})
+
+    def entry(number: int, own: str, facts: Facts) -> Entry:
+        """Of the row's so many-th scan."""
+        image, organ = (cache_key({**made, "part": part, "number": number}) for part in ("image", "organ"))
+        maps = {k: cache_key({**made, "part": k, "table": table, "number": number}) for k, table in tables.items()}
+        kept = organ if row.mask is not None else None
+        return Entry(image, kept, source, own, row.patient_hash, facts, words, maps)
+
+    if (known := cache.open(told)) is not None:
+        modality, spacing, names = json.loads(known.tobytes())
+        facts = Facts(modality, spacing and (spacing[0], spacing[1], spacing[2]))
+        found = [entry(number, name + more, facts) for number, more in enumerate(names)]
+        keys = [key for one in found for key in (one.image, one.organ, *one.maps.values()) if key is not None]
+        if all(cache.holds(key) for key in keys):
+            return found
+    scans = load_scan(row, recipe.pack, source, name, root)
+    if _content(row, cache, list(files.values())) != content:
+        raise InputError(row.path.name, "a scan that was changed while it was read", "a data set left alone")
+    found = [entry(number, scan.name, scan.facts) for number, scan in enumerate(scans)]
+    for scan, one in zip(scans, found, strict=True):
+        cache.put(one.image, scan.image.numpy())
+        if one.organ is not None and scan.organ is not None:
+            cache.put(one.organ, scan.organ.numpy())
+        for key, place in one.maps.items():
             cache.put(place, cast(Tensor, scan.conditions[key]).numpy())
-    kept = cache.open(told)
-    if kept is None:
-        raise _gone(cache)
-    modality, spacing = json.loads(kept.tobytes())
-    facts = Facts(modality, spacing and (spacing[0], spacing[1], spacing[2]))
-    return Entry(image, organ, source, name, row.patient_hash, facts, _words(row, recipe.pack), maps)
+    names = [scan.name.removeprefix(name) for scan in scans]
+    facts = scans[0].facts if scans else Facts()
+    cache.put(told, np.frombuffer(json.dumps([*facts, names]).encode(), np.uint8))
+    return found
 
 
 def _content(row: Row, cache: ArrayCache, maps: Sequence[Path]) -> list[str]:

@@ -20,8 +20,8 @@ from medldm.io.atomic import write_whole
 from medldm.nets.autoencoder import Autoencoder
 from medldm.pack import AutoencoderPack
 from medldm.space import centred_geometry
-from medldm.training.data import Scan
 from medldm.training.report import MeasuredAutoencoder, autoencoder_page, one_line
+from medldm.training.scan import Scan
 from medldm.training.verdict import judge
 
 REPORT, FIGURES = "gate.html", "gate.json"

@@ -29,9 +29,9 @@ from medldm.pack import AutoencoderPack
 from medldm.recipe import Source
 from medldm.space import ModelSpace
 from medldm.tables import first_wrong
-from medldm.training.data import Scan
 from medldm.training.latents import measure_latents
 from medldm.training.report import MeasuredAutoencoder, autoencoder_page, autoencoder_tables
+from medldm.training.scan import Scan
 from medldm.training.verdict import Verdict, judge
 from medldm.volume import Volume
 

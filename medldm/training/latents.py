@@ -17,7 +17,7 @@ from medldm.nets.patches import pad_to_multiple, space_to_depth
 from medldm.pack import ModelPack
 from medldm.space import centred
 from medldm.training.batches import Batches
-from medldm.training.data import Scan
+from medldm.training.scan import Scan
 
 LINEAR_START = 10**9  # steps of the patches of the block PCA, far from those of training
 PATCH_STEPS = 60

@@ -27,9 +27,9 @@ from medldm.recipe import GeneratorStage as GeneratorTable
 from medldm.recipe import HeadStage as HeadTable
 from medldm.recipe import Recipe, StageTable
 from medldm.training.batches import Batch, Batches
-from medldm.training.data import Scan
 from medldm.training.latents import KeptLatents
 from medldm.training.losses import Adversary, PerceptualDistance, lost_gradient, spectral_distance
+from medldm.training.scan import Scan
 from medldm.training.whole_images import whole_batch
 
 ADVERSARIAL_BETAS = (0.5, 0.99)  # a game has no use for a long memory of gradients (Radford et al. 2016)
