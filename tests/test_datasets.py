@@ -162,7 +162,9 @@ def test_a_head_on_another_grid_is_refused_and_leaves_nothing(head):
     [
         ("chest-xray-256/manifest.csv", "patient", {"train": (713, 500), "test": (141, 80)}),
         ("chest-xray-256/crops.csv", "patient", {"train": (220, 220), "test": (60, 60)}),
+        ("chest-xray-children-256/manifest.csv", "patient", {"train": (780, 670), "test": (120, 100)}),
         ("brain-t1-2mm/manifest.csv", "participant", {"train": (27, 27), "test": (5, 5)}),
+        ("ct-torso-256/manifest.csv", "patient", {"train": (77, 44), "test": (22, 13)}),
     ],
 )
 def test_splits_are_by_patient_and_as_the_readme_says(manifest, patient, counts):
@@ -177,12 +179,22 @@ def test_crops_never_change_a_patients_split():
     assert all(split[row["patient"]] == row["split"] for row in table(DATASETS / "chest-xray-256" / "crops.csv"))
 
 
-@pytest.mark.parametrize("name", ["chest-xray-256", "chest-xray-native-crops"])
+@pytest.mark.parametrize("name", ["chest-xray-256", "chest-xray-native-crops", "chest-xray-children-256"])
 def test_the_data_at_hand_is_what_the_manifest_lists(data_dir, name):
-    rows = table(DATASETS / "chest-xray-256" / ("crops.csv" if "crops" in name else "manifest.csv"))
+    folder = "chest-xray-256" if "crops" in name else name
+    rows = table(DATASETS / folder / ("crops.csv" if "crops" in name else "manifest.csv"))
     columns = ("file", "patient", "finding", "split")
     index = [tuple(row[c] for c in columns) for row in table(data_dir / name / "index.csv")]
     assert index == [tuple(row[c] for c in columns) for row in rows]
     for row in rows[:: len(rows) // 10]:
         with Image.open(data_dir / name / "images" / row["file"]) as image:
             assert digest(np.asarray(image.convert("L"))) == row["pixels_sha256"]
+
+
+def test_the_ct_at_hand_is_what_the_manifest_lists(data_dir):
+    rows, folder = table(DATASETS / "ct-torso-256" / "manifest.csv"), data_dir / "ct-torso-256"
+    assert table(folder / "index.csv") == [{k: v for k, v in row.items() if k != "voxels_sha256"} for row in rows]
+    for row in rows[:: len(rows) // 6]:
+        scan = nib.load(folder / row["file"])
+        assert scan.shape == (256, 256, int(row["slices"]))
+        assert digest(scan.dataobj.get_unscaled()) == row["voxels_sha256"]
