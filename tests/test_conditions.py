@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from pydantic import TypeAdapter
 
 import medldm
-from medldm.conditions import ConditionTable, check_conditions
+from medldm.conditions import ConditionTable, LabelMapCondition, check_conditions
 from medldm.diffusion.cascade import Guidance, sample_level
 from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.samplers import dpmpp_2m
@@ -27,6 +28,7 @@ from medldm.nets.conditioner import Conditioner, Conditions
 from medldm.recipe import parse_recipe
 from medldm.space import centred_geometry
 from medldm.training.data import load_scans
+from medldm.training.whole_images import _zoomed
 from medldm.volume import Volume
 
 TABLES = {
@@ -363,3 +365,26 @@ def test_noise_belongs_to_its_cell():
     assert torch.equal(part[0], field[1, :, 5:30, 11:24])
     assert not torch.equal(field[0], field[1])
     assert not torch.equal(whole.draw(4, 4, [slice(0, 40), slice(0, 24)]), field)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_shares_of_labels_are_means_over_the_parts_of_a_cell(dims):
+    tables = {"tissue": LabelMapCondition(kind="label_map", labels={"a": (1,), "b": (2,), "c": (3,)})}
+    conditioner = Conditioner(tables, dims, (16, 32), 1, (4,) * dims)
+    labels = torch.randint(0, 4, (3, 1, *(16, 8, 12)[:dims]), generator=torch.Generator().manual_seed(0))
+    shares = conditioner._shares(labels, torch.tensor([True, False, True]), 3)
+    pool = (F.avg_pool2d, F.avg_pool3d)[dims - 2]
+    expected = torch.cat([pool((labels == k).float(), 2) for k in (1, 2, 3)] + [pool((labels >= 0).float(), 2)], 1)
+    expected[1] = 0  # not said
+    assert torch.equal(shares, expected)
+
+
+@pytest.mark.parametrize("zoom", [0.8, 1.03])
+def test_zooming_is_linear_for_images_and_nearest_for_labels(zoom):
+    shift, shape = [0.02, -0.05, 0.03], (14, 12, 10)
+    image, labels = torch.rand(shape, generator=torch.Generator().manual_seed(0)), torch.arange(1680).view(shape)
+    theta = torch.cat([torch.eye(3) / zoom, -2 * torch.tensor(shift[::-1])[:, None]], dim=1)[None]
+    grid = F.affine_grid(theta, [1, 1, *shape], align_corners=False)
+    for field, mode in ((image, "bilinear"), (labels, "nearest")):
+        expected = F.grid_sample(field[None, None].float(), grid, mode=mode, padding_mode="border", align_corners=False)
+        torch.testing.assert_close(_zoomed(field, zoom, shift), expected[0, 0].to(field.dtype), rtol=0, atol=1e-5)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medldm.conditions import (
@@ -27,7 +26,6 @@ from medldm.nets.patches import space_to_depth
 from medldm.nets.unet import Condition
 
 FREQUENCIES = 6
-POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class Conditions(NamedTuple):
@@ -189,9 +187,16 @@ class Conditioner(nn.Module):
     def _shares(self, labels: Tensor, here: Tensor, count: int) -> Tensor:
         """How much of each part of a latent cell is of each label, and whether a map was given: a channel each."""
         part = [length // self.stride for length in self.block]
-        shares = [POOL[len(part)]((labels == 1 + number).float(), part) for number in range(count)]
+        cell = torch.zeros((), dtype=torch.int64, device=labels.device)  # which part a voxel lies in
+        for n, length in zip(labels.shape[2:], part, strict=True):
+            cell = cell[..., None] * (n // length) + torch.arange(n, device=labels.device) // length
+        size = [n // length for n, length in zip(labels.shape[2:], part, strict=True)]
+        found = torch.zeros(len(labels), math.prod(size) * (count + 1), device=labels.device)
+        place = (cell * (count + 1) + labels[:, 0]).flatten(1)
+        found.scatter_add_(1, place, found.new_ones(1).expand_as(place))  # whole numbers: exact in any order
+        shares = found.view(len(labels), *size, count + 1)[..., 1:].movedim(-1, 1) / math.prod(part)
         flag = _along(here, labels).float()
-        return torch.cat([flag * torch.cat(shares, dim=1), flag.expand_as(shares[0])], dim=1)
+        return torch.cat([flag * shares, flag.expand_as(shares[:, :1])], dim=1)
 
 
 def _key(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from medldm.diffusion.generator import coarsened, padded_shape
@@ -76,13 +75,17 @@ def _moved(
 
 
 def _zoomed(field: Tensor, zoom: float, shift: list[float]) -> Tensor:
-    """By interpolation; numbers of labels by the nearest."""
-    dims = field.ndim
-    theta = torch.cat([torch.eye(dims) / zoom, -2 * torch.tensor(shift[::-1])[:, None]], dim=1)[None]
-    grid = F.affine_grid(theta, [1, 1, *field.shape], align_corners=False)
-    mode = "bilinear" if field.is_floating_point() else "nearest"
-    moved = F.grid_sample(field[None, None].float(), grid, mode=mode, padding_mode="border", align_corners=False)
-    return moved[0, 0].to(field.dtype)
+    """By linear interpolation, axis after axis; numbers of labels by the nearest. The edge is repeated."""
+    for axis, (n, by) in enumerate(zip(field.shape, shift, strict=True)):
+        at = ((torch.arange(n) + 0.5 - n / 2) / zoom - by * n + n / 2 - 0.5).clamp(0, n - 1)
+        if not field.is_floating_point():
+            field = field.index_select(axis, at.round().long())
+            continue
+        low = at.floor().long()
+        share = (at - low).view(-1, *(1,) * (field.ndim - 1 - axis))
+        above = field.index_select(axis, (low + 1).clamp_max(n - 1))
+        field = torch.lerp(field.index_select(axis, low), above, share)
+    return field
 
 
 def _shifted(field: Tensor, by: list[int]) -> Tensor:
