@@ -1,8 +1,0 @@
-"""Model pack `heads`: draws T1-weighted heads. Data: IXI (CC BY-SA 3.0)."""
-
-from pathlib import Path
-
-
-def folder() -> Path:
-    """The pack: weights.safetensors, pack.json, training.json, card.md."""
-    return Path(__file__).parent / "pack"
