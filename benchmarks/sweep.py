@@ -7,7 +7,7 @@ table-8 : radiographs, f = 2 to 16, KL, codebook and finite levels beside the bl
 equal-time : radiographs, f = 4, c = 4: medldm's default against MONAI's network, three seeds; the learning rate of
     each is chosen on the patients that the recipe holds out of training
 brain : T1 heads, f = 2 and 4: how far training lifts an autoencoder above its block PCA
-    (configs/brain-t1-2mm-autoencoder-*.toml)
+    (medldm/recipes/brain-t1-2mm-autoencoder-*.toml)
 
 Test patients by the protocol of benchmarks/protocol.py, means with 95 % bootstrap intervals over patients. A budget is
 CPU seconds of the process that trains (benchmarks/autoencoder_training.py). Every finished training is kept in FOLDER
@@ -44,7 +44,7 @@ from medldm.recipe import Recipe, load_recipe
 from medldm.training.data import load_scans
 from medldm.training.train import train
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RECIPES = Path(__file__).resolve().parents[1] / "medldm" / "recipes"
 CHEST_RECIPE = "chest-xray-autoencoder-f4-short"
 BRAIN_RECIPES = ("brain-t1-2mm-autoencoder-f2", "brain-t1-2mm-autoencoder-f4")
 RATES = {"default": (3e-4, 1e-3, 3e-3), "MONAI": (1e-4, 3e-4, 1e-3, 3e-3)}
@@ -69,7 +69,7 @@ QUICK = Size(2, 4, 2, (4, 8), (1,), autoencoders.QUICK_CASES)
 
 def chest_rows(folder: Path, size: Size, *, choose: bool = False) -> Rows:
     """Rows of radiographs: of the test patients or, to choose on, of those that the recipe holds out."""
-    base = load_recipe(CONFIGS / f"{CHEST_RECIPE}.toml")
+    base = load_recipe(RECIPES / f"{CHEST_RECIPE}.toml")
     cases = autoencoders.held_out(base)[: size.cases] if choose else protocol.chest_cases(size.cases)
     return Rows(folder, base, load_scans(base, protocol.data_folder()), cases)
 
@@ -165,7 +165,7 @@ def trained_pack(recipe: Recipe, folder: Path) -> Model:
 def ask_brain(folder: Path, size: Size, suffix: str) -> None:
     cases, rows, bars = protocol.brain_cases(), [], []
     for name in BRAIN_RECIPES:
-        recipe = load_recipe(CONFIGS / f"{name}.toml")
+        recipe = load_recipe(RECIPES / f"{name}.toml")
         if suffix:
             first, *others = recipe.stages
             few = first.model_copy(update={"steps": QUICK_STEPS})

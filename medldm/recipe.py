@@ -20,6 +20,9 @@ from medldm.pack import ModelPack
 from medldm.tables import Size, Table, first_wrong, wrong
 
 
+_EXAMPLES = "medldm plan writes one for your scans; medldm/recipes/ has those of the models"
+
+
 def _pattern(text: str) -> str:
     """Of a file's name, filled from a table's columns."""
     try:
@@ -359,7 +362,7 @@ def parse_recipe(table: dict[str, Any], *, where: str = "recipe") -> Recipe:
     except ValidationError as failure:
         first = first_wrong(failure, table)
         if first.kind == "missing":
-            raise RecipeError(where, f"no key {first.path!r}", "one, as in configs/") from None
+            raise RecipeError(where, f"no key {first.path!r}", "one", _EXAMPLES) from None
         if first.kind == "extra_forbidden":
             near = difflib.get_close_matches(str(first.key[-1]), sorted(_known_keys(Recipe)), n=1)
             do = f"did you mean {near[0]!r}?" if near else "remove it"
@@ -400,8 +403,8 @@ def read_table(path: str | Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as failure:
-        raise RecipeError(str(path), failure.strerror or "unreadable", "a TOML recipe", "see configs/") from None
+        raise RecipeError(str(path), failure.strerror or "unreadable", "a TOML recipe", _EXAMPLES) from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as failure:
-        raise RecipeError(str(path), f"not TOML ({failure})", "a TOML recipe", "see configs/") from None
+        raise RecipeError(str(path), f"not TOML ({failure})", "a TOML recipe", _EXAMPLES) from None

@@ -204,7 +204,7 @@ def test_the_plot_is_drawn_and_small(tmp_path):
 
 @pytest.mark.parametrize("name", sweep.BRAIN_RECIPES)
 def test_the_recipes_of_heads_are_those_that_have_bars(name):
-    recipe = load_recipe(sweep.CONFIGS / f"{name}.toml")
+    recipe = load_recipe(sweep.RECIPES / f"{name}.toml")
     autoencoder = build_autoencoder(recipe.pack)
     assert recipe.pack.name == name
     assert (autoencoder.factor[0], autoencoder.channels) in BRAIN_GAINS

@@ -1,7 +1,6 @@
-"""A training from `configs/`, killed with SIGKILL on the command line, goes on and finishes."""
+"""A training by a recipe that comes along, killed on the command line, goes on and finishes."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,11 +11,12 @@ import pytest
 
 import medldm
 from medldm.geometry import Geometry
+from medldm.recipe import named_recipes
 from medldm.volume import Volume
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_a_killed_training_resumes_and_finishes(dims, tmp_path, pytestconfig):
+def test_a_killed_training_resumes_and_finishes(dims, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     rng = np.random.default_rng(0)
@@ -30,7 +30,7 @@ def test_a_killed_training_resumes_and_finishes(dims, tmp_path, pytestconfig):
             array.astype(np.float32), Geometry.from_spacing(shape, (1, 1, 1)), "grey8" if dims == 2 else "arbitrary"
         )
         medldm.write(volume, data / (f"{index}.png" if dims == 2 else f"{index}.nii.gz"))
-    recipe = (pytestconfig.rootpath / "configs" / f"quick-{dims}d.toml").read_text()
+    recipe = named_recipes()[f"quick-{dims}d"].read_text()
     quicker = tmp_path / "recipe.toml"  # the shipped recipe, checkpointing often
     quicker.write_text(
         recipe.replace("checkpoint_seconds = 5.0", "checkpoint_seconds = 0.5").replace("steps = 60", "steps = 12")
@@ -53,7 +53,7 @@ def test_a_killed_training_resumes_and_finishes(dims, tmp_path, pytestconfig):
         time.sleep(0.02)
     assert process.poll() is None, "it ended before it could be killed"
     assert checkpoint.exists()
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert not (tmp_path / "out" / "weights.safetensors").exists()
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

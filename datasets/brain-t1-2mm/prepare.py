@@ -1,4 +1,4 @@
-"""From the 2 mm copies of IXI heads and their label maps to what configs/brain-t1-2mm.toml reads.
+"""From the 2 mm copies of IXI heads and their label maps to what medldm/recipes/brain-t1-2mm.toml reads.
 
     python datasets/brain-t1-2mm/prepare.py --t1 FOLDER --labels FOLDER --out DATA/brain-t1-2mm
 

@@ -1,4 +1,4 @@
-"""From the public 1024 x 1024 PNGs of NIH ChestX-ray14 to what configs/chest-xray-256.toml reads.
+"""From the public 1024 x 1024 PNGs of NIH ChestX-ray14 to what medldm/recipes/chest-xray-256.toml reads.
 
     python datasets/chest-xray-256/prepare.py --source FOLDER --out DATA
 
