@@ -19,7 +19,6 @@ from medldm.net_tables import ImportedNetTable
 from medldm.pack import ModelPack
 from medldm.tables import Size, Table, first_wrong, wrong
 
-
 _EXAMPLES = "medldm plan writes one for your scans; medldm/recipes/ has those of the models"
 
 
@@ -366,6 +365,7 @@ def parse_recipe(table: dict[str, Any], *, where: str = "recipe") -> Recipe:
         if first.kind == "extra_forbidden":
             near = difflib.get_close_matches(str(first.key[-1]), sorted(_known_keys(Recipe)), n=1)
             do = f"did you mean {near[0]!r}?" if near else "remove it"
+            do = "it belongs into another table" if near == [first.key[-1]] else do
             raise RecipeError(where, f"unknown key {first.path!r}", "a key of a recipe", do) from None
         raise RecipeError(where, f"{first.path}: {first.got}", first.expected) from None
 
@@ -398,7 +398,9 @@ def read_table(path: str | Path) -> dict[str, Any]:
     path, named = Path(path), named_recipes()
     if path.name == str(path) and not path.suffix and not path.exists():
         if path.name not in named:
-            raise RecipeError(f"recipe {path}", "no such name or file", ", ".join(named) or "a TOML file")
+            near = difflib.get_close_matches(str(path), named, n=1)
+            do = f"did you mean {near[0]!r}?" if near else "a file of yours ends in .toml"
+            raise RecipeError(f"recipe {path}", "no such name or file", f"a TOML file, or {', '.join(named)}", do)
         path = named[path.name]
     try:
         text = path.read_text(encoding="utf-8")
