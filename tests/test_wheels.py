@@ -27,6 +27,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"medldm": ROOT, **{path.parent.name: path.parent for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))}}
 SCRATCH = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "tests")
 HEAD = (20, 24, 20)
+# What pip calls to build, without the environment and the metadata that it makes first: folder, sdist or wheel, target.
+BUILD = """
+import os, sys
+from setuptools import build_meta
+os.chdir(sys.argv[1])
+getattr(build_meta, f"build_{sys.argv[2]}")(sys.argv[3])
+"""
 
 pytestmark = pytest.mark.slow
 
@@ -63,11 +70,13 @@ def wheels(tmp_path_factory):
     for name in ("medldm", "plugins"):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=SCRATCH)
     out = folder / "dist"
-    pack_sources = f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})"
-    run([sys.executable, "-c", pack_sources], copy)
-    sources = [*folder.glob("medldm-*.tar.gz"), *(copy / p.relative_to(ROOT) for p in PACKAGES.values() if p != ROOT)]
-    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    run([*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", out, *sources], folder)
+    out.mkdir()
+    run([sys.executable, "-c", BUILD, copy, "sdist", folder], folder)
+    (archive,) = folder.glob("medldm-*.tar.gz")
+    shutil.unpack_archive(archive, folder, filter="data")
+    own = folder / archive.name.removesuffix(".tar.gz")
+    for source in [own, *(copy / place.relative_to(ROOT) for place in PACKAGES.values() if place != ROOT)]:
+        run([sys.executable, "-c", BUILD, source, "wheel", out], folder)
     found = {path.name.split("-")[0].replace("_", "-"): path for path in sorted(out.glob("*.whl"))}
     for path in found.values():
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")

@@ -20,8 +20,9 @@ from medldm.io import read
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.io.manifest import Row, load_manifest, rows_of_folder, split_rows
 from medldm.pack import AutoencoderPack, ModelPack, SeenTable
-from medldm.recipe import GeneratorStage, Recipe, ReflowStage, Source
+from medldm.recipe import Recipe, Source
 from medldm.space import ModelSpace, map_condition
+from medldm.stage_tables import GeneratorStage, ReflowStage
 from medldm.volume import Volume, refused_map
 
 TREATMENT = {"dims", "axcodes", "intensity", "modality", "spacing_range"}  # what of a pack decides on its scans
