@@ -68,7 +68,7 @@ def wheels(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for name in ("medldm", "plugins"):
-        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=SCRATCH)
+        shutil.copytree(ROOT / name, copy / name, ignore=SCRATCH)
     out = folder / "dist"
     out.mkdir()
     run([sys.executable, "-c", BUILD, copy, "sdist", folder], folder)
