@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 import traceback
@@ -15,29 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.protocol import data_folder
-from benchmarks.record import bar, write
+from benchmarks.record import bar, peak_bytes, write
 from tests.hard_inputs import CASES
 
 MOST_SECONDS, MOST_BYTES = 5.0, 1e9
 
 
 def _run(number: str, data: Path, answer: Any) -> None:
-    before, started = _peak(), time.perf_counter()
+    before, started = peak_bytes(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
             CASES[number](Path(folder) / ".", data)
             outcome = "as stated"
         except BaseException:
             outcome = traceback.format_exc(limit=1).splitlines()[-1][:90]
-    answer.send((outcome, time.perf_counter() - started, _peak() - before))
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    answer.send((outcome, time.perf_counter() - started, peak_bytes() - before))
 
 
 def main() -> None:
-    data, context = data_folder(), multiprocessing.get_context("fork")
+    ways = multiprocessing.get_all_start_methods()
+    data, context = data_folder(), multiprocessing.get_context("fork" if "fork" in ways else "spawn")
     rows = []
     for number in CASES:
         ours, theirs = context.Pipe(duplex=False)

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks import protocol, record
+from benchmarks import plot, protocol, record
 from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.predict import bind
 from medldm.diffusion.process import Denoiser, NoiseProcess
@@ -169,6 +169,18 @@ def quality(space: Space, images: Tensor, minutes: float, seed: int, count: int)
     return samples(training.average, space, count, 256, seed), training.steps
 
 
+def panels(rows: list[dict[str, Any]]) -> list[plot.Panel]:
+    """What each space costs, and how good it is after the same time."""
+    spaces = [row["space"] for row in rows]
+    kinds = ("training", "sampling at 256", "sampling at 512")
+    speeds = [plot.Curve(kind, spaces, [row[f"{kind}, times pixels"] for row in rows]) for kind in kinds]
+    means = [{"mean": row["kid"], "low": min(row["kid_by_seed"]), "high": max(row["kid_by_seed"])} for row in rows]
+    return [
+        plot.Panel("speed", speeds, "", "images a CPU second, times pixels", log_y=True),
+        plot.Panel("quality", [plot.Curve("KID, and its range over seeds", spaces, means)], "", "KID x 1000"),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="throughput alone; nothing is written")
@@ -215,6 +227,7 @@ def main() -> None:
         console.print(f"{'holds' if one['holds'] else 'MISSED'}: {one['name']} {one['value']} ({one['target']})")
     if not options.quick:
         record.write("latent_vs_pixel", rows, bars)
+        console.print(f"plot: {plot.draw('latent_vs_pixel', panels(rows))}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +15,15 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("medldm", "torch", "monai", "numpy", "scikit-image", "bm3d", "bm4d")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held so far; 0 where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def bar(name: str, value: float, target: str, holds: bool) -> dict[str, Any]:

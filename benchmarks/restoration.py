@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import methods, protocol, record
+from benchmarks import methods, plot, protocol, record
 from benchmarks.methods import Method
 from benchmarks.protocol import Case
 from medldm.evaluate.intervals import Interval, interval, paired_difference
@@ -187,6 +187,23 @@ def _print(task: Task, level: float, rows: Sequence[dict[str, Any]], console: Co
     console.print(table)
 
 
+def panels(rows: Sequence[dict[str, Any]]) -> list[plot.Panel]:
+    """PSNR over the levels of each task that has more than one; without what was measured itself."""
+    found = []
+    for name in dict.fromkeys(row["task"] for row in rows):
+        mine = [row for row in rows if row["task"] == name and row["method"] != "noisy"]
+        levels = sorted({row["level"] for row in mine})
+        if len(levels) < 2:
+            continue
+        curves = []
+        for method in dict.fromkeys(row["method"] for row in mine):
+            one = [row for row in mine if row["method"] == method]
+            curves.append(plot.Curve(method, [row["level"] for row in one], [row["psnr"] for row in one]))
+        said = "noise, share of the range" if "noise" in name else "voxels averaged"
+        found.append(plot.Panel(name, curves, said, "PSNR of test patients (dB)", log_x=True, marks=levels))
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.restoration", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="24 radiographs, x4 only, BM3D and BM4D at 0.10 only")
@@ -215,7 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"{verdict}  {entry['name']}: {entry['value']:+.2f} (target {entry['target']})")
     if not chosen.skip_model:
         name = "restoration" if not chosen.task else f"restoration-{chosen.task}"
-        record.write(name + ("-quick" if chosen.quick else ""), rows, bars)
+        name += "-quick" if chosen.quick else ""
+        record.write(name, rows, bars)
+        console.print(f"plot: {plot.draw(name, panels(rows))}")
     return 0
 
 

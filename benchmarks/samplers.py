@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks import plot
 from benchmarks.record import bar, write
 from medldm import registry
 from medldm.diffusion.noise import PerSample
@@ -158,6 +159,23 @@ def of_the_mixture(name: str, steps: int) -> float:
     return float((last.x_t - mixture_quantiles(q, 0.0)).abs().mean())
 
 
+def panels(rows: Sequence[dict[str, Any]]) -> list[plot.Panel]:
+    """The error over the steps, for each deviation of the data; a line of slope -1 is of order 1."""
+    found = []
+    for std in STDS:
+        curves = []
+        for row in rows:
+            if row.get("data_std") == std:
+                style = "-" if row["sampler"] in ("ddim", *SECOND_ORDER, *STOCHASTIC) else "--"
+                errors = [100 * row[f"std error at {steps}"] for steps in STEPS]
+                curves.append(plot.Curve(row["sampler"], STEPS, errors, style=style))
+        title = f"data of deviation {std:g}"
+        found.append(
+            plot.Panel(title, curves, "steps", "error of the deviation (%)", log_x=True, log_y=True, marks=STEPS)
+        )
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.samplers", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="20 000 samples of the stochastic samplers, not 200 000")
@@ -187,7 +205,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for entry in bars:
         verdict = "holds" if entry["holds"] else "FAILS"
         console.print(f"{verdict}  {entry['name']}: {entry['value']} (target {entry['target']})")
-    write("samplers" + ("-quick" if chosen.quick else ""), rows, bars)
+    name = "samplers" + ("-quick" if chosen.quick else "")
+    write(name, rows, bars)
+    console.print(f"plot: {plot.draw(name, panels(rows))}")
     return 0 if all(entry["holds"] for entry in bars) else 1
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.sweep [--question table-8|equal-time|brain] [--quick] [--rows FOLDER]
 
 table-8 : radiographs, f = 2 to 16, KL, codebook and finite levels beside the block PCA (after Table 8 of Rombach et al.
-    2022), with a plot, docs/images/autoencoders.png
+    2022), with a plot, docs/images/autoencoders.svg
 equal-time : radiographs, f = 4, c = 4: medldm's default against MONAI's network, three seeds; the learning rate of
     each is chosen on the patients that the recipe holds out of training
 brain : T1 heads, f = 2 and 4: how far training lifts an autoencoder above its block PCA
@@ -17,7 +17,7 @@ CPU seconds of the process that trains (benchmarks/autoencoder_training.py). Eve
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import autoencoders, protocol, record, sweep_plot
+from benchmarks import autoencoders, plot, protocol, record
 from benchmarks.sweep_rows import (
     DEFAULT,
     FACTORS,
@@ -44,10 +44,16 @@ from medldm.recipe import Recipe, load_recipe
 from medldm.training.data import load_scans
 from medldm.training.train import train
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RECIPES = Path(__file__).resolve().parents[1] / "medldm" / "recipes"
 CHEST_RECIPE = "chest-xray-autoencoder-f4-short"
 BRAIN_RECIPES = ("brain-t1-2mm-autoencoder-f2", "brain-t1-2mm-autoencoder-f4")
 RATES = {"default": (3e-4, 1e-3, 3e-3), "MONAI": (1e-4, 3e-4, 1e-3, 3e-3)}
+CURVES = {  # of each kind: name, colour, style
+    "PCA": ("block PCA, 4 pixels a number", "0.45", "--"),
+    "KL": ("KL, 4 pixels a number", "tab:blue", "-"),
+    "VQ": ("codebook", "tab:orange", "-"),
+    "FSQ": ("finite levels", "tab:green", "-"),
+}
 MOST_CODES_IDLE, LEAD = 0.2, 3.0
 QUICK_STEPS = 4
 
@@ -69,7 +75,7 @@ QUICK = Size(2, 4, 2, (4, 8), (1,), autoencoders.QUICK_CASES)
 
 def chest_rows(folder: Path, size: Size, *, choose: bool = False) -> Rows:
     """Rows of radiographs: of the test patients or, to choose on, of those that the recipe holds out."""
-    base = load_recipe(CONFIGS / f"{CHEST_RECIPE}.toml")
+    base = load_recipe(RECIPES / f"{CHEST_RECIPE}.toml")
     cases = autoencoders.held_out(base)[: size.cases] if choose else protocol.chest_cases(size.cases)
     return Rows(folder, base, load_scans(base, protocol.data_folder()), cases)
 
@@ -120,7 +126,18 @@ def ask_table_8(folder: Path, size: Size, suffix: str) -> None:
     ]
     finish(f"sweep-table-8{suffix}", rows, bars)
     if not suffix:
-        sweep_plot.draw(rows)
+        plot.draw("autoencoders", [panel(rows)])
+
+
+def panel(rows: Sequence[dict[str, Any]]) -> plot.Panel:
+    """PSNR over the factor, a curve a kind."""
+    curves = []
+    for kind, (label, colour, style) in CURVES.items():
+        mine = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["factor"][0])
+        factors, psnr = [row["factor"][0] for row in mine], [row["psnr"] for row in mine]
+        curves.append(plot.Curve(label, factors, psnr, colour, style))
+    marks = sorted({row["factor"][0] for row in rows})
+    return plot.Panel("", curves, "downsampling factor f", "PSNR of test patients (dB)", log_x=True, marks=marks)
 
 
 def ask_equal_time(folder: Path, size: Size, suffix: str) -> None:
@@ -165,7 +182,7 @@ def trained_pack(recipe: Recipe, folder: Path) -> Model:
 def ask_brain(folder: Path, size: Size, suffix: str) -> None:
     cases, rows, bars = protocol.brain_cases(), [], []
     for name in BRAIN_RECIPES:
-        recipe = load_recipe(CONFIGS / f"{name}.toml")
+        recipe = load_recipe(RECIPES / f"{name}.toml")
         if suffix:
             first, *others = recipe.stages
             few = first.model_copy(update={"steps": QUICK_STEPS})

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.record import bar, write
+from benchmarks.record import bar, peak_bytes, write
 from medldm.nets.patches import pad_to_multiple
 from medldm.nets.pca_autoencoder import PCAAutoencoder
 from medldm.nets.tiling import decode_tiled, encode_tiled
@@ -73,13 +72,11 @@ def decode_and_measure(folder: Path, size: Sequence[int], tile: int) -> None:
     """What the fresh process does: decode a file into a file, print seconds and the peak of its memory."""
     torch.set_num_threads(1)
     autoencoder = random_autoencoder(3)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     began = time.perf_counter()
     decode_tiled(autoencoder, np.load(folder / "z.npy", mmap_mode="r"), folder / "image.npy", size=size, tile=tile)
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    print(json.dumps({"seconds": seconds, "start_gb": before * unit / 1e9, "peak_gb": peak * unit / 1e9}))
+    print(json.dumps({"seconds": seconds, "start_gb": before / 1e9, "peak_gb": peak_bytes() / 1e9}))
 
 
 def memory_of_a_decode(size: Sequence[int], tile: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import functools
 import multiprocessing as mp
-import resource
+import shutil
 import statistics
 import tempfile
 import time
@@ -138,7 +138,7 @@ def compete(one: Contestant, data: str, turn: Connection) -> None:
             start = time.perf_counter()
             yield next(batches)
             turn.send(time.perf_counter() - start)
-        turn.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        turn.send(record.peak_bytes() / 2**20)
 
     with tempfile.TemporaryDirectory() as log:
         if one.autoencoder is not None:
@@ -197,11 +197,11 @@ def race(contestants: list[Contestant], data: Path, rounds: int, warm_up: int) -
 
 
 def choose_data(folder: Path) -> Path:
-    """A folder with links to the first radiographs of the training set."""
+    """A folder with copies of the first radiographs of the training set."""
     chest = protocol.data_folder() / "chest-xray-256"
     rows = load_manifest(chest / "index.csv", root=chest, file_pattern="images/{file}")
     for row in [row for row in rows if row.split == "train"][:RADIOGRAPHS]:
-        (folder / row.path.name).symlink_to(row.path.resolve())
+        shutil.copy(row.path, folder)
     return folder
 
 

@@ -17,7 +17,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from medldm.errors import RecipeError
 from medldm.net_tables import ImportedNetTable
 from medldm.pack import ModelPack
+from medldm.stage_tables import AutoencoderStage, DenoiserStage, GeneratorStage, HeadStage, ReflowStage, StageTable
 from medldm.tables import Size, Table, first_wrong, wrong
+
+_EXAMPLES = "medldm plan writes one for your scans; configs/ has those of the models"
 
 
 def _pattern(text: str) -> str:
@@ -69,166 +72,6 @@ class Source(Table):
 
 class _Sources(Table):
     source: tuple[Source, ...] = Field(min_length=1)
-
-
-class AdversaryTable(Table):
-    """A patch discriminator beside the autoencoder, `medldm.nets.discriminator.PatchScores`.
-
-    weight : of its gradient at the decoder's last layer, as a share of the other terms' (0: off)
-    start, ramp : when it sets in and how long its weight rises, as shares of the stage's steps
-    width : channels of its first layer
-    lr : its learning rate, as a share of the stage's
-    """
-
-    weight: Annotated[float, Field(ge=0)]
-    start: Annotated[float, Field(ge=0, le=1)] = 0.3
-    ramp: Annotated[float, Field(ge=0, le=1)] = 0.1
-    width: Annotated[int, Field(ge=1)] = 32
-    lr: Annotated[float, Field(gt=0)] = 1.0
-
-
-class ReconstructionTable(Table):
-    """What the autoencoder minimises: the weight of each term (0: not computed), a mean over examples.
-
-    l2, l1 : squared and absolute error; the squared error of a good autoencoder is about 1e-4, hence the weight
-    perceptual : distance of EfficientNet-Lite0's features (needs the extra `perceptual`)
-    gradient, spectral : lost gradient, distance of the spectra; both punish blur
-    kl : of the latents' Gaussians to the standard normal one
-    drift : of the latents' mean square beyond 1, so that their size is held
-    slices : a volume is cut so many times across each axis for the perceptual distance
-    adversary : none unless there is a table of it
-    """
-
-    l2: Annotated[float, Field(ge=0)] = 1000.0
-    l1: Annotated[float, Field(ge=0)] = 0.0
-    perceptual: Annotated[float, Field(ge=0)] = 0.0
-    gradient: Annotated[float, Field(ge=0)] = 0.0
-    spectral: Annotated[float, Field(ge=0)] = 0.0
-    kl: Annotated[float, Field(ge=0)] = 0.0
-    drift: Annotated[float, Field(ge=0)] = 0.1
-    slices: Annotated[int, Field(ge=1)] = 2
-    adversary: AdversaryTable | None = None
-
-
-class _Stage(Table):
-    """What every stage says; 0 steps leave its network as the training started.
-
-    clip : largest norm of a gradient; small enough to bind, it lets tasks with small gradients count alike
-    """
-
-    steps: int = Field(ge=0)
-    batch_size: int = Field(ge=1)
-    crop: tuple[Size, ...]
-    lr: float = Field(gt=0)
-    ema: float = Field(0.999, ge=0, lt=1)
-    clip: float = Field(5.0, gt=0)
-
-
-class AutoencoderStage(_Stage):
-    """The autoencoder, by the terms of `reconstruction`."""
-
-    train: Literal["autoencoder"]
-    reconstruction: ReconstructionTable = ReconstructionTable()
-
-    @property
-    def name(self) -> str:
-        return "autoencoder"
-
-
-class DenoiserStage(_Stage):
-    """The denoiser, on the latents of crops with what was measured of them.
-
-    problems : the share of each problem among the batches of crops
-    mean_share : of the examples that ask for the posterior mean, with nothing of the image in x_t
-    """
-
-    train: Literal["denoiser"]
-    problems: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
-    mean_share: float = Field(0.4, ge=0, le=1)
-
-    @property
-    def name(self) -> str:
-        return "denoiser"
-
-
-class HeadStage(_Stage):
-    """A head, on crops with what was measured of them.
-
-    mean_share : of the examples whose latent estimate is the posterior mean
-    likelihood : weight of the likelihood of the deviation that the head says its error has
-    """
-
-    train: Literal["head"]
-    head: str
-    problems: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
-    mean_share: float = Field(0.8, ge=0, le=1)
-    likelihood: float = Field(0.02, ge=0)
-
-    @property
-    def name(self) -> str:
-        return f"head-{self.head}"
-
-
-class GeneratorStage(_Stage):
-    """A level of the pack's cascade, on the latents of whole images or, finer levels, of parts of them.
-
-    level : its number in pack.synthesis.cascade, from 0
-    guide : not the level itself is trained but its guide, a small network, for a short time
-    crop : of the level's images, in their voxels; none: whole images
-    shift, zoom : images are moved by so large a share of their size, and made larger or smaller, at most; only coarse
-        levels zoom, since it blurs
-    flip : share of the images that is mirrored, left to right
-    drop : how often each condition, and how often all of them, are not said
-    patience : looks at held-out scans (50 in a stage, at most) without a better one, after which it ends; 0: none
-    """
-
-    train: Literal["generator"]
-    level: int = Field(0, ge=0)
-    guide: bool = False
-    crop: tuple[Size, ...] = ()
-    shift: float = Field(0.0, ge=0, lt=0.5)
-    zoom: float = Field(0.0, ge=0, lt=0.5)
-    flip: float = Field(0.0, ge=0, le=1)
-    drop: float = Field(0.1, ge=0, lt=1)
-    patience: int = Field(20, ge=0)
-
-    @property
-    def name(self) -> str:
-        return f"{'guide' if self.guide else 'generator'}-{self.level}"
-
-
-class ReflowStage(_Stage):
-    """A level of the cascade, taught to arrive in `evaluations` steps where it arrived in many.
-
-    pairs : of noise and what the level made of it, in `teacher_steps` steps with that `guidance`
-    """
-
-    train: Literal["reflow"]
-    level: int = Field(0, ge=0)
-    crop: tuple[Size, ...] = ()
-    flip: float = Field(0.0, ge=0, le=1)
-    pairs: int = Field(4000, ge=1)
-    teacher_steps: int = Field(20, ge=2)
-    guidance: float = Field(1.0, ge=0)
-
-    @property
-    def name(self) -> str:
-        return f"reflow-{self.level}"
-
-    @property
-    def files(self) -> int:
-        """A file of pairs is a batch."""
-        return -(-self.pairs // self.batch_size)
-
-    def as_generator(self) -> GeneratorStage:
-        """How the images are drawn whose conditions the pairs have: nothing is moved."""
-        keys = {key: getattr(self, key) for key in ("steps", "batch_size", "lr", "level", "crop", "flip")}
-        return GeneratorStage(train="generator", **keys)
-
-
-StageTable = Annotated[
-    AutoencoderStage | DenoiserStage | HeadStage | GeneratorStage | ReflowStage, Field(discriminator="train")
-]
 
 
 class Recipe(Table):
@@ -289,7 +132,7 @@ class Recipe(Table):
             if size % multiple:
                 raise wrong(("stage", number, "crop"), list(stage.crop), f"multiples of {multiple}, for the networks")
 
-    def _check_crop(self, number: int, stage: _Stage) -> None:
+    def _check_crop(self, number: int, stage: AutoencoderStage | DenoiserStage | HeadStage) -> None:
         """Its sizes are those that the networks of the stage take: whole latents, halved so often."""
         pack, place = self.pack, ("stage", number, "crop")
         if len(stage.crop) != pack.dims:
@@ -364,17 +207,21 @@ def parse_recipe(table: dict[str, Any], *, where: str = "recipe") -> Recipe:
     except ValidationError as failure:
         first = first_wrong(failure, table)
         if first.kind == "missing":
-            raise RecipeError(where, f"no key {first.path!r}", "one, as in configs/") from None
+            raise RecipeError(where, f"no key {first.path!r}", "one", _EXAMPLES) from None
         if first.kind == "extra_forbidden":
             near = difflib.get_close_matches(str(first.key[-1]), sorted(_known_keys(Recipe)), n=1)
             do = f"did you mean {near[0]!r}?" if near else "remove it"
+            do = "it belongs into another table" if near == [first.key[-1]] else do
             raise RecipeError(where, f"unknown key {first.path!r}", "a key of a recipe", do) from None
         raise RecipeError(where, f"{first.path}: {first.got}", first.expected) from None
 
 
 def named_recipes() -> dict[str, Path]:
-    """The recipes that come with medldm, by their names."""
-    return {path.stem: path for path in sorted(Path(__file__).with_name("recipes").glob("*.toml"))}
+    """The recipes that come with medldm, by their names: in a wheel beside this file, in a checkout in configs/."""
+    here = Path(__file__)
+    folders = (here.with_name("recipes"), here.parents[1] / "configs")
+    folder = next((each for each in folders if each.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -400,13 +247,15 @@ def read_table(path: str | Path) -> dict[str, Any]:
     path, named = Path(path), named_recipes()
     if path.name == str(path) and not path.suffix and not path.exists():
         if path.name not in named:
-            raise RecipeError(f"recipe {path}", "no such name or file", ", ".join(named) or "a TOML file")
+            near = difflib.get_close_matches(str(path), named, n=1)
+            do = f"did you mean {near[0]!r}?" if near else "a file of yours ends in .toml"
+            raise RecipeError(f"recipe {path}", "no such name or file", f"a TOML file, or {', '.join(named)}", do)
         path = named[path.name]
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as failure:
-        raise RecipeError(str(path), failure.strerror or "unreadable", "a TOML recipe", "see configs/") from None
+        raise RecipeError(str(path), failure.strerror or "unreadable", "a TOML recipe", _EXAMPLES) from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as failure:
-        raise RecipeError(str(path), f"not TOML ({failure})", "a TOML recipe", "see configs/") from None
+        raise RecipeError(str(path), f"not TOML ({failure})", "a TOML recipe", _EXAMPLES) from None

@@ -62,7 +62,8 @@ def find(kind: str, name: str) -> Any:
         near = difflib.get_close_matches(name, points, n=1)
         listing = "models" if kind == "models" else "doctor"
         do = f"did you mean {near[0]!r}?" if near else f"see medldm {listing}"
-        raise error(where, "no such name", ", ".join(points) or "none installed", do)
+        known = ", ".join(points) or "none installed"
+        raise error(where, "no such name", f"{known}, or a folder" if kind == "models" else known, do)
     try:
         return points[name].load()
     except Exception as failure:

@@ -1,13 +1,11 @@
 """The patch adversary and its weight, against tensors computed by hand."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from medldm.nets.discriminator import PatchScores
 from medldm.training.losses import LARGEST, STABILISER, adaptive_weight, warm_up
+from tests.processes import side_by_side
 
 SHAPES = [(2, 1, 40, 32), (2, 1, 24, 24, 32)]
 
@@ -117,25 +115,16 @@ def test_the_weight_makes_both_gradients_alike_through_a_decoder():
     assert decoder.weight.grad is None
 
 
-PROCESS = """
-import sys, torch
-from medldm.training.losses import adaptive_weight
-rank = int(sys.argv[1])
-torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-last = torch.ones(2, requires_grad=True)
-reconstruction = (torch.tensor([[6.0, 0.0], [0.0, 8.0]])[rank] * last).sum()
-print(adaptive_weight(reconstruction, 0.5 * last[0], last).item())
-"""
+def weight_of_two(rank, meeting):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    last = torch.ones(2, requires_grad=True)
+    reconstruction = (torch.tensor([[6.0, 0.0], [0.0, 8.0]])[rank] * last).sum()
+    return adaptive_weight(reconstruction, 0.5 * last[0], last).item()
 
 
 def test_processes_find_one_weight_that_of_the_mean_gradients(tmp_path):
     """Gradients (6, 0) and (0, 8): their mean (3, 4) is 5 long."""
-    command = [sys.executable, "-c", PROCESS]
-    running = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "meeting")], stdout=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    found = [float(process.communicate(timeout=120)[0]) for process in running]
+    found = side_by_side(2, weight_of_two, tmp_path / "meeting")
     assert found == pytest.approx([5 / (0.5 + STABILISER)] * 2)
 
 

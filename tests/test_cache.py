@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -17,10 +18,13 @@ from medldm.io.array_cache import ArrayCache, Contents, cache_key
 from medldm.model import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
-from medldm.training.data import load_scans
+from medldm.training.batches import Batches
+from medldm.training.data import CachedScans, Entry, load_scans
 from medldm.training.latents import KeptLatents
+from medldm.training.scan import Facts
 from medldm.training.stages import build_stage, stage_batches
 from medldm.volume import Volume
+from tests.processes import side_by_side
 from tests.tiny import tiny_table, with_pack
 
 NAMES = ("Miller_Ann", "Doe_John", "Roe_Jane")
@@ -72,7 +76,7 @@ def test_scans_of_the_cache_are_those_that_were_read(data, tmp_path):
             assert torch.equal(one.organ, other.organ)
 
 
-@pytest.mark.parametrize(("dims", "precision"), [(2, "auto"), (3, "auto"), (2, "fp32")])
+@pytest.mark.parametrize(("dims", "precision"), [(3, "auto"), (2, "fp32")])
 def test_a_training_ends_alike_with_the_cache_cold_warm_and_without(dims, precision, tmp_path):
     folder, ending = tmp_path / "data", ".nii.gz"
     folder.mkdir()
@@ -256,23 +260,37 @@ def test_a_disk_that_fills_up_leaves_no_half_entry(tmp_path):
     assert [path.name for path in folder.iterdir()] == [f"{cache_key('fits')}.npy"]
 
 
+def sum_of_scans(rank, folder, cache):
+    scans = load_scans(parse_recipe(recipe_table()), folder, cache=ArrayCache(cache))
+    return sum(float(scan.image.double().sum()) for scan in scans)
+
+
 def test_processes_that_write_the_same_entries_at_once_do_no_harm(data, tmp_path):
-    code = """
-        import sys
-        from pathlib import Path
-        from medldm.io.array_cache import ArrayCache
-        from medldm.recipe import parse_recipe
-        from medldm.training.data import load_scans
-        from tests.test_cache import recipe_table
-        scans = load_scans(parse_recipe(recipe_table()), Path(sys.argv[1]), cache=ArrayCache(Path(sys.argv[2])))
-        print(sum(float(scan.image.double().sum()) for scan in scans))
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(data), str(tmp_path / "cache")]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    sums = [float(process.communicate()[0]) for process in started]
+    sums = side_by_side(2, sum_of_scans, data, tmp_path / "cache")
     expected = sum(float(scan.image.double().sum()) for scan in load_scans(parse_recipe(recipe_table()), data))
     assert sums == [expected, expected]
     assert len(list((tmp_path / "cache").iterdir())) <= 10  # nine arrays and the record: nothing half is left behind
+
+
+def drawn_in_little_memory(rank, folder):
+    """Of 20 scans: how many are drawn from in 60 batches, then what becomes of copies of all."""
+    import resource
+
+    recipe = parse_recipe(tiny_table(3))
+    entries = [Entry(cache_key(n), None, recipe.sources[0], str(n), "", Facts(), {}, {}) for n in range(20)]
+    scans = CachedScans(ArrayCache(folder), entries)
+    batches = Batches(scans, recipe, recipe.stages[-1], {}, salt=1, all_flips=True)
+    batches.images(0)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + 96 * 2**20,) * 2)
+    drawn = set()
+    for step in range(60):
+        drawn |= set(batches.images(step).scans)
+    try:
+        kept = [scan.image.clone() for scan in scans]
+    except Exception as failure:
+        return len(drawn), "memory" in str(failure)
+    return len(drawn), len(kept)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit on memory is Linux's")
@@ -282,37 +300,7 @@ def test_crops_come_from_scans_that_the_memory_could_not_hold(tmp_path):
     for number in range(20):
         voxels = np.random.default_rng(number).random((128, 128, 128), dtype=np.float32)
         cache.put(cache_key(number), voxels)
-    code = """
-        import resource, sys
-        from pathlib import Path
-        import numpy as np
-        from medldm.io.array_cache import ArrayCache, cache_key
-        from medldm.recipe import parse_recipe
-        from medldm.training.batches import Batches
-        from medldm.training.data import CachedScans, Entry
-        from medldm.training.scan import Facts
-        from tests.tiny import tiny_table, with_pack
-
-        recipe = parse_recipe(tiny_table(3))
-        entries = [Entry(cache_key(n), None, recipe.sources[0], str(n), "", Facts(), {}, {}) for n in range(20)]
-        scans = CachedScans(ArrayCache(Path(sys.argv[1])), entries)
-        batches = Batches(scans, recipe, recipe.stages[-1], {}, salt=1, all_flips=True)
-        batches.images(0)
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + 96 * 2**20,) * 2)
-        drawn = set()
-        for step in range(60):
-            drawn |= set(batches.images(step).scans)
-        print(len(drawn))
-        try:
-            kept = [scan.image.clone() for scan in scans]
-        except Exception as failure:
-            print("no room" if "memory" in str(failure) else failure)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "cache")], capture_output=True, text=True
-    )
-    assert done.stdout.split("\n")[:2] == ["20", "no room"], done.stderr[-2000:]
+    assert side_by_side(1, drawn_in_little_memory, tmp_path / "cache") == [(20, True)]
 
 
 def autoencoder_of(seed=0, **changes):

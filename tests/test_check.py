@@ -219,6 +219,7 @@ def test_a_folder_without_a_usable_scan_ends_with_2_and_no_table(tmp_path):
     (tmp_path / "a.nii").write_bytes(b"junk")
     done = call("check", tmp_path)
     assert done.exit_code == 2 and "a.nii" in done.stdout and "0 scans" in done.stdout
+    assert "no scan that can be used (1 refused, 0 other files)" in done.stderr and done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.nii"]
 
 

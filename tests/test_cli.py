@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -223,6 +224,41 @@ def test_refusals_are_one_line_and_leave_nothing_behind(packs, picture, tmp_path
     assert expected in one_line_error(call(*words))
     assert names(tmp_path) == before
     assert (tmp_path / "taken.png").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("denoise", "-i", "a.nii", "-o", "b.nii", "--model"), "--model"),
+        (("denoise", "-i", "a.nii", "-o", "b.nii"), "--model"),
+        (("denoise", "-i", "a.nii", "-o", "b.nii", "--model", "m", "--noise-std", "-3"), "--noise-std"),
+        (("denoise", "-i", "a.nii", "-o", "b.nii", "--model", "m", "--noise-std", "much"), "--noise-std"),
+        (("synthesize", "-o", "new", "--model", "m", "-n", "0"), "--count"),
+        (("denoise", "-i", "a.nii", "-o", "b.nii", "--model", "m", "--sede", "3"), "--seed"),
+        (("denoise", "a.nii", "-i", "a.nii", "-o", "b.nii", "--model", "m"), "a.nii"),
+    ],
+)
+def test_a_call_that_cannot_be_is_one_line_that_names_the_option_and_the_help(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    error = one_line_error(call(*words))
+    assert said in error and error.endswith(f"{words[0]} --help`\n") and names(tmp_path) == []
+
+
+def test_a_command_that_is_not_there_is_one_line_that_names_the_nearest():
+    error = one_line_error(call("denois", "-i", "a.nii"))
+    assert "'denoise'" in error and error.endswith("--help`\n")
+
+
+def test_help_shows_every_text_whole_and_breaks_it_where_the_terminal_does(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "2000")
+    for name, command in typer.main.get_command(app).commands.items():
+        shown = call(name, "--help").stdout
+        assert all(paragraph in shown for paragraph in command.help.split("\n\n")), name
+        assert "\n" not in command.help.replace("\n\n", "")
+        texts = [text for text in (getattr(param, "help", None) for param in command.params) if text]
+        assert not [text for text in texts if text not in shown], name
+    shown = call("denoise", "--help").stdout
+    assert all(title in shown for title in ("How it is computed", "How the scan is read", "What is written"))
 
 
 def test_an_unexpected_failure_is_one_line_without_what_the_scan_holds(monkeypatch, packs, picture, tmp_path):

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from pydantic import TypeAdapter
+from typer.testing import CliRunner
 
 import medldm
+from medldm.cli import app
 from medldm.conditions import ConditionTable, LabelMapCondition, check_conditions
 from medldm.diffusion.cascade import Guidance, sample_level
 from medldm.diffusion.noise import FieldNoise
@@ -279,22 +281,22 @@ def test_scans_from_a_cache_have_their_conditions(tmp_path):
 
 
 def test_the_command_line_asks_for_conditions(shapes, tmp_path):
-    """As a process, in two processes that share the scans, and killed in between."""
+    """Of one process, of two that share the scans, and killed in between."""
     folder = tmp_path / "pack"
     shapes.save(folder)
     Image.fromarray(_place(12)).save(tmp_path / "place.png")
     words = ["--model", folder, "-n", 4, "--seed", 1, "--steps", 5, "--label-map", tmp_path / "place.png"]
     words += ["--condition", "shape=tall", "--condition", "radius=5"]
-    _call("synthesize", "-o", tmp_path / "whole", *words)
+    _here("synthesize", "-o", tmp_path / "whole", *words)
     for rank in range(2):
         _call("synthesize", "-o", tmp_path / "shared", *words, RANK=str(rank), WORLD_SIZE="2")
     names = sorted(p.name for p in (tmp_path / "whole").iterdir())
     assert names == [f"pack-seed1-{i:04d}.png" for i in range(4)]
     (tmp_path / "shared" / names[2]).unlink()
-    _call("synthesize", "-o", tmp_path / "shared", *words, "--resume")
+    _here("synthesize", "-o", tmp_path / "shared", *words, "--resume")
     for name in names:
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    wrong = _call("synthesize", "-o", tmp_path / "no", *words, "--condition", "shape=round", expect=2)
+    wrong = _here("synthesize", "-o", tmp_path / "no", *words, "--condition", "shape=round", expect=2)
     assert "expected one of: tall, wide" in wrong and not (tmp_path / "no").exists()
 
 
@@ -306,6 +308,13 @@ def _call(*words: object, expect: int = 0, **environment: str) -> str:
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
     assert done.returncode == expect, done.stderr
+    return done.stderr
+
+
+def _here(*words: object, expect: int = 0) -> str:
+    """The same in this process."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == expect, done.stderr
     return done.stderr
 
 

@@ -2,11 +2,8 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -68,15 +65,8 @@ def copied(scene):
     return found
 
 
-def call(*words, **options):
-    program = Path(sys.executable).with_name("medldm")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(program), *map(str, words)], capture_output=True, text=True, env=environment, **options)
-    return done
-
-
 def here(*words):
-    """The same in this process."""
+    """A command, in this process."""
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
@@ -193,8 +183,8 @@ def test_what_is_there_is_not_replaced_unasked(copied, scene):
 
 
 def test_the_command_prints_figures_and_a_verdict(scene, tmp_path):
-    done = call("evaluate", scene / "copies", "--real", scene / "real", "-o", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
+    done = here("evaluate", scene / "copies", "--real", scene / "real", "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
     for text in ("KID x 1000", "precision", "8 of 12", "bad   8 of 12 are copies of training scans",
                  "1 synthetic files left out, first broken.png", "evaluation.html"):  # fmt: skip
         assert text in done.stdout, text

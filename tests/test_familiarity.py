@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import medldm
 from medldm import Geometry, InputError, ModelError, Volume
 from medldm.appearance import appearance_of, count_values, is_noise, turned, turns
 from medldm.calibration import CALIBRATION, CUT, doubts_of, load_calibration
+from medldm.cli import app
 from medldm.familiarity import ALPHA, fit_reference
 from medldm.pack import AnatomyTable
 from medldm.recipe import parse_recipe
@@ -188,9 +190,6 @@ def test_what_the_header_says_is_held_against_the_training(model):
 
 
 def test_the_command_says_what_is_missing(tmp_path, model):
-    import subprocess
-    import sys
-
     folder = model.save(tmp_path / "pack", {"source": [{"folder": "."}], "seed": 1, "validation_fraction": 0.1})
     data = tmp_path / "data"
     data.mkdir()
@@ -198,7 +197,6 @@ def test_the_command_says_what_is_missing(tmp_path, model):
 
     for n in range(2):
         Image.fromarray(np.clip(255 * film(n).T, 0, 255).astype(np.uint8)).save(data / f"{n}.png")
-    words = [sys.executable, "-c", "from medldm.cli import main; main()", "calibrate", str(folder), "--data", str(data)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == InputError.exit_code, done.stderr
+    done = CliRunner().invoke(app, ["calibrate", str(folder), "--data", str(data)])
+    assert done.exit_code == InputError.exit_code, done.stderr
     assert "2 patients" in done.stderr and "at least 20" in done.stderr

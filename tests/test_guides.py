@@ -1,17 +1,15 @@
 """A level's guide: what estimates are moved away from, how it is trained, and that a distilled model needs none."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import medldm
+from medldm.cli import app
 from medldm.diffusion.cascade import Guidance, levels_of, sample_level
 from medldm.diffusion.samplers import ddim
 from medldm.errors import RecipeError
@@ -94,12 +92,12 @@ def test_a_guide_is_trained_by_its_own_stage_in_the_levels_units(trained):
         torch.testing.assert_close(a, b)  # the level's own training knows nothing of it
 
 
-def test_a_distilled_model_has_its_guide_in_its_weights(trained):
-    medldm_command = str(Path(sys.executable).with_name("medldm"))
-    command = [medldm_command, "distill", "model", "--data", "data", "-o", "fast", "--evaluations", "2"]
+def test_a_distilled_model_has_its_guide_in_its_weights(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    command = ["distill", "model", "--data", "data", "-o", "fast", "--evaluations", "2"]
     command += ["--pairs", "4", "--steps", "3", "--batch-size", "2", "--device", "cpu"]
-    done = subprocess.run(command, cwd=trained, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
     [level] = json.loads((trained / "fast" / "pack.json").read_text())["synthesis"]["cascade"]
     assert level["guide"] is None and level["distilled"] == {"steps": 2, "guidance": 1.0, "guide_scale": 2.0}
     sizes = [(trained / name / "weights.safetensors").stat().st_size for name in ("fast", "model")]

@@ -15,7 +15,8 @@ from medldm.model import Networks
 from medldm.nets.blocks import rows_last
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import problems_of
-from medldm.recipe import GeneratorStage, parse_recipe
+from medldm.recipe import parse_recipe
+from medldm.stage_tables import GeneratorStage
 from medldm.training.batches import Batch, Batches, prefetch
 from medldm.training.data import load_scans
 from medldm.training.loop import Hooks, Means, PartwiseGradients, run_stage

@@ -72,12 +72,14 @@ def heads(folder, count=12):
         nib.save(image, folder / f"head{number:02d}.nii.gz")
 
 
-def test_radiographs_with_a_table_of_labels(tmp_path):
+def test_radiographs_with_a_table_of_labels(tmp_path, monkeypatch):
+    """To train is the command itself, in a process of its own."""
+    monkeypatch.chdir(tmp_path)
     radiographs(tmp_path / "set")
     lines = [f"chest{n:02d}.png;{'ill' if n % 2 else 'well'};{40 + 1.5 * n};p{n // 2}" for n in range(12)]
     (tmp_path / "labels.csv").write_text("file;finding;age;patient\n" + "\n".join(lines))
-    call("check", "set", "--labels", "labels.csv", cwd=tmp_path)
-    said = call("plan", "set", "-o", "chest.toml", "--minutes", 0.02, "--modality", "DX", cwd=tmp_path)
+    here("check", "set", "--labels", "labels.csv")
+    said = here("plan", "set", "-o", "chest.toml", "--minutes", 0.02, "--modality", "DX")
     recipe = loaded(tmp_path / "chest.toml")
     assert recipe.pack.modality == ("DX",) and recipe.pack.synthesis.shape == (64, 48, 1)
     assert recipe.pack.synthesis.conditions["finding"].values == ("ill", "well")
@@ -88,7 +90,7 @@ def test_radiographs_with_a_table_of_labels(tmp_path):
     assert len(rows) == 12 > len(known)
     call("train", "chest.toml", "--data", "set", "--out", "model", "--quiet", cwd=tmp_path)
     asked = ("--condition", "finding=ill", "--condition", "age=45", "--steps", 3)
-    call("synthesize", "-o", "new", "--model", "model", "-n", 2, *asked, cwd=tmp_path)
+    here("synthesize", "-o", "new", "--model", "model", "-n", 2, *asked)
     made = sorted((tmp_path / "new").iterdir())
     assert len(made) == 2 and all(Image.open(path).size == (64, 48) for path in made)
 

@@ -1,5 +1,6 @@
 """Nothing keeps medldm to one system: recipes come along, no module and no start of a process needs Linux."""
 
+import re
 import subprocess
 import sys
 import types
@@ -48,12 +49,23 @@ def test_batches_are_drawn_by_processes_that_are_not_forked(tmp_path, monkeypatc
     assert here.weights_sha256 == there.weights_sha256
 
 
-def test_the_recipes_that_come_along_are_those_of_the_repository_and_whole():
-    shown = {path.stem for path in (ROOT / "configs").glob("*.toml")}
-    assert set(named_recipes()) == shown and {"quick-2d", "quick-3d"} <= shown
-    for name, path in named_recipes().items():
-        if 'kind = "start"' not in path.read_text(encoding="utf-8"):
-            assert load_recipe(name) == load_recipe(path)
+def test_every_recipe_that_comes_along_is_whole():
+    named = named_recipes()
+    assert {"chest-xray-256", "brain-t1-2mm", "radiographs", "quick-2d", "quick-3d"} <= set(named)
+    for name, path in named.items():
+        assert load_recipe(name) == load_recipe(path)
+
+
+def test_a_checkout_needs_no_links_and_no_names_that_a_system_refuses():
+    """On Windows a symbolic link comes out as a file with the name of its target in it."""
+    listed = subprocess.run(["git", "ls-files", "--stage", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    entries = [line.split("\t") for line in listed.stdout.decode().split("\0") if line]
+    assert {entry[0].split()[0] for entry in entries} == {"100644", "100755"}
+    names = [name for _, name in entries]
+    assert len({name.lower() for name in names}) == len(names)
+    assert not [name for name in names if re.search(r'[<>:"\\|?*]|[ .](/|$)', name)]
 
 
 def test_a_recipe_is_known_by_its_name_in_any_folder(tmp_path, monkeypatch):

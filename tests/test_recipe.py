@@ -130,6 +130,11 @@ def test_a_problem_or_key_of_a_problem_that_is_unknown_is_named():
         resolve(table)
 
 
+def test_a_key_of_another_table_is_not_taken_for_a_slip_of_the_pen():
+    with pytest.raises(RecipeError, match="unknown key 'steps'; .*belongs into another table"):
+        parse_recipe(tiny_table(2) | {"steps": 3})
+
+
 def test_an_unknown_or_missing_key_is_named_with_its_path_in_the_file():
     with pytest.raises(RecipeError, match=r"unknown key 'stage.2.stepz'; .*did you mean 'steps'"):
         parse_recipe(changed(tiny_table(2), "stage.2.stepz", 1))

@@ -1,17 +1,16 @@
 """A model of single images on a volume: the same as slice by slice, in the scan's own place, and it can be stopped."""
 
 import json
-import subprocess
-import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import medldm
+from medldm.cli import app
 from medldm.errors import Cancelled, InputError
 from medldm.geometry import Geometry
 from medldm.restoration.noise_level import NoiseEstimate, estimate_over_slices
@@ -211,9 +210,8 @@ def test_memory_does_not_grow_with_the_slices_beyond_scan_and_results(model_2d):
 
 
 def command(*words, check=0):
-    program = Path(sys.executable).with_name("medldm")
-    done = subprocess.run([program, *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == check, done.stderr
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == check, done.output
     return done
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from medldm.cli.app import app
+from medldm.cli.app import app, said_of
 from medldm.cli.calibrate import calibrate
 from medldm.cli.check import check
 from medldm.cli.demo import demo
@@ -23,8 +23,8 @@ __all__ = ["app", "main"]
 
 _restoring, _making = (denoise, superres, inpaint, restore), (synthesize, evaluate, train, distill, calibrate)
 for _command in (*_restoring, *_making, view, inspect, check, plan, models, doctor, demo):
-    app.command()(_command)
-app.command("import")(import_)
+    app.command(help=said_of(_command))(_command)
+app.command("import", help=said_of(import_))(import_)
 
 
 def main() -> None:

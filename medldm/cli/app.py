@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +17,7 @@ from typer.core import TyperGroup
 
 from medldm.errors import MedldmError
 
-INTERRUPTED = 130
+BAD_CALL, INTERRUPTED = 2, 130
 
 
 def _place(failure: BaseException) -> str:
@@ -51,7 +53,12 @@ class Guarded(TyperGroup):
             raise  # who read it has seen enough (`| head`): click ends quietly
         except Exception as failure:
             if type(failure).__module__.split(".")[0] in ("typer", "click"):
-                raise  # a bad call, or a normal end
+                said = getattr(failure, "format_message", None)
+                if said is None:
+                    raise  # a normal end
+                called = " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand)))
+                self._end(f"error: {said().rstrip('.')}; see `{called} --help`", failure, debug)
+                raise typer.Exit(BAD_CALL) from None
             text = f"error: {type(failure).__name__}{_place(failure)}; --debug shows the traceback"
             self._end(text, failure, debug)
             raise typer.Exit(1) from None
@@ -69,6 +76,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Latent diffusion for medical images. Research use only; not a medical device.",
 )
+
+
+def said_of(command: Callable[..., Any]) -> str:
+    """Its docstring as --help shows it: a paragraph a line, broken by the terminal and not where the source is."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _version(wanted: bool) -> None:

@@ -17,9 +17,7 @@ Calibrated = Annotated[str, typer.Argument(help="Name of a model (see `medldm mo
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the model was trained on.")]
 SourcesFile = Annotated[
     Path | None,
-    typer.Option(
-        "--sources", help="TOML file with tables [[source]], as in a recipe, in the place of the model's own."
-    ),
+    typer.Option("--sources", help="TOML file with the sources of a recipe, in the place of the model's own."),
 ]
 
 

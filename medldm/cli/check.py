@@ -12,7 +12,7 @@ import typer
 
 from medldm.cli import options as o
 from medldm.cli.output import Progress, numbers, print_table
-from medldm.errors import InputError, OutputError
+from medldm.errors import EmptyInput, InputError, OutputError
 from medldm.io.choice import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ LabelMap = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report only; write nothing.")]
 TABLE, REPORT = "manifest.csv", "report.json"
 _LISTED = 50
-_NOTHING = 2
 
 
 def check(
@@ -102,7 +101,8 @@ def check(
     elif not quiet:
         _print(found)
     if not found.members:
-        raise typer.Exit(_NOTHING)
+        got = f"no scan that can be used ({len(found.refused)} refused, {found.other_files} other files)"
+        raise EmptyInput(str(folder), got, "DICOM, NIfTI or pictures", "" if quiet or json else "see the reasons above")
     for target in targets:
         target.parent.mkdir(exist_ok=True)
         found.write_report(target) if target.name == REPORT else found.write_manifest(target)

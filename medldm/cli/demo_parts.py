@@ -25,7 +25,7 @@ TEMPLATE = (
 ONE_HEAD = "Over voxels of the head. One head is an illustration, no evidence; the benchmark has intervals."
 SYNTHETIC_RADIOGRAPH = (
     "No patient's radiograph ships with a package, so this one is synthetic, drawn by a model of medldm "
-    "(configs/radiographs.toml): smoother than a real one, and so an easy case."
+    "(recipe radiographs): smoother than a real one, and so an easy case."
 )
 DICOM_SLICE = (
     "A single MR slice that ships with pydicom, far from what the model was trained on: it shows the way of "

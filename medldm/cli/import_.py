@@ -103,10 +103,10 @@ def import_(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Make a pack of another library's autoencoder, with latents measured on your scans and a report on both; without
-    --data, of its whole latent diffusion model, which medldm synthesize then runs.
+    """Make a pack of another library's autoencoder (with --data), or of its whole latent diffusion model.
 
-    Nothing is downloaded, and nothing in the weights is executed.
+    With --data an autoencoder's latents are measured on your scans, with a report on both. Without it a whole model is
+    taken, which `medldm synthesize` then runs. Nothing is downloaded, and nothing in the weights is executed.
     """
     _check(weights, data, out, overwrite=overwrite)
     only: dict[str, object] = {"--index": index, "--input-range": input_range, "--crop": crop} if data is None else {}

@@ -12,6 +12,8 @@ import typer
 from medldm.errors import InputError
 from medldm.io.choice import MAX_BYTES, Choice
 
+READING, COMPUTING, WRITING = "How the scan is read", "How it is computed", "What is written"  # panels of --help
+
 Input = Annotated[
     Path, typer.Option("-i", "--input", help="NIfTI file, DICOM folder or file, zip of DICOM, or picture.")
 ]
@@ -22,15 +24,26 @@ NoiseStd = Annotated[
     typer.Option("--noise-std", min=0.0, help="Noise of the scan, in its own unit; estimated if left out."),
 ]
 Mode = Annotated[
-    str, typer.Option("--mode", help="fidelity (posterior mean), perceptual (a sample), or a number 0..1.")
+    str,
+    typer.Option(
+        "--mode", help="fidelity (posterior mean), perceptual (a sample), or a number 0..1.", rich_help_panel=COMPUTING
+    ),
 ]
-Samples = Annotated[int, typer.Option("--samples", min=1, help="Posterior samples for the uncertainty.")]
-Steps = Annotated[int, typer.Option("--steps", min=2, help="Sampler steps.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")]
-Sampler = Annotated[str, typer.Option("--sampler", help="dpmpp_2m, heun, ddim, or a plugin's.")]
+Samples = Annotated[
+    int, typer.Option("--samples", min=1, help="Posterior samples for the uncertainty.", rich_help_panel=COMPUTING)
+]
+Steps = Annotated[int, typer.Option("--steps", min=2, help="Sampler steps.", rich_help_panel=COMPUTING)]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.", rich_help_panel=COMPUTING)]
+Sampler = Annotated[
+    str, typer.Option("--sampler", help="dpmpp_2m, heun, ddim, or a plugin's.", rich_help_panel=COMPUTING)
+]
 Plane = Annotated[
     str | None,
-    typer.Option("--plane", help="axial, coronal or sagittal, for a 2D model on a volume; as acquired if left out."),
+    typer.Option(
+        "--plane",
+        help="axial, coronal or sagittal, for a 2D model on a volume; as acquired if left out.",
+        rich_help_panel=COMPUTING,
+    ),
 ]
 Each = Annotated[
     bool,
@@ -43,7 +56,9 @@ EachVolume = Annotated[
 ]
 Series = Annotated[
     str | None,
-    typer.Option("--series", help="Where there are several: its key in `medldm inspect`, or its UID."),
+    typer.Option(
+        "--series", help="Where there are several: its key in `medldm inspect`, or its UID.", rich_help_panel=READING
+    ),
 ]
 Select = Annotated[
     list[str] | None,
@@ -51,35 +66,70 @@ Select = Annotated[
         "--select",
         metavar="KEY=VALUE",
         help="Which part of a series, e.g. EchoTime=5.19, or of a 4D NIfTI, volume=3; repeatable.",
+        rich_help_panel=READING,
     ),
 ]
 ResampleNonuniform = Annotated[
-    bool, typer.Option("--resample-nonuniform", help="Take uneven slices, interpolated to an even step.")
+    bool,
+    typer.Option(
+        "--resample-nonuniform", help="Take uneven slices, interpolated to an even step.", rich_help_panel=READING
+    ),
 ]
-Xform = Annotated[str | None, typer.Option("--xform", help="sform or qform, of a NIfTI file that has both.")]
+Xform = Annotated[
+    str | None, typer.Option("--xform", help="sform or qform, of a NIfTI file that has both.", rich_help_panel=READING)
+]
 AssumeAffine = Annotated[
-    bool, typer.Option("--assume-affine", help="Take a scan that does not say where it lies; its place is made up.")
+    bool,
+    typer.Option(
+        "--assume-affine",
+        help="Take a scan that does not say where it lies; its place is made up.",
+        rich_help_panel=READING,
+    ),
 ]
 Nan = Annotated[
-    str, typer.Option("--nan", help="refuse voxels that are not finite, or fill them with the smallest value.")
+    str,
+    typer.Option(
+        "--nan",
+        help="refuse voxels that are not finite, or fill them with the smallest value.",
+        rich_help_panel=READING,
+    ),
 ]
-MaxBytes = Annotated[int, typer.Option("--max-bytes", min=1, help="Most voxels to hold, in bytes.")]
+MaxBytes = Annotated[
+    int, typer.Option("--max-bytes", min=1, help="Most voxels to hold, in bytes.", rich_help_panel=READING)
+]
 Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU where there is one if left out.")
+    str | None,
+    typer.Option(
+        "--device", help="cpu, cuda, cuda:1; a GPU where there is one if left out.", rich_help_panel=COMPUTING
+    ),
 ]
-Format = Annotated[str | None, typer.Option("--format", help="nifti, dicom or picture, where the name does not tell.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", help="nifti, dicom or picture, where the name does not tell.", rich_help_panel=WRITING),
+]
 Force = Annotated[
-    bool, typer.Option("--force", help="Restore what the model refuses, noise alone; the report says so.")
+    bool,
+    typer.Option(
+        "--force",
+        help="Restore although the model refuses, as of an image that is nothing but noise; the report says so.",
+        rich_help_panel=COMPUTING,
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=WRITING)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors.", rich_help_panel=WRITING)]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.", rich_help_panel=WRITING)]
 Uncertainty = Annotated[
     Path | None,
-    typer.Option("--uncertainty", help="Also write the standard deviation of the result's error."),
+    typer.Option(
+        "--uncertainty", help="Also write the standard deviation of the result's error.", rich_help_panel=WRITING
+    ),
 ]
-Residual = Annotated[Path | None, typer.Option("--residual", help="Also write measurement minus result.")]
-Report = Annotated[Path | None, typer.Option("--report", help="Also write a one-file HTML report.")]
+Residual = Annotated[
+    Path | None, typer.Option("--residual", help="Also write measurement minus result.", rich_help_panel=WRITING)
+]
+Report = Annotated[
+    Path | None, typer.Option("--report", help="Also write a one-file HTML report.", rich_help_panel=WRITING)
+]
 
 
 def choice_of(

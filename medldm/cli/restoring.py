@@ -83,7 +83,7 @@ def superres(
 
 @restoring
 def inpaint(call: Call, mask: Mask) -> None:
-    """Fill a region that was not measured, or not well; outside it nothing changes by a bit. (Fidelity alone.)"""
+    """Fill a region that was not measured, or not well; outside it not a bit changes. Takes --mode fidelity alone."""
 
     def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
         from medldm import api

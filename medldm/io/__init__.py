@@ -122,7 +122,8 @@ def check_output(
     path = _path(path)
     _writer(volume, path, format)
     if path.exists() and not overwrite:
-        raise OutputError(str(path), "an existing file or folder", "a new name", "or overwrite")
+        do = "choose another, or overwrite=True (--overwrite)"
+        raise OutputError(str(path), "an existing file or folder", "a new name", do)
     parent = path.absolute().parent
     if not parent.is_dir():
         wanted = f"the folder {parent.name or parent}"

@@ -214,7 +214,8 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         got = f"the suffix {path.suffix or 'none'}"
         raise OutputError(path.name, got, ".nii.gz or .nii", "change the suffix")
     if path.exists() and not overwrite:
-        raise OutputError(str(path), "an existing file or folder", "a new name", "or overwrite")
+        do = "choose another, or overwrite=True (--overwrite)"
+        raise OutputError(str(path), "an existing file or folder", "a new name", do)
 
 
 def _written(volume: Volume, array: NDArray[Any], path: Path, histories: dict[str, Any]) -> Path:

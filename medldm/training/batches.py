@@ -23,7 +23,8 @@ from medldm.errors import MedldmError, RunError
 from medldm.nets.conditioner import Conditions
 from medldm.operators.measurement import Measurement, noise_model
 from medldm.operators.problem import Problem
-from medldm.recipe import Recipe, StageTable
+from medldm.recipe import Recipe
+from medldm.stage_tables import StageTable
 from medldm.training.scan import Scan
 
 ZOOM_SHARE = 0.25

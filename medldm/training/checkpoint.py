@@ -31,18 +31,25 @@ def written_to(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def sole_training(folder: Path) -> Iterator[None]:
     """Keep every other training out of `folder`; a killed one holds nothing. Raises RunError where one is going on."""
-    if sys.platform == "win32":  # no such locks there
-        yield
-        return
-    import fcntl
-
     with (folder / LOCK).open("w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _lock(handle.fileno())
+        except (BlockingIOError, PermissionError):  # of Unix, of Windows
             do = "wait for it, or use another --out"
             raise RunError(str(folder), "another training in this folder", "one at a time", do) from None
         yield
+
+
+def _lock(handle: int) -> None:
+    """Until it is closed, or its process is at its end. Raises where another has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:

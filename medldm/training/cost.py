@@ -12,7 +12,8 @@ from torch import Tensor
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Networks
 from medldm.operators.problem import problems_of
-from medldm.recipe import Recipe, ReflowStage, StageTable
+from medldm.recipe import Recipe
+from medldm.stage_tables import ReflowStage, StageTable
 from medldm.training.batches import Batch
 from medldm.training.data import check_whole_images, load_scans
 from medldm.training.parallel import alone

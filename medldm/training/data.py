@@ -18,7 +18,8 @@ from medldm.errors import EmptyInput, InputError, RunError
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.io.manifest import Row, load_manifest, rows_of_folder, split_rows
 from medldm.pack import AutoencoderPack, SeenTable
-from medldm.recipe import GeneratorStage, Recipe, ReflowStage, Source
+from medldm.recipe import Recipe, Source
+from medldm.stage_tables import GeneratorStage, ReflowStage
 from medldm.training.scan import Facts, Scan, load_scan, maps_of, table_of, words_of
 
 TREATMENT = {"dims", "axcodes", "intensity", "modality", "spacing_range"}  # what of a pack decides on its scans

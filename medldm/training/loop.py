@@ -15,7 +15,7 @@ from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor, nn
 
 from medldm.errors import RunError
-from medldm.recipe import StageTable
+from medldm.stage_tables import StageTable
 from medldm.training.batches import Batch
 from medldm.training.parallel import gathered, is_divided, make_whole, scatter_optimizer_state, scattered
 from medldm.training.stages import Stage

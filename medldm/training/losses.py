@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from medldm.nets.discriminator import PatchScores
 from medldm.nets.efficientnet import EfficientNetLite0, wide_planes
-from medldm.recipe import AdversaryTable
+from medldm.stage_tables import AdversaryTable
 
 FEATURE_EPS = 1e-10
 AMPLITUDE_FLOOR = 1e-3

@@ -13,7 +13,7 @@ from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.samplers import dpmpp_2m
 from medldm.io.atomic import write_whole
 from medldm.model import Networks
-from medldm.recipe import GeneratorStage
+from medldm.stage_tables import GeneratorStage
 from medldm.training.batches import Batch, Batches
 
 SHOWN, SAMPLE_STEPS = 8, 20  # of what a generator draws

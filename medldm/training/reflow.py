@@ -25,7 +25,7 @@ from medldm.errors import OutputError
 from medldm.io.atomic import write_whole
 from medldm.model import Networks
 from medldm.nets.autoencoder import Autoencoder
-from medldm.recipe import ReflowStage as ReflowTable
+from medldm.stage_tables import ReflowStage as ReflowTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.losses import pseudo_huber
 from medldm.training.stages import Stage

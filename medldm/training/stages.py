@@ -21,11 +21,12 @@ from medldm.nets.blocks import channels_last
 from medldm.nets.conditioner import Conditions
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import Problem
-from medldm.recipe import AutoencoderStage as AutoencoderTable
-from medldm.recipe import DenoiserStage as DenoiserTable
-from medldm.recipe import GeneratorStage as GeneratorTable
-from medldm.recipe import HeadStage as HeadTable
-from medldm.recipe import Recipe, StageTable
+from medldm.recipe import Recipe
+from medldm.stage_tables import AutoencoderStage as AutoencoderTable
+from medldm.stage_tables import DenoiserStage as DenoiserTable
+from medldm.stage_tables import GeneratorStage as GeneratorTable
+from medldm.stage_tables import HeadStage as HeadTable
+from medldm.stage_tables import StageTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.latents import KeptLatents
 from medldm.training.losses import Adversary, PerceptualDistance, lost_gradient, spectral_distance

@@ -18,7 +18,8 @@ from torch.utils.tensorboard import SummaryWriter
 from medldm.io.array_cache import ArrayCache
 from medldm.model import Model, Networks, load_model
 from medldm.operators.problem import problems_of
-from medldm.recipe import GeneratorStage, Recipe, ReflowStage, StageTable
+from medldm.recipe import Recipe
+from medldm.stage_tables import GeneratorStage, ReflowStage, StageTable
 from medldm.training.batches import Batch, Batches, prefetch
 from medldm.training.calibrate import calibrate
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to

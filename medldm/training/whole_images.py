@@ -8,8 +8,8 @@ from torch import Tensor
 
 from medldm.diffusion.generator import coarsened, padded_shape
 from medldm.nets.conditioner import Conditions
-from medldm.recipe import GeneratorStage as GeneratorTable
 from medldm.space import centred
+from medldm.stage_tables import GeneratorStage as GeneratorTable
 from medldm.training.batches import Batch, Batches
 
 

@@ -120,7 +120,7 @@ def test_opening_again_takes_the_same_views_and_closing_leaves_none(viewer, pane
     models, canvases = alive(ViewerModel), alive(QtViewer)
     docks, callbacks = len(viewer.window.dock_widgets), len(viewer.mouse_drag_callbacks)
     listening = len(viewer.dims.events.point.callbacks)
-    for _ in range(4):
+    for _ in range(2):
         panel.view.orthogonal.click()
         copied()
         assert panel.view.views.isVisible()
