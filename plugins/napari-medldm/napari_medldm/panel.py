@@ -12,9 +12,10 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxL
 import medldm
 from medldm import LazyScan, Volume
 from napari_medldm.active import ActiveScan
+from napari_medldm.adding import set_apart, take_back
 from napari_medldm.asking import with_maps
 from napari_medldm.contexts import guard_canvases
-from napari_medldm.extent import SLICE, WHOLE, mask_of, voxels_in
+from napari_medldm.extent import NOTHING, SLICE, WHOLE, Extent, extent_of, mask_of
 from napari_medldm.form import NEW, RestoreForm
 from napari_medldm.jobs import Job
 from napari_medldm.judge import JudgeBox
@@ -61,6 +62,7 @@ class RestorePanel(QWidget):
         self._ready.timeout.connect(self._get_ready)
         viewer.window._qt_viewer.canvas.native.frameSwapped.connect(self._painted)
         self._follow()
+        set_apart(viewer)
 
     def _build(self) -> None:
         names = ("Restore", "Cancel", "Again", "Undo")
@@ -190,8 +192,8 @@ class RestorePanel(QWidget):
     def _look(self) -> None:
         """Say what would happen, before anything does."""
         scan = self._scan()
-        voxels = self._voxels(scan)
-        obstacle = self.form.obstacle(scan) or self.run.cost.obstacle(voxels)
+        extent = self._extent(scan)
+        obstacle = self.form.obstacle(scan) or self.run.cost.obstacle(extent)
         request, last = self.form.request(scan), self.judge.last()
         doubts = [] if obstacle or request.task == "synthesize" else self.form.model.doubts(scan, request.scale)
         self.banner.show_doubts(doubts, () if last is None else last.result.report.get("warnings", ()))
@@ -200,14 +202,15 @@ class RestorePanel(QWidget):
         most = self.form.draw.isVisibleTo(self.form)  # what is drawn may be small
         new = request.task == "synthesize"
         self.start.setText("Draw" if new else "Restore")
-        self.advice.setText(obstacle or (NEW if new else self.run.cost.describe(voxels, request, most)))
+        self.advice.setText(obstacle or (NEW if new else self.run.cost.describe(extent, request, most)))
         self.view.follow()
 
-    def _voxels(self, scan: Volume | LazyScan | None) -> int:
-        if scan is None:
-            return 0
+    def _extent(self, scan: Volume | LazyScan | None) -> Extent:
+        request = self.form.request(scan)
+        if scan is None or request.task == "synthesize":
+            return NOTHING
         place, dims = self.form.place.currentText(), self.form.model.dims()
-        return voxels_in(self.viewer, self.source(), scan, self.form.request(scan), place, dims)
+        return extent_of(self.viewer, self.source(), scan, request, place, dims)
 
     def draw(self) -> None:
         """A layer to paint the region in."""
@@ -231,8 +234,8 @@ class RestorePanel(QWidget):
         if self.run.running():
             return
         self.message.clear()
-        source, request, voxels = self.source(), self.form.request(self._scan()), self._voxels(self._scan())
-        obstacle = self.run.cost.obstacle(voxels)  # what is free may have changed
+        source, request, extent = self.source(), self.form.request(self._scan()), self._extent(self._scan())
+        obstacle = self.run.cost.obstacle(extent)  # what is free may have changed
         if obstacle:
             self.message.say(obstacle)
         elif request.task == "synthesize":
@@ -249,7 +252,7 @@ class RestorePanel(QWidget):
                 self.message.say(str(failure))
                 return
             known = not self.form.draw.isVisibleTo(self.form)
-            self.run.restore(source, scan, mask, request, voxels if known else None)
+            self.run.restore(source, scan, mask, request, extent.voxels if known else None)
 
     def _run_changed(self) -> None:
         self.stop.setEnabled(self.run.running())
@@ -291,6 +294,7 @@ class RestorePanel(QWidget):
 
     def end(self) -> None:
         """Stop what runs, and follow the viewer no more; safe to call again."""
+        take_back()
         self._ready.stop()
         self.opening.end()
         self.welcome.end()

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidge
 
 from napari_medldm.opening import FOLDER, OpenBox
 
-SAMPLE = "mr"  # of those in _sample.py: one that the model of the brain fits
+SAMPLE = "head"  # of those in _sample.py: one that the model of the brain knows
 _TEXT = """<h2>Drop a scan anywhere in this window</h2>
 <p>a DICOM folder, a NIfTI file, a zip file, or a grey picture</p>"""
 _THEN = "Then: Restore, look at what was taken away (F8), and save. Nothing leaves this machine. Research use only."
@@ -27,7 +27,7 @@ class Welcome(QWidget):
         self.folder, self.sample = QPushButton("Open a folder …"), QPushButton("Try a sample")
         self.folder.clicked.connect(lambda: box.ask(FOLDER))
         self.sample.clicked.connect(lambda: viewer.open_sample("napari-medldm", SAMPLE))
-        self.sample.setToolTip("A phantom of a head with noise, made up on the spot: nothing is downloaded.")
+        self.sample.setToolTip("The mean of 152 heads, with noise: nothing is downloaded, and no patient is shown.")
         text, then = QLabel(_TEXT), QLabel(_THEN)
         buttons = QHBoxLayout()
         buttons.setSpacing(12)
