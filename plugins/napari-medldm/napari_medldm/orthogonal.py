@@ -86,6 +86,10 @@ class OrthogonalViews(QWidget):
         """The crosshair, mm in napari's world (inferior, posterior, left)."""
         return tuple(self.viewer.dims.point)
 
+    def complete(self) -> bool:
+        """Whether all that there is to be seen is there: canvases and layers come one by one."""
+        return not self._adding.isActive()
+
     def fit(self) -> None:
         """Let the three canvases show the whole slice."""
         for model in self.models.values() if self.canvases else ():

@@ -38,8 +38,8 @@ def copied(viewer, panel, until):
     """Wait until every view has its copies."""
 
     def wait():
-        wanted = len(images(viewer))
-        until(lambda: all(len(images(model)) == wanted for model in panel.view.views.models.values()))
+        until(panel.view.views.complete)
+        assert all(len(images(model)) == len(images(viewer)) for model in panel.view.views.models.values())
 
     return wait
 
