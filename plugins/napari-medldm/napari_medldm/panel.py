@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Labels
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 import medldm
@@ -21,7 +21,7 @@ from napari_medldm.jobs import Job
 from napari_medldm.judge import JudgeBox
 from napari_medldm.keys import MODES, THREE_PLANES, Keys
 from napari_medldm.layers import entry_of, scan_of
-from napari_medldm.mark import get_ready, keep_marked
+from napari_medldm.mark import ReadyMark, keep_marked
 from napari_medldm.measuring import MeasureButton
 from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
@@ -35,7 +35,6 @@ from napari_medldm.welcome import Welcome
 if TYPE_CHECKING:
     import napari.viewer
 
-READY_MS = 50  # after the window was painted
 WIDTH = 320  # pixels: at 1280 of the window the canvas keeps three quarters
 
 
@@ -56,11 +55,7 @@ class RestorePanel(QWidget):
         self._connect()
         self.reading = Reading(self.active, self.judge, self.view, self)
         self.opening.take_drops(viewer.window._qt_window)
-        self._ready = QTimer(self)
-        self._ready.setSingleShot(True)
-        self._ready.setInterval(READY_MS)
-        self._ready.timeout.connect(self._get_ready)
-        viewer.window._qt_viewer.canvas.native.frameSwapped.connect(self._painted)
+        self._ready = ReadyMark(viewer, self)
         self._follow()
         set_apart(viewer)
 
@@ -143,14 +138,6 @@ class RestorePanel(QWidget):
         self.stop.clicked.connect(self.run.cancel)
         self.undo.clicked.connect(self.undo_last)
         self.again.clicked.connect(self.run_again)
-
-    def _painted(self) -> None:
-        self._ready.start()
-
-    def _get_ready(self) -> None:
-        """The window was painted, and nothing else is under way; what comes of this is painted, too, and leads back."""
-        if get_ready(self.viewer):
-            self.viewer.window._qt_viewer.canvas.native.frameSwapped.disconnect(self._painted)
 
     def _show_docks(self, on: bool) -> None:
         canvas = self.viewer.window._qt_viewer
