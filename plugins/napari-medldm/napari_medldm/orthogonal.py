@@ -50,7 +50,7 @@ class OrthogonalViews(QWidget):
         self._copies: dict[str, list[tuple[Layer, Layer]]] = {plane: [] for plane in PLANES}
         self._connections: list[tuple[Any, Callable[..., None]]] = []
         self._moving = False
-        self._copied: str | None = None  # the plane whose new copy is still to be shown as the others are
+        self._hidden: tuple[str, Layer, Layer] | None = None  # a new copy, that is still to be seen in its plane
         self._adding = QTimer(self)
         self._adding.setInterval(TURN_MS)
         self._adding.timeout.connect(self._add_next)
@@ -113,7 +113,7 @@ class OrthogonalViews(QWidget):
     def unlink(self) -> None:
         """Cut all links and let go of the voxels; safe to call again."""
         self._adding.stop()
-        self._copied = None
+        self._hidden = None
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         self._connections.clear()
@@ -183,20 +183,23 @@ class OrthogonalViews(QWidget):
         for plane, model in list(self.models.items())[len(self.canvases) :]:
             self._add_canvas(plane, model)
             return
-        if self._copied is not None:
-            plane, self._copied = self._copied, None
-            if len(self._copies[plane]) == 1:
+        if self._hidden is not None:
+            (plane, layer, copy), self._hidden = self._hidden, None
+            if copy in self.models[plane].layers:
                 with self._held():
-                    show_plane(self.models[plane], plane)
+                    if len(self._copies[plane]) == 1:
+                        show_plane(self.models[plane], plane)
+                    copy.visible = layer.visible
             self._moved(self.viewer)
             return
         for layer in sorted(self._wanted(), key=lambda each: not each.visible):  # what is seen comes first
             for plane, model in self.models.items():
                 if all(layer is not each for each, _ in self._copies[plane]):
                     with self._held():
-                        self._copies[plane].append((layer, self._copy(layer, model)))
+                        copy = self._copy(layer, model)
+                        self._copies[plane].append((layer, copy))
                         self._sort(plane)
-                    self._copied = plane
+                    self._hidden = plane, layer, copy
                     return
         for model in self.models.values():
             if not get_ready(model):
@@ -212,8 +215,9 @@ class OrthogonalViews(QWidget):
                 layers.move(layers.index(copy), index)
 
     def _copy(self, layer: Layer, model: ViewerModel) -> Layer:
+        data, attributes, kind = layer.as_layer_data_tuple()
         with without_collecting():
-            copy = Layer.create(*layer.as_layer_data_tuple())
+            copy = Layer.create(data, {**attributes, "visible": False}, kind)
             model.layers.append(copy)
         for name in _FOLLOWED:
             self._listen(getattr(layer.events, name), partial(_follow, layer, copy, name, model))
