@@ -99,7 +99,9 @@ class Hand:
         self.wait(until)
         self.pause(SETTLE_S)
         heart.stop()
-        self.held[what] = float(max(heart.pauses)), float(max(heart.computing)), heart.held_by()
+        seconds, computing, ran = float(max(heart.pauses)), float(max(heart.computing)), heart.held_by()
+        self.held[what] = seconds, computing, ran
+        print(f"{what}: {seconds:.3f} s, {computing:.3f} of the processor ({ran})", flush=True)
 
 
 class Stopwatch:
@@ -169,6 +171,7 @@ def main() -> None:
         hand.wait(lambda: strip.judge.last() is not None)
         first, first_computing = time.time() - started, watch.read()[1]
         clicks, drops = hand.clicks, hand.drops
+        print(f"first slice: {first:.1f} s, {first_computing:.1f} of the processor, {clicks} clicks", flush=True)
         planes = strip.view
         for what in ("three planes, for the first time", "three planes away", "three planes again"):
             hand.watched(what, lambda: hand.key("F4"), lambda: planes.views.complete())
@@ -176,10 +179,6 @@ def main() -> None:
         hand.watched("report", lambda: hand.save(strip.saving, "report", folder / "report.html"))
         hand.watched("saving as DICOM", lambda: hand.save(strip.saving, "dicom", folder / "derived"))
         hand.watched("undo", lambda: hand.click(strip.undo))
-        viewer.layers.clear()
-        hand.watched("a sample", lambda: hand.click(strip.welcome.sample))
-        strip.form.place.setCurrentText("whole scan")
-        hand.watched("a restoration", lambda: hand.click(strip.start), lambda: strip.judge.last() is not None)
         viewer.layers.clear()
         images = np.random.default_rng(0).integers(0, 4096, (4, 512, 512)).astype(np.uint16)
         ct = make_series(folder / "ct", n=300, rows=512, columns=512, modality="CT", pixels=lambda k: images[k % 4])
@@ -192,6 +191,11 @@ def main() -> None:
     array = np.tile(images, (75, 1, 1)).transpose(2, 1, 0).astype(np.float32)
     volume = Volume(array, Geometry(np.eye(4), array.shape))
     frames, frames_computing = frames_a_second(hand, volume)
+    print(f"{frames:.1f} frames a second, {frames_computing:.1f} a second of the processor", flush=True)
+    viewer.layers.clear()
+    hand.watched("a sample", lambda: hand.click(strip.welcome.sample))
+    strip.form.place.setCurrentText("whole scan")
+    hand.watched("a restoration", lambda: hand.click(strip.start), lambda: strip.judge.last() is not None)
     strip.end()
     viewer.close()
     rows: list[dict[str, Any]] = [
