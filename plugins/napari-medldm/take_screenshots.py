@@ -172,7 +172,7 @@ def _choose(person: Person, strip: Any, folder: Path) -> None:
 
 
 def _measure(person: Person, strip: Any) -> None:
-    """The phantom, a slice restored, and two regions and a line."""
+    """The sample, a slice restored, and two regions and a line."""
     person.click(strip.welcome.sample)
     QTest.qWait(500)
     person.click(strip.form.this_slice)
