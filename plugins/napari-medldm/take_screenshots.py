@@ -231,8 +231,7 @@ def _restore(person: Person, strip: Any, folder: Path) -> None:
         person.look(mode)
         person.press(key)
     person.press("F4")
-    models = strip.view.views.models.values()
-    person.wait(lambda: all(len(model.layers) > 4 for model in models))  # and a crosshair
+    person.wait(strip.view.views.complete)
     person.look("orthogonal")
     person.viewer.theme = "light"
     person.look("light")
