@@ -193,7 +193,7 @@ def main() -> None:
     frames, frames_computing = frames_a_second(hand, volume)
     print(f"{frames:.1f} frames a second, {frames_computing:.1f} a second of the processor", flush=True)
     viewer.layers.clear()
-    hand.watched("a sample", lambda: hand.click(strip.welcome.sample))
+    hand.watched("a sample", lambda: hand.click(strip.welcome.sample), lambda: len(viewer.layers) == 1)
     strip.form.place.setCurrentText("whole scan")
     hand.watched("a restoration", lambda: hand.click(strip.start), lambda: strip.judge.last() is not None)
     strip.end()

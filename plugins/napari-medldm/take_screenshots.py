@@ -174,6 +174,7 @@ def _choose(person: Person, strip: Any, folder: Path) -> None:
 def _measure(person: Person, strip: Any) -> None:
     """The sample, a slice restored, and two regions and a line."""
     person.click(strip.welcome.sample)
+    person.wait(lambda: len(person.viewer.layers) == 1)
     QTest.qWait(500)
     person.click(strip.form.this_slice)
     person.wait(strip.judge.last)

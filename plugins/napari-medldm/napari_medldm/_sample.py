@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.data import shepp_logan_phantom
-from skimage.transform import resize
 
 from medldm import Geometry, Volume, read
 from napari_medldm.layers import layer_data
@@ -29,7 +27,7 @@ def noisy_head() -> list[Any]:
 def noisy_mr() -> list[Any]:
     """A head-like phantom at 2 mm with Rician noise of 6 % of the range."""
     shape = (96, 112, 96)
-    plane = resize(shepp_logan_phantom(), shape[:2], anti_aliasing=True)
+    plane = _shepp_logan(shape[:2])
     profile = np.sqrt(np.clip(1 - np.linspace(-1.1, 1.1, shape[2]) ** 2, 0, 1))
     signal = 1000 * np.clip(plane, 0, 1)[:, :, None] * profile
     noise_std = 60.0
@@ -42,12 +40,19 @@ def noisy_mr() -> list[Any]:
 def ct() -> list[Any]:
     """A head-like phantom in HU, a third of the resolution along the table."""
     shape = (192, 192, 40)
-    plane = resize(shepp_logan_phantom(), shape[:2], anti_aliasing=True)
+    plane = _shepp_logan(shape[:2])
     array = np.repeat((plane * 1000 - 1000)[:, :, None], shape[2], 2)
     array = array + 15 * np.random.default_rng(0).standard_normal(shape)
     affine = np.array([[0, -1.0, 0, 95], [-1.0, 0, 0, 95], [0, 0, 3.0, -60], [0, 0, 0, 1]])
     volume = Volume(array.astype(np.float32), Geometry(affine, shape), "HU", "CT", ({"step": "sample"},))
     return [layer_data(volume, "CT phantom")]
+
+
+def _shepp_logan(shape: tuple[int, ...]) -> NDArray[np.floating]:
+    from skimage.data import shepp_logan_phantom  # takes long to import, and nobody waits for it without a phantom
+    from skimage.transform import resize
+
+    return resize(shepp_logan_phantom(), shape, anti_aliasing=True)
 
 
 def _rician(signal: NDArray[np.floating], noise_std: float) -> NDArray[np.float32]:
