@@ -40,7 +40,7 @@ from medldm.training.parallel import start_fabric
 from medldm.training.scan import Scan
 from medldm.training.stages import build_stage, stage_batches
 
-BASE = Path(__file__).resolve().parents[1] / "medldm" / "recipes" / "chest-xray-autoencoder-f4-short.toml"
+BASE = Path(__file__).resolve().parents[1] / "configs" / "chest-xray-autoencoder-f4-short.toml"
 AUTOENCODERS = {"block PCA": DEFAULT, "default": DEFAULT, "MONAI": MONAI}
 RATES = {"block PCA": 1e-3, "default": 3e-3, "MONAI": 3e-4}  # chosen by benchmarks/sweep.py, equal-time
 UNET = {"channels": [48, 64, 64], "attention_levels": [False, False, True]}

@@ -44,7 +44,7 @@ from medldm.recipe import Recipe, load_recipe
 from medldm.training.data import load_scans
 from medldm.training.train import train
 
-RECIPES = Path(__file__).resolve().parents[1] / "medldm" / "recipes"
+RECIPES = Path(__file__).resolve().parents[1] / "configs"
 CHEST_RECIPE = "chest-xray-autoencoder-f4-short"
 BRAIN_RECIPES = ("brain-t1-2mm-autoencoder-f2", "brain-t1-2mm-autoencoder-f4")
 RATES = {"default": (3e-4, 1e-3, 3e-3), "MONAI": (1e-4, 3e-4, 1e-3, 3e-3)}

@@ -22,10 +22,10 @@ from medldm.model import Networks
 from medldm.nets.head import MeasurementHead
 from medldm.nets.tiling import tiles
 from medldm.operators.measurement import Measurement
+from medldm.restoration.memory import MAX_VOXELS
 from medldm.restoration.settings import Settings
 
 HALO = 32  # voxels around a tile for the head; beyond, its influence is small (tests/test_restore.py)
-MAX_VOXELS = 12_000_000
 _WAYS = 2  # the image and its mirror image
 OnStep = Callable[[int, int, "Tensor | None"], None]
 

@@ -22,9 +22,10 @@ from medldm.operators.measurement import Measurement
 from medldm.operators.operator import Operator
 from medldm.operators.problem import untrained
 from medldm.restoration.checks import doubts, is_forced, residual_checks
-from medldm.restoration.cost import bytes_of, seconds_of
+from medldm.restoration.cost import seconds_of
 from medldm.restoration.estimate import OnStep, estimate
 from medldm.restoration.intake import take_in
+from medldm.restoration.memory import bytes_of
 from medldm.restoration.prior import estimate_with_prior
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import Settings

@@ -20,8 +20,8 @@ from medldm.geometry import Geometry
 from medldm.model import Model
 from medldm.operators.problem import Problem, untrained
 from medldm.restoration.checks import doubts, is_forced, residual_checks
-from medldm.restoration.cost import bytes_of
 from medldm.restoration.intake import believed, far_voxels, fill_near, said_of_far, said_of_noise, said_of_range
+from medldm.restoration.memory import bytes_of
 from medldm.restoration.noise_level import estimate_noise, estimate_over_slices
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import PLANES, Settings

@@ -172,8 +172,9 @@ def _choose(person: Person, strip: Any, folder: Path) -> None:
 
 
 def _measure(person: Person, strip: Any) -> None:
-    """The phantom, a slice restored, and two regions and a line."""
+    """The sample, a slice restored, and two regions and a line."""
     person.click(strip.welcome.sample)
+    person.wait(lambda: len(person.viewer.layers) == 1)
     QTest.qWait(500)
     person.click(strip.form.this_slice)
     person.wait(strip.judge.last)
@@ -231,8 +232,7 @@ def _restore(person: Person, strip: Any, folder: Path) -> None:
         person.look(mode)
         person.press(key)
     person.press("F4")
-    models = strip.view.views.models.values()
-    person.wait(lambda: all(len(model.layers) > 4 for model in models))  # and a crosshair
+    person.wait(strip.view.views.complete)
     person.look("orthogonal")
     person.viewer.theme = "light"
     person.look("light")

@@ -3,7 +3,8 @@
 napari makes a layer's drawing, controls and row in one go, which takes a tenth of a second, and painting the window
 under software OpenGL about as long again. One after the other, with the loop running in between, they are not felt.
 For each layer that goes, napari has Python collect its garbage in full, which takes 0.1 s and more; once for all of
-them, a little later, is enough.
+them, a little later, is enough. Most of that time is for what was there before any scan was, modules and window: it is
+set apart while a panel is open.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
+from napari._vispy import canvas as drawing
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
@@ -35,14 +38,29 @@ class PaintLater(QTimer):
         self.deleteLater()
 
 
+def set_apart(viewer: Any) -> None:
+    """Let full collections leave out what there is now. Not where a scan is there, which would be kept for good."""
+    if not viewer.layers:
+        gc.freeze()
+
+
+def take_back() -> None:
+    """Let full collections go through everything again."""
+    gc.unfreeze()
+
+
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """Keep Python's full garbage collection, of 0.1 s in a process as large as napari's, for another turn."""
-    gc.freeze()
+    """Keep full collections, Python's own and those that napari asks for, for another turn."""
+    enabled, asked = gc.isenabled(), drawing.gc
+    gc.disable()
+    drawing.gc = SimpleNamespace(collect=lambda: None)
     try:
         yield
     finally:
-        gc.unfreeze()
+        drawing.gc = asked
+        if enabled:
+            gc.enable()
 
 
 def add_layer(viewer: Any, widget: QWidget, data: Any, attributes: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""How long and how much memory a restoration will take: by what this machine took before, not by a guess."""
+"""How long a restoration will take, by what this machine took before, and whether there is the memory for it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 import psutil
 from qtpy.QtCore import QSettings
 
+from napari_medldm.extent import Extent
 from napari_medldm.request import Request
 
-BYTES_PER_VOXEL = 700
-LEAST_GIGABYTES = 0.6  # the process itself
+MARGIN = 1.5  # times the memory that is expected: models differ, and so do the parts of a machine's libraries
 STEP_SHARE = 0.15  # of a whole pass: the steps of a sampler stay in the latent space
 UNKNOWN = "not known on this machine yet; the current slice is soon done and tells"
 
@@ -37,21 +37,18 @@ class Cost:
         rate = self._rates.value(self._key(request))
         return None if rate is None else float(rate) * self.work(voxels, request)
 
-    def gigabytes(self, voxels: int) -> float:
-        return LEAST_GIGABYTES + voxels * BYTES_PER_VOXEL / 1e9
-
-    def describe(self, voxels: int, request: Request, most: bool = False) -> str:
+    def describe(self, extent: Extent, request: Request, most: bool = False) -> str:
         """One sentence for the form; `most`: of a part whose size is not known."""
-        seconds, how = self.seconds(voxels, request), "at most" if most else "about"
+        seconds, how = self.seconds(extent.voxels, request), "at most" if most else "about"
         time_ = f"time: {UNKNOWN}" if seconds is None else f"{how} {duration(seconds)}"
-        return f"{time_}; {how} {self.gigabytes(voxels):.1f} GB"
+        return f"{time_}; {how} {extent.memory / 1e9:.1f} GB"
 
-    def obstacle(self, voxels: int) -> str:
+    def obstacle(self, extent: Extent) -> str:
         """Why there is too little memory, "" if there is enough."""
-        needed, free = self.gigabytes(voxels), psutil.virtual_memory().available / 1e9
+        needed, free = MARGIN * extent.memory / 1e9, psutil.virtual_memory().available / 1e9
         if needed <= free:
             return ""
-        return f"It needs about {needed:.1f} GB of memory, and {free:.1f} GB are free: restore a slice or a region."
+        return f"It may take {needed:.1f} GB of memory, and {free:.1f} GB are free: restore a slice or a region."
 
     def begin(self, voxels: int, request: Request) -> None:
         """The model is loaded, and computes from now on."""

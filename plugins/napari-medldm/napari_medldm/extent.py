@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medldm import LazyScan, Volume
+from medldm.restoration.memory import bytes_of
 from napari_medldm.layers import entry_of
 from napari_medldm.request import Request, context, region_of_slice
 
 PLACES = WHOLE, SLICE, DRAWN = "whole scan", "current slice", "drawn region"
+
+
+class Extent(NamedTuple):
+    """A grid of `shape` (I, J, K), by a model of `dims` axes; slice by slice `across` an axis, or all at once."""
+
+    shape: tuple[int, int, int]
+    dims: int
+    across: int | None
+
+    @property
+    def voxels(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        return bytes_of(self.shape, self.dims, across=self.across)
+
+
+NOTHING = Extent((0, 0, 0), 3, None)  # that is known before, as of scans that are drawn
 
 
 def mask_of(viewer: Any, source: Any, scan: Volume | LazyScan, task: str, place: str) -> NDArray[np.bool_] | None:
@@ -33,16 +55,13 @@ def mask_of(viewer: Any, source: Any, scan: Volume | LazyScan, task: str, place:
     return display.backward(drawn_mask(viewer, source))
 
 
-def voxels_in(viewer: Any, source: Any, scan: Volume | LazyScan, request: Request, place: str, dims: int) -> int:
-    """How many voxels are computed, at most; of a slice with what the model sees around it. None are for synthesis.
+def extent_of(viewer: Any, source: Any, scan: Volume | LazyScan, request: Request, place: str, dims: int) -> Extent:
+    """What is computed at most; of a slice with what the model sees around it.
 
     dims : of the model
     """
-    if request.task == "synthesize":
-        return 0
-    count = int(np.prod(scan.geometry.shape))
+    shape = [n * factor for n, factor in zip(scan.geometry.shape, request.scale, strict=True)]
     if request.task == "denoise" and place == SLICE:
         axis = entry_of(source).display.axes[viewer.dims.order[0]]
-        thickness, around = scan.geometry.shape[axis], context(scan, dims)[axis]
-        count = count * min(2 * around + 1, thickness) // thickness
-    return count * int(np.prod(request.scale))
+        shape[axis] = min(2 * context(scan, dims)[axis] + 1, shape[axis])
+    return Extent((shape[0], shape[1], shape[2]), dims, scan.slice_axis if dims == 2 else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari.components.overlays import TextOverlay
+from qtpy.QtCore import QObject, QTimer
 
 from napari_medldm.layers import Entry, entry_of
 
@@ -12,6 +13,7 @@ TEXT = "AI-processed, research use only"
 SYNTHETIC = "Synthetic, nobody's scan, research use only"
 KEY = "medldm_mark"
 LETTERS = 8  # that are made ready in one turn of the event loop
+READY_MS = 50  # after the window was painted
 
 
 def is_marked(viewer: Any) -> bool:
@@ -51,6 +53,25 @@ def get_ready(viewer: Any) -> bool:
     elif overlay.text not in (TEXT, SYNTHETIC):
         overlay.text = TEXT[: len(overlay.text) + LETTERS]
     return overlay.text in (TEXT, SYNTHETIC)
+
+
+class ReadyMark(QTimer):
+    """Makes the mark of a viewer ready, each few letters after the window was painted and nothing else is under way."""
+
+    def __init__(self, viewer: Any, parent: QObject) -> None:
+        super().__init__(parent)
+        self.viewer, self._canvas = viewer, viewer.window._qt_viewer.canvas.native
+        self.setSingleShot(True)
+        self.setInterval(READY_MS)
+        self.timeout.connect(self._go_on)
+        self._canvas.frameSwapped.connect(self._painted)
+
+    def _painted(self) -> None:
+        self.start()
+
+    def _go_on(self) -> None:
+        if get_ready(self.viewer):  # else it is painted, which leads back here
+            self._canvas.frameSwapped.disconnect(self._painted)
 
 
 def keep_marked(viewer: Any) -> None:

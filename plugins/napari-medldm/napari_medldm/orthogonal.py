@@ -1,4 +1,7 @@
-"""Axial, coronal and sagittal beside the main canvas, linked by a crosshair; the voxels are shared, not copied."""
+"""Axial, coronal and sagittal beside the main canvas, linked by a crosshair; the voxels are shared, not copied.
+
+A canvas takes as long to make as a layer, so each comes in its own turn of the event loop, and then the layers.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Vectors
 from napari.qt import QtViewer
+from napari.utils.action_manager import action_manager
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_medldm.active import ActiveScan
-from napari_medldm.adding import TURN_MS, remove_layers, without_collecting
+from napari_medldm.adding import TURN_MS, PaintLater, remove_layers, without_collecting
 from napari_medldm.compare import PLANES, show_plane
 from napari_medldm.contexts import guard_canvases
 from napari_medldm.corners import Corners
@@ -30,12 +34,14 @@ _FOLLOWED += ("scale", "translate", "data")
 class OrthogonalViews(QWidget):
     """Views of the active scan in each plane; that of the main canvas stays hidden. A click moves the crosshair.
 
-    `enlarged(plane)` is emitted by a double click. Wheel and drags do what they do in the main canvas.
+    `enlarged(plane)` is emitted by a double click, `windowed` when the window was changed by hand in one of them.
+    Wheel and drags do what they do in the main canvas.
     They follow the viewer between `link` and `unlink`; one set serves for as long as the window is open, as
     drivers keep some of the memory of a canvas that is gone.
     """
 
     enlarged = Signal(str)
+    windowed = Signal()
 
     def __init__(self, active: ActiveScan) -> None:
         super().__init__()
@@ -44,6 +50,7 @@ class OrthogonalViews(QWidget):
         self._copies: dict[str, list[tuple[Layer, Layer]]] = {plane: [] for plane in PLANES}
         self._connections: list[tuple[Any, Callable[..., None]]] = []
         self._moving = False
+        self._hidden: tuple[str, Layer, Layer] | None = None  # a new copy, that is still to be seen in its plane
         self._adding = QTimer(self)
         self._adding.setInterval(TURN_MS)
         self._adding.timeout.connect(self._add_next)
@@ -53,25 +60,35 @@ class OrthogonalViews(QWidget):
         self.canvases: list[QtViewer] = []
         self.mice: list[ReadingMouse] = []
         self.corners: list[Corners] = []
-        for plane, model in self.models.items():
-            model.canvas.background_color_override = "black"
-            keep_marked(model)
+
+    def _add_canvas(self, plane: str, model: ViewerModel) -> None:
+        model.canvas.background_color_override = "black"
+        keep_marked(model)
+        # it binds all shortcuts anew, as they were, and each of them would write every page of welcome anew: 0.1 s
+        with action_manager.events.shortcut_changed.blocker():
             canvas = QtViewer(model, show_welcome_screen=False)
-            canvas.setMinimumSize(120, 120)
-            canvas.controls.hide()
-            canvas.dims.hide()
-            layout.addWidget(canvas)
-            self.canvases.append(canvas)
-            self.corners.append(Corners(canvas, model))
-            mouse = ReadingMouse(canvas, model, active)
-            mouse.enlarge.connect(partial(self.enlarged.emit, plane))
-            self.mice.append(mouse)
-            model.mouse_drag_callbacks.append(self._clicked)
+        canvas.setMinimumSize(120, 120)
+        canvas.controls.hide()
+        canvas.dims.hide()
+        canvas.setVisible(False)
+        self.layout().addWidget(canvas)
+        self.canvases.append(canvas)
+        self.corners.append(Corners(canvas, model))
+        mouse = ReadingMouse(canvas, model, self.active)
+        mouse.enlarge.connect(partial(self.enlarged.emit, plane))
+        mouse.windowed.connect(self.windowed)
+        self.mice.append(mouse)
+        model.mouse_drag_callbacks.append(self._clicked)
         guard_canvases()
+        self._hide_main()
 
     def point(self) -> tuple[float, ...]:
         """The crosshair, mm in napari's world (inferior, posterior, left)."""
         return tuple(self.viewer.dims.point)
+
+    def complete(self) -> bool:
+        """Whether all that there is to be seen is there: canvases and layers come one by one."""
+        return not self._adding.isActive()
 
     def fit(self) -> None:
         """Let the three canvases show the whole slice."""
@@ -96,6 +113,7 @@ class OrthogonalViews(QWidget):
     def unlink(self) -> None:
         """Cut all links and let go of the voxels; safe to call again."""
         self._adding.stop()
+        self._hidden = None
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         self._connections.clear()
@@ -124,7 +142,7 @@ class OrthogonalViews(QWidget):
 
     def _hide_main(self, event: Any = None) -> None:
         """The plane of the main canvas is seen there."""
-        for order, canvas in zip(PLANES.values(), self.canvases, strict=True):
+        for order, canvas in zip(PLANES.values(), self.canvases, strict=False):  # the others are still to come
             canvas.setVisible(order[0] != self.viewer.dims.order[0])
 
     def _listen(self, emitter: Any, callback: Callable[..., None]) -> None:
@@ -161,15 +179,27 @@ class OrthogonalViews(QWidget):
         self._moved(self.viewer)
 
     def _add_next(self) -> None:
+        PaintLater(self.window())
+        for plane, model in list(self.models.items())[len(self.canvases) :]:
+            self._add_canvas(plane, model)
+            return
+        if self._hidden is not None:
+            (plane, layer, copy), self._hidden = self._hidden, None
+            if copy in self.models[plane].layers:
+                with self._held():
+                    if len(self._copies[plane]) == 1:
+                        show_plane(self.models[plane], plane)
+                    copy.visible = layer.visible
+            self._moved(self.viewer)
+            return
         for layer in sorted(self._wanted(), key=lambda each: not each.visible):  # what is seen comes first
             for plane, model in self.models.items():
                 if all(layer is not each for each, _ in self._copies[plane]):
                     with self._held():
-                        self._copies[plane].append((layer, self._copy(layer, model)))
+                        copy = self._copy(layer, model)
+                        self._copies[plane].append((layer, copy))
                         self._sort(plane)
-                        if len(self._copies[plane]) == 1:
-                            show_plane(model, plane)
-                    self._moved(self.viewer)
+                    self._hidden = plane, layer, copy
                     return
         for model in self.models.values():
             if not get_ready(model):
@@ -185,8 +215,9 @@ class OrthogonalViews(QWidget):
                 layers.move(layers.index(copy), index)
 
     def _copy(self, layer: Layer, model: ViewerModel) -> Layer:
+        data, attributes, kind = layer.as_layer_data_tuple()
         with without_collecting():
-            copy = Layer.create(*layer.as_layer_data_tuple())
+            copy = Layer.create(data, {**attributes, "visible": False}, kind)
             model.layers.append(copy)
         for name in _FOLLOWED:
             self._listen(getattr(layer.events, name), partial(_follow, layer, copy, name, model))

@@ -6,21 +6,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Labels
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 import medldm
 from medldm import LazyScan, Volume
 from napari_medldm.active import ActiveScan
+from napari_medldm.adding import set_apart, take_back
 from napari_medldm.asking import with_maps
 from napari_medldm.contexts import guard_canvases
-from napari_medldm.extent import SLICE, WHOLE, mask_of, voxels_in
+from napari_medldm.extent import NOTHING, SLICE, WHOLE, Extent, extent_of, mask_of
 from napari_medldm.form import NEW, RestoreForm
 from napari_medldm.jobs import Job
 from napari_medldm.judge import JudgeBox
 from napari_medldm.keys import MODES, THREE_PLANES, Keys
 from napari_medldm.layers import entry_of, scan_of
-from napari_medldm.mark import get_ready, keep_marked
+from napari_medldm.mark import ReadyMark, keep_marked
 from napari_medldm.measuring import MeasureButton
 from napari_medldm.messages import Banner, Messages
 from napari_medldm.opening import OpenBox, Opening
@@ -34,7 +35,6 @@ from napari_medldm.welcome import Welcome
 if TYPE_CHECKING:
     import napari.viewer
 
-READY_MS = 50  # after the window was painted
 WIDTH = 320  # pixels: at 1280 of the window the canvas keeps three quarters
 
 
@@ -55,12 +55,9 @@ class RestorePanel(QWidget):
         self._connect()
         self.reading = Reading(self.active, self.judge, self.view, self)
         self.opening.take_drops(viewer.window._qt_window)
-        self._ready = QTimer(self)
-        self._ready.setSingleShot(True)
-        self._ready.setInterval(READY_MS)
-        self._ready.timeout.connect(self._get_ready)
-        viewer.window._qt_viewer.canvas.native.frameSwapped.connect(self._painted)
+        self._ready = ReadyMark(viewer, self)
         self._follow()
+        set_apart(viewer)
 
     def _build(self) -> None:
         names = ("Restore", "Cancel", "Again", "Undo")
@@ -142,14 +139,6 @@ class RestorePanel(QWidget):
         self.undo.clicked.connect(self.undo_last)
         self.again.clicked.connect(self.run_again)
 
-    def _painted(self) -> None:
-        self._ready.start()
-
-    def _get_ready(self) -> None:
-        """The window was painted, and nothing else is under way; what comes of this is painted, too, and leads back."""
-        if get_ready(self.viewer):
-            self.viewer.window._qt_viewer.canvas.native.frameSwapped.disconnect(self._painted)
-
     def _show_docks(self, on: bool) -> None:
         canvas = self.viewer.window._qt_viewer
         for dock in (canvas.dockLayerControls, canvas.dockLayerList):
@@ -190,8 +179,8 @@ class RestorePanel(QWidget):
     def _look(self) -> None:
         """Say what would happen, before anything does."""
         scan = self._scan()
-        voxels = self._voxels(scan)
-        obstacle = self.form.obstacle(scan) or self.run.cost.obstacle(voxels)
+        extent = self._extent(scan)
+        obstacle = self.form.obstacle(scan) or self.run.cost.obstacle(extent)
         request, last = self.form.request(scan), self.judge.last()
         doubts = [] if obstacle or request.task == "synthesize" else self.form.model.doubts(scan, request.scale)
         self.banner.show_doubts(doubts, () if last is None else last.result.report.get("warnings", ()))
@@ -200,14 +189,15 @@ class RestorePanel(QWidget):
         most = self.form.draw.isVisibleTo(self.form)  # what is drawn may be small
         new = request.task == "synthesize"
         self.start.setText("Draw" if new else "Restore")
-        self.advice.setText(obstacle or (NEW if new else self.run.cost.describe(voxels, request, most)))
+        self.advice.setText(obstacle or (NEW if new else self.run.cost.describe(extent, request, most)))
         self.view.follow()
 
-    def _voxels(self, scan: Volume | LazyScan | None) -> int:
-        if scan is None:
-            return 0
+    def _extent(self, scan: Volume | LazyScan | None) -> Extent:
+        request = self.form.request(scan)
+        if scan is None or request.task == "synthesize":
+            return NOTHING
         place, dims = self.form.place.currentText(), self.form.model.dims()
-        return voxels_in(self.viewer, self.source(), scan, self.form.request(scan), place, dims)
+        return extent_of(self.viewer, self.source(), scan, request, place, dims)
 
     def draw(self) -> None:
         """A layer to paint the region in."""
@@ -231,8 +221,8 @@ class RestorePanel(QWidget):
         if self.run.running():
             return
         self.message.clear()
-        source, request, voxels = self.source(), self.form.request(self._scan()), self._voxels(self._scan())
-        obstacle = self.run.cost.obstacle(voxels)  # what is free may have changed
+        source, request, extent = self.source(), self.form.request(self._scan()), self._extent(self._scan())
+        obstacle = self.run.cost.obstacle(extent)  # what is free may have changed
         if obstacle:
             self.message.say(obstacle)
         elif request.task == "synthesize":
@@ -249,7 +239,7 @@ class RestorePanel(QWidget):
                 self.message.say(str(failure))
                 return
             known = not self.form.draw.isVisibleTo(self.form)
-            self.run.restore(source, scan, mask, request, voxels if known else None)
+            self.run.restore(source, scan, mask, request, extent.voxels if known else None)
 
     def _run_changed(self) -> None:
         self.stop.setEnabled(self.run.running())
@@ -291,6 +281,7 @@ class RestorePanel(QWidget):
 
     def end(self) -> None:
         """Stop what runs, and follow the viewer no more; safe to call again."""
+        take_back()
         self._ready.stop()
         self.opening.end()
         self.welcome.end()

@@ -52,12 +52,9 @@ class Reading(QObject):
         return None if last is None else verdict(last.result.report)
 
     def _views(self) -> None:
-        """Three more canvases are there."""
-        views = self.view.views
-        for model in views.models.values():
+        """Three more canvases are there, or will be."""
+        for model in self.view.views.models.values():
             self.readout.listen(model)
-        for mouse in views.mice:
-            mouse.windowed.connect(self.view.follow)
 
     def _cross(self, on: bool) -> None:
         self.corners.crosshair = on

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QComboBox, QDockWidget, QGridLayout, QLabel, QPushBut
 
 from medldm import LazyScan, MedldmError
 from napari_medldm.active import ActiveScan
+from napari_medldm.adding import PaintLater
 from napari_medldm.compare import show_plane
 from napari_medldm.keys import THREE_PLANES
 from napari_medldm.layers import OBLIQUE_DEG, derived_layer, entry_of, family, hold, look_of, oblique_note
@@ -124,6 +125,7 @@ class ViewBox(QWidget):
         if not on and self.views is None:
             return
         keep = self._looked_at()
+        PaintLater(self.viewer.window._qt_window)
         if not on:
             self.views.unlink()
             self._dock.hide()
@@ -135,6 +137,7 @@ class ViewBox(QWidget):
                 self._dock = self.viewer.window.add_dock_widget(self.views, name="three planes", area="right")
                 self._stand_beside_the_canvas()
                 self.views.enlarged.connect(self._enlarge)
+                self.views.windowed.connect(self.follow)
                 self.opened.emit()
             self._dock.show()
             window = self.viewer.window._qt_window

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari.qt.threading import thread_worker
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_medldm._sample import noisy_head
+from napari_medldm.adding import add_layer
 from napari_medldm.opening import FOLDER, OpenBox
 
-SAMPLE = "mr"  # of those in _sample.py: one that the model of the brain fits
 _TEXT = """<h2>Drop a scan anywhere in this window</h2>
 <p>a DICOM folder, a NIfTI file, a zip file, or a grey picture</p>"""
 _THEN = "Then: Restore, look at what was taken away (F8), and save. Nothing leaves this machine. Research use only."
@@ -26,8 +28,8 @@ class Welcome(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.folder, self.sample = QPushButton("Open a folder …"), QPushButton("Try a sample")
         self.folder.clicked.connect(lambda: box.ask(FOLDER))
-        self.sample.clicked.connect(lambda: viewer.open_sample("napari-medldm", SAMPLE))
-        self.sample.setToolTip("A phantom of a head with noise, made up on the spot: nothing is downloaded.")
+        self.sample.clicked.connect(self._make_sample)
+        self.sample.setToolTip("The mean of 152 heads, with noise: nothing is downloaded, and no patient is shown.")
         text, then = QLabel(_TEXT), QLabel(_THEN)
         buttons = QHBoxLayout()
         buttons.setSpacing(12)
@@ -54,6 +56,16 @@ class Welcome(QWidget):
         for emitter in self._events:
             emitter.connect(self._follow)
         self._follow()
+
+    def _make_sample(self) -> None:
+        """A head, which the model of the brain knows; it is made in the background."""
+        self.sample.setEnabled(False)
+        thread_worker(noisy_head, connect={"returned": self._show_sample})()
+
+    def _show_sample(self, made: list[Any]) -> None:
+        ((data, attributes, _),) = made
+        add_layer(self.viewer, self, data, attributes)
+        self.sample.setEnabled(True)
 
     def end(self) -> None:
         """Leave the window to napari's own words."""

@@ -130,7 +130,7 @@ def settled(viewer, until):
             sizes = tuple((each.width(), each.height(), each.isVisible()) for each in shown)
             seen.append((sizes, camera.zoom, tuple(camera.center)))
             ours = [each for each in window.findChildren(QTimer) if is_ours(each)]
-            soon = any(each.isActive() and each.isSingleShot() for each in ours)
+            soon = any(each.isActive() for each in ours)
             return not soon and len(seen) > STILL and len(set(seen[-STILL:])) == 1
 
         until(still)

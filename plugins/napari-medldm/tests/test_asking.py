@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox
 
 import medldm
 from medldm import Geometry, Volume
+from medldm.installed import describe
 
 pytestmark = pytest.mark.usefixtures("display")
 LEFT = Qt.MouseButton.LeftButton
@@ -81,6 +82,22 @@ def test_each_condition_has_its_widget(viewer, panel, asking):
     assert boxes["age"].text() == "any" and panel.start.isEnabled()
     panel.form.task.setCurrentText("denoise")
     assert not any(box.isVisible() for box in boxes.values())
+
+
+def test_the_shipped_model_of_radiographs_offers_what_it_can_be_asked_for(viewer, panel, choose):
+    name = "radiographs"
+    if panel.form.model.findText(name) < 0 or describe(name).problem:
+        pytest.skip("medldm-radiographs is not installed")
+    choose(panel.form.task, "synthesize")
+    choose(panel.form.model, name)
+    boxes = panel.form.conditions.boxes
+    assert {key: [box.itemText(n) for n in range(box.count())] for key, box in boxes.items()} == {
+        "population": ["any", "adult", "child"],
+        "finding": ["any", "no_finding", "pneumonia", "bacterial_pneumonia", "viral_pneumonia"],
+    }
+    choose(boxes["population"], "child")
+    assert panel.form.conditions.values() == {"population": "child"} and panel.start.isEnabled()
+    assert panel.start.text() == "Draw"
 
 
 def test_what_was_asked_for_is_drawn_in_layers_of_its_own(viewer, panel, asking, asked_pack, choose, qtbot, until):

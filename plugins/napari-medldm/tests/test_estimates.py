@@ -2,7 +2,8 @@
 
 import psutil
 import pytest
-from napari_medldm.cost import Cost, duration
+from napari_medldm.cost import MARGIN, Cost, duration
+from napari_medldm.extent import Extent
 from napari_medldm.request import Request
 
 pytestmark = pytest.mark.usefixtures("display")
@@ -17,21 +18,29 @@ def clock(monkeypatch):
 
 def test_what_a_model_took_is_known_in_the_next_session(clock):
     mean, sampled = Request("denoise", "a/model"), Request("denoise", "a/model", mode=1.0, steps=20)
-    cost = Cost()
-    assert cost.seconds(1000, mean) is None and "not known" in cost.describe(1000, mean)
+    cost, some, more = Cost(), Extent((10, 10, 10), 3, None), Extent((10, 10, 50), 3, None)
+    assert cost.seconds(1000, mean) is None and "not known" in cost.describe(some, mean)
     cost.begin(1000, mean)
     clock[0] = 50.0
     assert cost.left(1, 2) == ", 50 s left"
     cost.end()
     again = Cost()
     assert again.seconds(5000, mean) == pytest.approx(250)
-    assert "about 4 min" in again.describe(5000, mean) and "at most 4 min" in again.describe(5000, mean, most=True)
+    assert "about 4 min" in again.describe(more, mean) and "at most 4 min" in again.describe(more, mean, most=True)
     assert again.seconds(5000, sampled) is None and again.seconds(5000, Request("denoise", "b")) is None
     assert again.left(1, 2) == ""  # nothing runs
 
 
 def test_durations():
     assert [duration(t) for t in (0.2, 3.4, 89, 200)] == ["1 s", "3 s", "89 s", "3 min"]
+
+
+def test_the_memory_of_a_head_is_what_was_measured_and_a_margin():
+    """2.97 GB for a head of 256 x 256 x 176 by the shipped pack."""
+    head = Extent((256, 256, 176), 3, None)
+    assert 2.97e9 < head.memory < 3.3e9 and MARGIN * head.memory < 5e9
+    slices = Extent((512, 512, 300), 2, 2)  # by a model of single images: one at a time
+    assert slices.memory < Extent((512, 512, 300), 3, None).memory
 
 
 def test_what_there_is_no_memory_for_cannot_be_started(viewer, panel, phantom, monkeypatch, press):

@@ -9,6 +9,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 from napari.qt import QtViewer
+from napari.utils.action_manager import action_manager
 from napari_medldm.compare import PLANES
 from napari_medldm.layers import layer_data
 from napari_medldm.mark import is_marked
@@ -38,8 +39,8 @@ def copied(viewer, panel, until):
     """Wait until every view has its copies."""
 
     def wait():
-        wanted = len(images(viewer))
-        until(lambda: all(len(images(model)) == wanted for model in panel.view.views.models.values()))
+        until(panel.view.views.complete)
+        assert all(len(images(model)) == len(images(viewer)) for model in panel.view.views.models.values())
 
     return wait
 
@@ -89,6 +90,22 @@ def test_looks_follow_and_made_layers_are_marked_everywhere(viewer, views, panel
     for layer in viewer.layers:
         layer.visible = False
     assert not any(is_marked(model) for model in views.models.values())
+
+
+def test_canvases_come_one_by_one_and_bind_no_shortcut_anew(viewer, panel, phantom, until):
+    """Each binding would have every page of welcome written anew, which held the window for half a second."""
+    bound = []
+
+    def keep(event):
+        bound.append(event)
+
+    action_manager.events.shortcut_changed.connect(keep)
+    panel.view.orthogonal.click()
+    views = panel.view.views
+    assert not views.canvases and not views.complete()
+    until(views.complete)
+    action_manager.events.shortcut_changed.disconnect(keep)
+    assert len(views.canvases) == len(PLANES) and not bound
 
 
 def click(viewer, callback, position, moves=0):

@@ -51,7 +51,8 @@ def planes(viewer, panel, phantom, press, until, settled):
     viewer.window.resize(1400, 800)
     press("F4")
     views = panel.view.views
-    until(lambda: all(len(model.layers) == 2 for model in views.models.values()))  # with the crosshair
+    until(views.complete)
+    assert all(len(model.layers) == 2 for model in views.models.values())  # with the crosshair
     until(lambda: sum(canvas.isVisible() for canvas in views.canvases) == 2)
     settled()
     return views

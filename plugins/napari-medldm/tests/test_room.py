@@ -91,6 +91,7 @@ def test_three_planes_leave_canvas_and_strip_their_room(viewer, strip, known, pr
     viewer.open_sample("napari-medldm", "mr")
     known()
     press("F4")
+    until(strip.view.views.complete)
     beside = strip.view.views.canvases[1:]  # the plane of the main canvas is not shown twice
     until(lambda: min(each.height() for each in beside) > 290 and not cut(strip))
     until(lambda: viewer.canvas.size[1] > 500 and min(each.width() for each in beside) > 320)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("display")
 
 
 def test_every_contribution_opens(viewer, tmp_path):
-    for key in ("mr", "ct"):
+    for key in ("head", "mr", "ct"):
         viewer.open_sample("napari-medldm", key)
     for name in ("Restore and judge", "Restore a folder", "Measure regions"):
         _, widget = viewer.window.add_plugin_dock_widget("napari-medldm", name)
