@@ -78,6 +78,11 @@ Uncertainty = Annotated[
     Path | None,
     typer.Option("--uncertainty", help="Also write the standard deviation of the result's error."),
 ]
+Bounds = Annotated[
+    Path | None,
+    typer.Option("--interval", help="Also write where the true value lies: of i.nii.gz, i-lower.nii.gz and i-upper."),
+]
+Level = Annotated[float, typer.Option("--level", help="Share of the voxels that --interval holds, 0.5 to 0.98.")]
 Residual = Annotated[Path | None, typer.Option("--residual", help="Also write measurement minus result.")]
 Report = Annotated[Path | None, typer.Option("--report", help="Also write a one-file HTML report.")]
 
