@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from medldm.errors import InputError, ModelError
 
 Array = NDArray[np.float32]
+Groups = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95, 0.98)
 DECILES = 10
@@ -103,12 +104,16 @@ class Intervals:
         flat : an axis across single images, along which nothing is compared; where : names the model
         Raises InputError for a level that is not between 0.5 and 0.98, ModelError for a case that is not known.
         """
-        share = level_share(level)
+        below, share = level_share(level)
         row = self._row(case, where)
-        multiples = (1 - share[1]) * row.multiples[share[0]] + share[1] * row.multiples[share[0] + 1]
-        log_std = np.log(np.maximum(std, FAINTEST))
-        decile = np.searchsorted(row.deciles, log_std)
-        return np.asarray(std * multiples[decile, regions_of(image, gradient_of(image, flat), row.borders)], np.float32)
+        multiples = (1 - share) * row.multiples[below] + share * row.multiples[below + 1]
+        return np.asarray(std * multiples[_groups(row, image, std, flat)], np.float32)
+
+    def groups(
+        self, image: Array, std: Array, case: Case, *, flat: int | None = None, where: str = "interval"
+    ) -> Groups:
+        """Decile and region (I, J, K) of every voxel, as numbers; the arguments are those of `half_width`."""
+        return _groups(self._row(case, where), image, std, flat)
 
     def check(self, case: Case, where: str) -> None:
         """Raises ModelError for a case that is not known."""
@@ -158,6 +163,11 @@ class Intervals:
         return cls(tuple(rows), str(told["weights_sha256"]), bool(told["floor"]))
 
 
+def _groups(row: Row, image: Array, std: Array, flat: int | None) -> Groups:
+    decile = np.searchsorted(row.deciles, np.log(np.maximum(std, FAINTEST)))
+    return decile, regions_of(image, gradient_of(image, flat), row.borders)
+
+
 def uncalibrated(where: str) -> ModelError:
     """Why there is no interval, and how to get one."""
     got, expected = "no intervals", "some that were calibrated with these weights"
@@ -189,7 +199,7 @@ def regions_of(value: Array, gradient: Array, borders: Array) -> NDArray[np.int6
 
 
 def fit_row(case: Case, patients: Sequence[Seen]) -> Row:
-    """Of the voxels of several patients, those of each patient together. Raises InputError for fewer than 8 patients."""
+    """Of the voxels of several patients, those of each together. Raises InputError for fewer than 8 patients."""
     if len(patients) < LEAST_PATIENTS:
         raise InputError("intervals", f"{len(patients)} patients", f"at least {LEAST_PATIENTS} that were kept aside")
     pooled = Seen(*(np.concatenate(parts) for parts in zip(*patients, strict=True)))

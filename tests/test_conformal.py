@@ -28,9 +28,10 @@ from medldm.conformal import (
     multiple,
     regions_of,
 )
+from medldm.recipe import parse_recipe
 from medldm.restoration.calibrate import calibrate_intervals, cases_of, observe
 from medldm.training.data import Facts, Scan
-from tests.tiny import mask_model, tiny_model
+from tests.tiny import mask_model, tiny_model, tiny_table
 
 STEP = MULTIPLES[1] / MULTIPLES[0]
 AT = LEVELS.index(0.9)
@@ -110,8 +111,10 @@ def test_regions_are_told_by_value_and_gradient():
 
 def flat_row(case, by):
     """The same multiple everywhere, but for the level."""
-    multiples = np.broadcast_to(by * np.array(LEVELS, np.float32)[:, None, None], (len(LEVELS), DECILES, len(REGIONS)))
-    return Row(case, np.linspace(-6, -2, DECILES - 1, dtype=np.float32), np.array([0.3, 0.6, 0.1], np.float32), multiples, 9)
+    shape = (len(LEVELS), DECILES, len(REGIONS))
+    multiples = np.broadcast_to(by * np.array(LEVELS, np.float32)[:, None, None], shape)
+    deciles, borders = np.linspace(-6, -2, DECILES - 1, dtype=np.float32), np.array([0.3, 0.6, 0.1], np.float32)
+    return Row(case, deciles, borders, multiples, 9)
 
 
 def some_intervals(sha="", floor=False):
@@ -164,7 +167,8 @@ def with_intervals(made, folder, found):
 
 def film(seed=0, shape=(24, 20, 1), scale=1000.0):
     x, y = np.meshgrid(np.linspace(0, 1, shape[0]), np.linspace(0, 1, shape[1]), indexing="ij")
-    image = 0.4 + 0.3 * np.sin(5 * x + seed) * np.cos(4 * y) + 0.02 * np.random.default_rng(seed).standard_normal(x.shape)
+    image = 0.4 + 0.3 * np.sin(5 * x + seed) * np.cos(4 * y)
+    image += 0.02 * np.random.default_rng(seed).standard_normal(x.shape)
     array = np.repeat((scale * image)[..., None], shape[2], axis=2).astype(np.float32)
     return medldm.Volume(array, medldm.Geometry(np.diag([-1.0, -1, 3, 1]), array.shape), "arbitrary", "DX")
 
@@ -183,12 +187,12 @@ def test_an_interval_is_the_result_give_or_take_a_multiple_of_its_uncertainty(mo
 
 
 def test_units_do_not_matter(model):
+    widths = []
     for scale in (1.0, 1000.0):
-        scan, noise = film(scale=scale), 0.05 * scale
-        result = medldm.denoise(scan, model=model, noise_std=noise, value_range=(0.0, scale))
-        width = (result.interval()[1].array - result.volume.array) / scale
-        wide = width if scale == 1 else wide
-        np.testing.assert_allclose(width, wide, rtol=2e-3, atol=1e-5)
+        settings = {"model": model, "noise_std": 0.05 * scale, "value_range": (0.0, scale)}
+        result = medldm.denoise(film(scale=scale), **settings)
+        widths.append((result.interval()[1].array - result.volume.array) / scale)
+    np.testing.assert_allclose(*widths, rtol=2e-3, atol=1e-5)
 
 
 def test_slices_of_a_volume_have_the_intervals_that_they_have_alone(model):
@@ -255,9 +259,6 @@ def scans(model, count, source):
 
 
 def test_calibration_restores_scans_in_every_case_of_the_pack(model):
-    from medldm.recipe import parse_recipe
-    from tests.tiny import tiny_table
-
     source = parse_recipe(tiny_table(2)).sources[0]
     assert [case.task for case in cases_of(model.pack)] == ["denoise"] * 4 + ["super_resolve"] * 2
     found = calibrate_intervals(model, scans(model, LEAST_PATIENTS, source), None)

@@ -165,7 +165,8 @@ def calibrate(
         be of patients that it never saw
     device : "cpu", "cuda", "cuda:1"; default None: a GPU where there is one
     progress : called with (what is done, scans done, scans in all); whatever it raises ends the work; default None
-    Raises ModelError, RecipeError, OutputError, InputError for data that cannot be read or fewer than 20 patients (intervals: 8).
+    Raises ModelError, RecipeError, OutputError, InputError for data that cannot be read or fewer than 20 (intervals:
+    8) patients.
 
     >>> medldm.calibrate("runs/painter", data="pictures")
     Traceback (most recent call last):

@@ -47,9 +47,7 @@ def calibrate(
     from medldm import api
 
     with Progress(quiet=quiet) as progress:
-        found = api.calibrate(
-            model, data=data, sources=known, intervals=intervals, device=device, progress=progress
-        )
+        found = api.calibrate(model, data=data, sources=known, intervals=intervals, device=device, progress=progress)
     if not quiet:
         rows = found.intervals.rows if intervals and found.intervals is not None else ()
         patients = rows[0].patients if rows else found.patients

@@ -202,7 +202,11 @@ def run_volumes(call: Call, restore: Restore) -> None:
     Raises MedldmError.
     """
     settings, choice = call.settings(), call.choice()
-    beside = [name for name, value in (("--report", call.report), ("--interval", call.interval), ("--series", call.series)) if value is not None]
+    beside = [
+        name
+        for name, value in (("--report", call.report), ("--interval", call.interval), ("--series", call.series))
+        if value is not None
+    ]
     if beside or choice.select:
         names = ", ".join(beside + ["--select"] * bool(choice.select))
         raise InputError("--each-volume", f"{names} beside it", "none: they are of one volume", "leave it out")

@@ -56,9 +56,9 @@ class Restoration:
         Raises InputError for another level, and for a posterior sample or several: the interval is that of the
         posterior mean; ModelError where the model was not calibrated for this.
 
-        >>> lower, upper = medldm.denoise(scan, model=model, noise_std=20.0).interval(0.9)
-        Traceback (most recent call last):
-        medldm.errors.ModelError: model tiny-3d: got no intervals; expected some that ...; medldm calibrate ... --intervals
+        >>> result = medldm.denoise(scan, model=model, noise_std=20.0)
+        >>> if result.has_interval:
+        ...     lower, upper = result.interval(0.9)
         """
         known, case = self._known(), self._case()
         offset, scale = (np.float32(self.report["intensity"][key]) for key in ("offset", "scale"))
