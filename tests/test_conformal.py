@@ -21,7 +21,6 @@ from medldm.conformal import (
     REGIONS,
     Case,
     Intervals,
-    Row,
     Seen,
     fit_row,
     gradient_of,
@@ -31,7 +30,7 @@ from medldm.conformal import (
 from medldm.recipe import parse_recipe
 from medldm.restoration.calibrate import calibrate_intervals, cases_of, observe
 from medldm.training.data import Facts, Scan
-from tests.tiny import mask_model, tiny_model, tiny_table
+from tests.tiny import mask_model, tiny_intervals, tiny_model, tiny_table
 
 STEP = MULTIPLES[1] / MULTIPLES[0]
 AT = LEVELS.index(0.9)
@@ -109,32 +108,11 @@ def test_regions_are_told_by_value_and_gradient():
     assert gradient_of(across, flat=2).max() == 0 < gradient_of(across).max()
 
 
-def flat_row(case, by):
-    """The same multiple everywhere, but for the level."""
-    shape = (len(LEVELS), DECILES, len(REGIONS))
-    multiples = np.broadcast_to(by * np.array(LEVELS, np.float32)[:, None, None], shape)
-    deciles, borders = np.linspace(-6, -2, DECILES - 1, dtype=np.float32), np.array([0.3, 0.6, 0.1], np.float32)
-    return Row(case, deciles, borders, multiples, 9)
-
-
-def some_intervals(sha="", floor=False):
-    return Intervals(
-        (
-            flat_row(Case("denoise", 1.0, 0.02), 1),
-            flat_row(Case("denoise", 1.0, 0.2), 3),
-            flat_row(Case("super_resolve", 2.0, 0.0), 2),
-            flat_row(Case("super_resolve", 4.0, 0.0), 4),
-        ),
-        sha,
-        floor,
-    )
-
-
 def test_between_cases_the_multiple_lies_between():
     image, std = np.full((2, 2, 2), 0.5, np.float32), np.full((2, 2, 2), 0.1, np.float32)
 
     def wide(task, factor, noise, level=0.9):
-        return float(some_intervals().half_width(image, std, Case(task, factor, noise), level)[0, 0, 0]) / 0.1
+        return float(tiny_intervals().half_width(image, std, Case(task, factor, noise), level)[0, 0, 0]) / 0.1
 
     assert wide("denoise", 1, 0.02) == pytest.approx(0.9) == wide("denoise", 1, 0.001)
     assert wide("denoise", 1, np.sqrt(0.02 * 0.2)) == pytest.approx(2 * 0.9, rel=1e-4)
@@ -158,7 +136,7 @@ def test_between_cases_the_multiple_lies_between():
 def model(tmp_path_factory):
     """tiny-2d, whose intervals are made up."""
     made = tiny_model(tmp_path_factory.mktemp("packs"), 2)
-    return with_intervals(made, tmp_path_factory.mktemp("packs") / "pack", some_intervals(made.weights_sha256))
+    return with_intervals(made, tmp_path_factory.mktemp("packs") / "pack", tiny_intervals(made.weights_sha256))
 
 
 def with_intervals(made, folder, found):
@@ -205,7 +183,7 @@ def test_slices_of_a_volume_have_the_intervals_that_they_have_alone(model):
 
 def test_values_that_cannot_be_negative_have_no_negative_bound(tmp_path):
     made = tiny_model(tmp_path, 3)
-    known = with_intervals(made, tmp_path / "pack", some_intervals(made.weights_sha256, floor=True))
+    known = with_intervals(made, tmp_path / "pack", tiny_intervals(made.weights_sha256, floor=True))
     array = np.abs(np.random.default_rng(0).normal(0, 1, (16, 16, 12))).astype(np.float32)
     array[4:12] += 40
     scan = medldm.Volume(array, medldm.Geometry(np.diag([2.0, 2, 2, 1]), array.shape), "arbitrary", "MR")
@@ -228,7 +206,7 @@ def test_a_pack_that_was_not_calibrated_says_how_to(tmp_path, model):
         with pytest.raises(InputError, match="fidelity and one sample"):
             drawn.interval()
     masks = mask_model(tmp_path, 2)
-    known = with_intervals(masks, tmp_path / "pack", some_intervals(masks.weights_sha256))
+    known = with_intervals(masks, tmp_path / "pack", tiny_intervals(masks.weights_sha256))
     filled = medldm.inpaint(film(), film().array > 600, model=known, noise_std=20.0)
     with pytest.raises(ModelError, match="inpaint"):
         filled.interval()
@@ -236,7 +214,7 @@ def test_a_pack_that_was_not_calibrated_says_how_to(tmp_path, model):
 
 def test_a_table_comes_back_from_a_pack_as_it_was(tmp_path):
     row = fit_row(CASE, [patient(n) for n in range(LEAST_PATIENTS)])
-    found = Intervals((row, *some_intervals().rows), "abc", True)
+    found = Intervals((row, *tiny_intervals().rows), "abc", True)
     Calibration({}, 1.5, 0, found).save(tmp_path)
     again = load_calibration(tmp_path, "model x")
     assert again.cell == 1.5 and (again.intervals.weights_sha256, again.intervals.floor) == ("abc", True)

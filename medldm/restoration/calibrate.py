@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,8 @@ Array = NDArray[np.float32]
 
 NOISE = (0.02, 0.05, 0.10, 0.20)  # shares of the range
 MOST_PATIENTS = 64  # more say no more
-MOST_VOXELS = 650_000  # of a scan that are restored
+MOST_VOXELS = 216_000  # of a scan that are restored: a part of it does
+MARGIN = 6  # voxels along a cut that are not scored: there the model saw less
 SCORED = 100_000  # voxels of a patient: what counts is patients
 SEED = 11
 
@@ -102,7 +103,8 @@ def observe(model: Model, image: Array, case: Case, rng: np.random.Generator) ->
     """
     pack = model.pack
     deep = image[..., None] if pack.dims == 2 else image
-    truth = deep[tuple(_box(deep.shape, rng))]
+    part, inside = _box(deep.shape, rng)
+    truth = deep[tuple(part)]
     block = _block(pack, round(case.factor))
     truth = truth[tuple(slice(0, n // f * f) for n, f in zip(truth.shape, block, strict=True))]
     i, j, k = (n // f for n, f in zip(truth.shape, block, strict=True))
@@ -116,7 +118,8 @@ def observe(model: Model, image: Array, case: Case, rng: np.random.Generator) ->
     settings = Settings(noise_std=case.noise_std, value_range=(0.0, 1.0), force=True)
     options = {} if case.factor == 1 else {"scale": block}
     result = restore(scan, model, case.task, options, settings)
-    return Seen.of(truth, result.volume.array, result.uncertainty.array)
+    at = tuple(inside)
+    return Seen.of(truth[at], result.volume.array[at], result.uncertainty.array[at])
 
 
 def _block(pack: ModelPack, factor: int) -> tuple[int, int, int]:
@@ -128,10 +131,14 @@ def _block(pack: ModelPack, factor: int) -> tuple[int, int, int]:
     return (i, j, k)
 
 
-def _box(shape: Sequence[int], rng: np.random.Generator) -> Iterator[slice]:
-    """A part of a scan that is not too large: what the longest axis has too much is cut off, somewhere."""
-    longest = int(np.argmax(shape))
-    for axis, n in enumerate(shape):
-        most = max(MOST_VOXELS * n // int(np.prod(shape)), 1) if axis == longest else n
-        start = int(rng.integers(n - min(n, most) + 1))
-        yield slice(start, start + min(n, most))
+def _box(shape: Sequence[int], rng: np.random.Generator) -> tuple[list[slice], list[slice]]:
+    """A part of a scan that is not too large, somewhere; and of that what is not next to a side where it was cut."""
+    sizes = list(shape)
+    while np.prod(sizes) > MOST_VOXELS:
+        sizes[int(np.argmax(sizes))] -= 1
+    starts = [int(rng.integers(n - size + 1)) for n, size in zip(shape, sizes, strict=True)]
+    part, inside = [], []
+    for n, size, start in zip(shape, sizes, starts, strict=True):
+        part.append(slice(start, start + size))
+        inside.append(slice(MARGIN if start else 0, size - (MARGIN if start + size < n else 0)))
+    return part, inside
