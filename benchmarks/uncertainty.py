@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from medldm.restoration.result import Restoration
 
 LEVEL, QUANTILE = 0.90, 1.645
-NOISE = {"chest": (0.02, 0.05, 0.10), "brain": (0.02, 0.05, 0.10)}
+NOISE = (0.02, 0.05, 0.10)
 WHOLE, GROUP = 0.03, 0.08  # that coverage may be off
 LEAST = 50  # voxels of a group in a patient
 QUICK_BRAIN = 2
@@ -82,6 +82,17 @@ def over_patients(found: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
     return {name: interval([each[name] for each in found if name in each]) for name in names}
 
 
+def cases_of(area: str, quick: bool) -> list[protocol.Case]:
+    if area == "chest":
+        return protocol.chest_cases(protocol.QUICK_CHEST if quick else None)
+    return protocol.brain_cases(QUICK_BRAIN if quick else None)
+
+
+def problems() -> list[tuple[str, float]]:
+    factors = [("super_resolve", float(factor)) for factor in protocol.FACTORS]
+    return [("denoise", level) for level in NOISE] + factors
+
+
 def worst(means: Mapping[str, Interval], names: Sequence[str]) -> str:
     return max((name for name in names if name in means), key=lambda name: abs(means[name].mean - LEVEL))
 
@@ -94,17 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = Table("images", "problem", "n", "plain", "in the interval [95 %]", "worst decile", "worst region", "width")
     rows, bars = [], []
     for area, name in (("chest", CHEST_MODEL), ("brain", BRAIN_MODEL)):
-        model = medldm.load_model(name)
-        cases = (
-            protocol.chest_cases(protocol.QUICK_CHEST if quick else None)
-            if area == "chest"
-            else protocol.brain_cases(QUICK_BRAIN if quick else None)
-        )
-        problems = [("denoise", level) for level in NOISE[area]] + [
-            ("super_resolve", float(f)) for f in protocol.FACTORS
-        ]
-        for task, level in problems:
+        model, cases = medldm.load_model(name), cases_of(area, quick)
+        for task, level in problems():
             means = over_patients([shares(case, restored(area, case, task, level, model)) for case in cases])
+            console.print(f"{area}, {task} {level:g}: {means['all']}")  # heads take their time
             rows.append({"area": area, "task": task, "level": level} | {k: v.to_dict() for k, v in means.items()})
             decile = worst(means, [key for key in means if key.startswith("decile")])
             region = worst(means, [*REGIONS, "brain"])

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -84,7 +85,9 @@ class Calibration:
 
     def save(self, folder: Path) -> None:
         """Into a pack's folder, whole or not at all. Raises OutputError."""
-        arrays = {f"{name}.{key}": a for name, r in self.references.items() for key, a in r.to_arrays().items()}
+        arrays: dict[str, NDArray[Any]] = {
+            f"{name}.{key}": a for name, r in self.references.items() for key, a in r.to_arrays().items()
+        }
         facts = {"format": FORMAT, "cell": json.dumps(self.cell), "patients": json.dumps(self.patients)}
         if self.intervals is not None:
             arrays |= {f"{INTERVALS}.{key}": a for key, a in self.intervals.to_arrays().items()}

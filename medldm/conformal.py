@@ -192,7 +192,7 @@ def gradient_of(image: Array, flat: int | None = None) -> Array:
 
 def regions_of(value: Array, gradient: Array, borders: Array) -> NDArray[np.int64]:
     """Numbers of `REGIONS`: what is darker than `AIR`, edges, and three ranges of values of the rest."""
-    region = 1 + (value >= borders[0]).astype(np.int64) + (value >= borders[1])
+    region = np.asarray(1 + (value >= borders[0]).astype(np.int64) + (value >= borders[1]), dtype=np.int64)
     region[gradient >= borders[2]] = REGIONS.index("edge")
     region[value < AIR] = REGIONS.index("air")
     return region
@@ -285,5 +285,14 @@ def _mixed(rows: Sequence[Row], at: Sequence[float], here: float) -> Row:
         return rows[0]
     a, b = rows[after - 1], rows[after]
     share = np.float32(np.clip((here - at[after - 1]) / (at[after] - at[after - 1]), 0, 1))
-    parts = [(1 - share) * getattr(a, n) + share * getattr(b, n) for n in ("deciles", "borders", "multiples")]
-    return Row(a.case, *parts, min(a.patients, b.patients))
+
+    def mixed(one: Array, other: Array) -> Array:
+        return np.asarray((1 - share) * one + share * other, dtype=np.float32)
+
+    return Row(
+        a.case,
+        mixed(a.deciles, b.deciles),
+        mixed(a.borders, b.borders),
+        mixed(a.multiples, b.multiples),
+        min(a.patients, b.patients),
+    )
