@@ -49,7 +49,7 @@ class Restoration:
 
         level : from 0.5 to 0.98; default 0.9
         Both are volumes on the result's grid, in the scan's unit: the result minus and plus a multiple of its
-        uncertainty. The multiples were found on patients that the model was not trained on, for voxels of like
+        uncertainty. The multiples were found on patients kept aside (the model's card says whom), for voxels of like
         deviation, brightness and surroundings each (split conformal prediction by groups, risk controlled over
         patients: Angelopoulos et al. 2022, Conformal Risk Control). The share holds on average over patients like
         those; it promises nothing for a single voxel, a scan that `Model.fits` doubts, or a wrong `noise_std`.
