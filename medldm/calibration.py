@@ -1,4 +1,4 @@
-"""What a pack knows of scans like its training's: kept beside the weights, read without torch.
+"""What a pack knows of scans like its training's, and of its own errors: kept beside the weights, read without torch.
 
 `calibration.safetensors` holds the arrays of each reference, and plain data in its header. A pack without the file
 works as ever, and says nothing of what it holds.
@@ -11,12 +11,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from medldm.appearance import appearance_of, count_values, is_noise
+from medldm.conformal import Intervals
 from medldm.errors import ModelError
 from medldm.familiarity import Reference, doubt
 from medldm.installed import folder_of, read_tables
@@ -27,7 +31,8 @@ from medldm.volume import Volume
 
 CALIBRATION = "calibration.safetensors"
 CUT = "cut"  # the step of a part that was cut out of a scan
-FORMAT = "1"
+INTERVALS = "intervals"
+FORMAT, FORMAT_WITH_INTERVALS = "1", "2"  # a file has the first that can hold it
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +42,13 @@ class Calibration:
     references : scans "whole" and "part", as they are and spoiled
     cell : mm, of the pictures of volumes
     patients : how many the references are of
+    intervals : what its errors are multiples of; None: not known
     """
 
     references: Mapping[str, Reference]
     cell: float
     patients: int
+    intervals: Intervals | None = None
     _said: WeakKeyDictionary[Volume, str] = field(default_factory=WeakKeyDictionary, repr=False)
 
     def doubts(self, scan: Volume, pack: AutoencoderPack) -> list[str]:
@@ -58,7 +65,7 @@ class Calibration:
 
     def _judged(self, scan: Volume, pack: AutoencoderPack) -> str:
         """Once for each scan: a window asks at every change of an option."""
-        if _is_cut(scan):
+        if _is_cut(scan) or not self.references:
             return ""
         if scan not in self._said:
             self._said[scan] = self._judge(scan, pack)
@@ -78,8 +85,13 @@ class Calibration:
 
     def save(self, folder: Path) -> None:
         """Into a pack's folder, whole or not at all. Raises OutputError."""
-        arrays = {f"{name}.{key}": a for name, r in self.references.items() for key, a in r.to_arrays().items()}
+        arrays: dict[str, NDArray[Any]] = {
+            f"{name}.{key}": a for name, r in self.references.items() for key, a in r.to_arrays().items()
+        }
         facts = {"format": FORMAT, "cell": json.dumps(self.cell), "patients": json.dumps(self.patients)}
+        if self.intervals is not None:
+            arrays |= {f"{INTERVALS}.{key}": a for key, a in self.intervals.to_arrays().items()}
+            facts |= {"format": FORMAT_WITH_INTERVALS, INTERVALS: self.intervals.to_facts()}
         content = save(arrays, facts)
         write_whole(folder / CALIBRATION, lambda path: path.write_bytes(content))
 
@@ -112,15 +124,17 @@ def _loaded(path: Path, where: str, changed: int, size: int) -> Calibration:
     try:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
-            if facts.get("format") != FORMAT:
+            if facts.get("format") not in (FORMAT, FORMAT_WITH_INTERVALS):
                 got = f"a calibration of format {facts.get('format')}"
-                raise ModelError(where, got, f"format {FORMAT}", do)
-            tables: dict[str, dict[str, object]] = {}
+                raise ModelError(where, got, f"format {FORMAT} or {FORMAT_WITH_INTERVALS}", do)
+            tables: dict[str, dict[str, NDArray[np.generic]]] = {}
             for key in file.keys():  # noqa: SIM118
                 name, part = key.split(".")
                 tables.setdefault(name, {})[part] = file.get_tensor(key)
-        references = {name: Reference.from_arrays(table) for name, table in tables.items()}  # type: ignore[arg-type]
-        return Calibration(references, float(json.loads(facts["cell"])), int(json.loads(facts["patients"])))
+        known = tables.pop(INTERVALS, None)
+        intervals = None if known is None else Intervals.from_arrays(known, facts[INTERVALS])
+        references = {name: Reference.from_arrays(table) for name, table in tables.items()}
+        return Calibration(references, float(json.loads(facts["cell"])), int(json.loads(facts["patients"])), intervals)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as failure:
         raise ModelError(where, f"a damaged {CALIBRATION} ({type(failure).__name__})", "a whole one", do) from None
 

@@ -10,7 +10,8 @@ from typing import Any
 AI_PROCESSED = "ai_processed"  # key of a step of the history: a model had a hand in it
 RESEARCH_USE = "research use only"
 QUANTITY = "quantity"  # key of a step of the history: what a map is that was made beside a result
-MAPS = ("residual", "uncertainty")  # what it may be
+BOUNDS = ("lower bound", "upper bound")  # of an interval
+MAPS = ("residual", "uncertainty", *BOUNDS)  # what it may be
 _OURS = "medldm"  # how a description in a NIfTI header begins
 _UNIT, _MODALITY = re.compile(r"[^\s;=]{1,16}"), re.compile(r"[A-Z]{2,4}")
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from medldm import thumbnail
 from medldm.calibration import CALIBRATION, Calibration, load_calibration
+from medldm.conformal import Intervals
 from medldm.diffusion.generator import Generator
 from medldm.diffusion.process import Denoiser, NoiseProcess
 from medldm.errors import MedldmError, ModelError
@@ -140,6 +141,12 @@ class Model:
         if target == self.device or (target.type == self.device.type and target.index is None):
             return self
         return replace(self, networks=copy.deepcopy(self.networks).to(target))
+
+    @property
+    def intervals(self) -> Intervals | None:
+        """What the pack knows of the errors of these weights; None: they were not calibrated."""
+        found = None if self.calibration is None else self.calibration.intervals
+        return found if found is not None and found.weights_sha256 == self.weights_sha256 else None
 
     def value_range(self, scan: Volume) -> tuple[float, float]:
         """Values of a `scan` that are the model's 0 and 1; in 2D, those of all slices of a volume together."""

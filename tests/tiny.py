@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from medldm.conformal import DECILES, LEVELS, REGIONS, Case, Intervals, Row
 from medldm.model import Model, Networks, load_model
 from medldm.recipe import parse_recipe
 
@@ -135,3 +137,25 @@ def pack_of(folder: Path, table: dict[str, Any], *, seed: int = 0, scale: float 
         torch.rand(2000, 4**pack.dims, generator=generator) + torch.rand(2000, 1, generator=generator)
     )
     return load_model(Model(pack.name, networks, pack, "# tiny\n", "").save(folder))
+
+
+def _flat_row(case: Case, by: float) -> Row:
+    """The same multiple everywhere, but for the level."""
+    shape = (len(LEVELS), DECILES, len(REGIONS))
+    multiples = np.broadcast_to(by * np.array(LEVELS, np.float32)[:, None, None], shape)
+    deciles, borders = np.linspace(-6, -2, DECILES - 1, dtype=np.float32), np.array([0.3, 0.6, 0.1], np.float32)
+    return Row(case, deciles, borders, multiples, 9)
+
+
+def tiny_intervals(sha: str = "", floor: bool = False) -> Intervals:
+    """Made up: multiples 0.9 and 2.7 (denoising, noise 0.02 and 0.2), 1.8 and 3.6 (x2, x4) at a level of 0.9."""
+    return Intervals(
+        (
+            _flat_row(Case("denoise", 1.0, 0.02), 1),
+            _flat_row(Case("denoise", 1.0, 0.2), 3),
+            _flat_row(Case("super_resolve", 2.0, 0.0), 2),
+            _flat_row(Case("super_resolve", 4.0, 0.0), 4),
+        ),
+        sha,
+        floor,
+    )

@@ -142,7 +142,7 @@ def inpaint(scan: Scan, mask: Scan, *, model: Model | str | Path, **options: Unp
 
 
 def write_report(path: str | Path, scan: Scan, restoration: Restoration) -> Path:
-    """Write one HTML file: scan, result, residual, uncertainty, figures, provenance; no name of a patient.
+    """Write one HTML file: scan, result, residual, uncertainty, 90 % interval, figures, provenance; no names.
 
     path : of the file; its folder must be there, a file of that name is replaced
     scan : what was restored: path, Volume or image (see `as_volume`)
@@ -162,5 +162,7 @@ def write_report(path: str | Path, scan: Scan, restoration: Restoration) -> Path
     if not Path(path).absolute().parent.is_dir():
         raise OutputError(str(path), "no folder to write into", "an existing folder", "create it first")
     title = title_of(restoration.report["task"])
-    write_sections(Path(path), [Section.of_restoration(title, as_volume(scan), restoration)])
+    bounds = restoration.interval() if restoration.has_interval else None
+    section = Section.of_restoration(title, as_volume(scan), restoration, bounds=bounds)
+    write_sections(Path(path), [section])
     return Path(path)

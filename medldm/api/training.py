@@ -147,20 +147,26 @@ def calibrate(
     *,
     data: str | Path,
     sources: str | Path | Sequence[Source] | None = None,
+    intervals: bool = False,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
     """Find out what scans of a model's kind look like, so that it warns of others; kept in the model's folder.
 
-    A training ends with it; this is for models that were trained before, or when scans have been added.
+    A training ends with it; this is for models that were trained before, or when scans have been added. With
+    `intervals` how far a model's results are off is found instead, for `Restoration.interval`: by restoring scans of
+    patients that it was not trained on. That takes the time of some hundred restorations, and no training does it.
 
     model : name or folder of a model
     data : folder of the data sets that the model was trained on
     sources : of scans, in the place of the model's own: a TOML file with tables
         ``[[source]]``, or a recipe; default None
+    intervals : default False; True: of the patients that the training kept aside, or of `sources`, which then are to
+        be of patients that it never saw
     device : "cpu", "cuda", "cuda:1"; default None: a GPU where there is one
     progress : called with (what is done, scans done, scans in all); whatever it raises ends the work; default None
-    Raises ModelError, RecipeError, OutputError, InputError for data that cannot be read or fewer than 20 patients.
+    Raises ModelError, RecipeError, OutputError, InputError for data that cannot be read or fewer than 20 (intervals:
+    8) patients.
 
     >>> medldm.calibrate("runs/painter", data="pictures")
     Traceback (most recent call last):
@@ -168,13 +174,15 @@ def calibrate(
     """
     from medldm.installed import folder_of
     from medldm.recipe import load_sources
+    from medldm.restoration.calibrate import calibrate_intervals_of
     from medldm.training.calibrate import calibrate_model
 
     if not Path(data).is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data sets")
     known = load_sources(sources) if isinstance(sources, str | Path) else sources
     loaded = load_model(model, device)
-    return calibrate_model(loaded, folder_of(str(model)), Path(data), known, progress)
+    do = calibrate_intervals_of if intervals else calibrate_model
+    return do(loaded, folder_of(str(model)), Path(data), known, progress)
 
 
 def distill(

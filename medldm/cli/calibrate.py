@@ -19,10 +19,23 @@ SourcesFile = Annotated[
     Path | None,
     typer.Option("--sources", help="TOML file with the sources of a recipe, in the place of the model's own."),
 ]
+IntervalsToo = Annotated[
+    bool,
+    typer.Option(
+        "--intervals",
+        help="Find how far results are off instead, on patients that were kept aside, or on --sources that were never "
+        "trained on; takes some hundred restorations.",
+    ),
+]
 
 
 def calibrate(
-    model: Calibrated, data: Data, sources: SourcesFile = None, device: o.Device = None, quiet: o.Quiet = False
+    model: Calibrated,
+    data: Data,
+    sources: SourcesFile = None,
+    intervals: IntervalsToo = False,
+    device: o.Device = None,
+    quiet: o.Quiet = False,
 ) -> None:
     """Find out what scans of a model's kind look like, so that it warns of others; kept in the model's folder."""
     folder_of(model)
@@ -32,6 +45,8 @@ def calibrate(
     from medldm import api
 
     with Progress(quiet=quiet) as progress:
-        found = api.calibrate(model, data=data, sources=known, device=device, progress=progress)
+        found = api.calibrate(model, data=data, sources=known, intervals=intervals, device=device, progress=progress)
     if not quiet:
-        print(f"calibrated on {found.patients} patients: {folder_of(model)}")
+        rows = found.intervals.rows if intervals and found.intervals is not None else ()
+        patients = rows[0].patients if rows else found.patients
+        print(f"calibrated on {patients} patients: {folder_of(model)}")

@@ -38,6 +38,8 @@ class Call:
     format: o.Format = None
     residual: o.Residual = None
     uncertainty: o.Uncertainty = None
+    interval: o.Bounds = None
+    level: o.Level = 0.9
     report: o.Report = None
     overwrite: o.Overwrite = False
     force: o.Force = False
@@ -63,12 +65,19 @@ class Call:
 
     def paths(self) -> list[Path]:
         """Everything that is left behind."""
-        every = (self.output, self.residual, self.uncertainty, self.report)
+        every = (self.output, self.residual, self.uncertainty, *self.bounds(), self.report)
         return [path for path in every if path is not None]
+
+    def bounds(self) -> list[Path]:
+        """The files of an interval, lower and upper; none where it is not asked for."""
+        if self.interval is None:
+            return []
+        stem, *endings = self.interval.name.split(".")
+        return [self.interval.with_name(".".join((f"{stem}-{side}", *endings))) for side in ("lower", "upper")]
 
     def formats(self) -> list[tuple[Path, str | None]]:
         """Files that hold a scan, with the name of their writer where the file's name is not enough."""
-        maps = [path for path in (self.residual, self.uncertainty) if path is not None]
+        maps = [path for path in (self.residual, self.uncertainty, *self.bounds()) if path is not None]
         return [(self.output, self.format), *((path, self.map_format(path)) for path in maps)]
 
     def map_format(self, path: Path) -> str | None:

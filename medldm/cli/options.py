@@ -130,6 +130,18 @@ Residual = Annotated[
 Report = Annotated[
     Path | None, typer.Option("--report", help="Also write a one-file HTML report.", rich_help_panel=WRITING)
 ]
+Bounds = Annotated[
+    Path | None,
+    typer.Option(
+        "--interval",
+        help="Also write where the true value lies: of i.nii.gz, i-lower.nii.gz and i-upper.",
+        rich_help_panel=WRITING,
+    ),
+]
+Level = Annotated[
+    float,
+    typer.Option("--level", help="Share of the voxels that --interval holds, 0.5 to 0.98.", rich_help_panel=WRITING),
+]
 
 
 def choice_of(

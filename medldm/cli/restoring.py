@@ -14,6 +14,7 @@ import typer
 from medldm.cli import options as o
 from medldm.cli.call import DICOM, Call, restoring
 from medldm.cli.output import Progress, print_table
+from medldm.conformal import level_share, uncalibrated
 from medldm.errors import InputError, OutputError
 from medldm.installed import folder_of
 from medldm.io import check_output
@@ -143,7 +144,10 @@ def run(call: Call, restore: Restore) -> None:
 
     with Progress(quiet=call.quiet) as progress:
         told = {"progress": progress, "forecast": progress.forecast}
-        result = restore(scan, load_model(call.model, call.device), {**settings, **told})
+        model = load_model(call.model, call.device)
+        if call.interval is not None and model.intervals is None:
+            raise uncalibrated(f"model {model.name}")
+        result = restore(scan, model, {**settings, **told})
     finish(scan, result, call)
 
 
@@ -153,7 +157,8 @@ def run_each(call: Call, restore: Restore, own: dict[str, Any]) -> None:
     A scan that fails is told in the table, and ends the command with 1. Raises MedldmError.
     """
     settings = call.settings()
-    lone = {"--residual": call.residual, "--uncertainty": call.uncertainty, "--report": call.report}
+    lone = {"--residual": call.residual, "--uncertainty": call.uncertainty, "--interval": call.interval}
+    lone["--report"] = call.report
     beside = [name for name, value in lone.items() if value is not None] + ["--series"] * (call.series is not None)
     beside += ["--select"] * bool(call.select) + ["--overwrite"] * call.overwrite
     if beside:
@@ -197,7 +202,11 @@ def run_volumes(call: Call, restore: Restore) -> None:
     Raises MedldmError.
     """
     settings, choice = call.settings(), call.choice()
-    beside = [name for name, value in (("--report", call.report), ("--series", call.series)) if value is not None]
+    beside = [
+        name
+        for name, value in (("--report", call.report), ("--interval", call.interval), ("--series", call.series))
+        if value is not None
+    ]
     if beside or choice.select:
         names = ", ".join(beside + ["--select"] * bool(choice.select))
         raise InputError("--each-volume", f"{names} beside it", "none: they are of one volume", "leave it out")
@@ -274,7 +283,12 @@ def prepare(call: Call) -> Volume:
         raise OutputError("outputs", "the same path twice", "a path of its own for each")
     if source.resolve() in resolved:
         raise OutputError(str(source), "the scan itself as output", "another path", "the original is never replaced")
-    for extra in (call.residual, call.uncertainty):
+    if call.interval is not None:
+        level_share(call.level)
+        if o.parse_mode(call.mode) not in ("fidelity", 0) or call.samples > 1:
+            got = f"mode {call.mode}, {call.samples} samples"
+            raise InputError("--interval", got, "fidelity and one sample", "it is that of the mean")
+    for extra in (call.residual, call.uncertainty, *call.bounds()):
         if extra is not None and extra.name.lower().endswith(PICTURES):
             raise OutputError(str(extra), "a picture", "a file for signed values", "name it .nii.gz")
     check_exists(source)
@@ -307,15 +321,20 @@ def finish(scan: Volume, result: Restoration, call: Call) -> None:
     """Write what was asked for, then say what was done."""
     from medldm.io import write
 
+    bounds = [] if call.interval is None else result.interval(call.level)
     write(result.volume, call.output, call.format, overwrite=call.overwrite)
     if call.residual is not None:
         write(result.residual, call.residual, call.map_format(call.residual), overwrite=call.overwrite)
     if call.uncertainty is not None:
         write(result.uncertainty, call.uncertainty, call.map_format(call.uncertainty), overwrite=call.overwrite)
+    for path, bound in zip(call.bounds(), bounds, strict=True):
+        write(bound, path, call.map_format(path), overwrite=call.overwrite)
     if call.report is not None:
         from medldm.report.page import Section, title_of, write_report
 
-        write_report(call.report, [Section.of_restoration(title_of(result.report["task"]), scan, result)])
+        shown = (bounds[0], bounds[1]) if bounds else result.interval() if result.has_interval else None
+        section = Section.of_restoration(title_of(result.report["task"]), scan, result, bounds=shown)
+        write_report(call.report, [section])
     if call.json:
         print(json.dumps(result.report, indent=2))
     elif not call.quiet:

@@ -12,6 +12,8 @@ from pathlib import Path
 from string import Template
 from typing import Any, Protocol
 
+import numpy as np
+
 from medldm.io.atomic import write_whole
 from medldm.report.pictures import Window, detail, montage, place_of_change
 from medldm.report.plots import Plot
@@ -103,6 +105,7 @@ class Section:
         others: Sequence[tuple[str, Volume]] = (),
         tables: Sequence[Table] = (),
         at: tuple[float, float, float] | None = None,
+        bounds: tuple[Volume, Volume] | None = None,
     ) -> Section:
         """Input, other methods, result, truth, residual and uncertainty of one restoration.
 
@@ -110,6 +113,7 @@ class Section:
         others : results of other methods, by name
         at : where the planes cut, as shares of the field of view along left, posterior, superior; by default through
             the middle of what was restored
+        bounds : of an interval of the result, lower and upper
         """
         if at is None:
             at = place_of_change(result.residual if result.uncertainty is None else result.uncertainty)
@@ -129,6 +133,11 @@ class Section:
             spread = Window.positive(result.uncertainty)
             caption = "Uncertainty: standard deviation of the error"
             pictures.append(Picture(caption, montage(result.uncertainty, spread, at=at), spread, unit))
+        if bounds is not None:
+            said, width = _of_interval(bounds, unit)
+            text = f"{text} {said}".strip()
+            shown = Window.positive(width)
+            pictures.append(Picture("Width of the interval", montage(width, shown, at=at), shown, unit))
         return cls(
             title,
             text=text,
@@ -158,6 +167,17 @@ class Section:
         """Scans side by side, numbered."""
         pictures = [Picture(f"{number}", montage(v, Window.of(v))) for number, v in enumerate(scans, 1)]
         return cls(title, text=text, pictures=tuple(pictures), facts=facts or {})
+
+
+def _of_interval(bounds: tuple[Volume, Volume], unit: str) -> tuple[str, Volume]:
+    """A sentence, and how wide the interval is."""
+    lower, upper = bounds
+    width = lower.with_array(upper.array - lower.array)
+    level = float(lower.history[-1]["level"])
+    low, middle, high = (f"{value:.3g}" for value in np.percentile(width.array, (5, 50, 95)))
+    text = f"By its calibration the true value lies within the interval in {100 * level:g} of 100 voxels. The interval "
+    text += f"is at most {middle} {unit} wide in half of the voxels, and {low} to {high} {unit} in nine of ten."
+    return text.replace("  ", " "), width
 
 
 def _plane_of_interest(scan: Volume, result: Volume) -> str:

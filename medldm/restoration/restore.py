@@ -101,7 +101,9 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     }
     place = functools.partial(_placed, volume=volume, space=space, step=_step(report))
     restored, uncertainty = place(result, target), place(space.std_array(std), target)
-    return Restoration(restored, restored.array, place(residual, measured.geometry), uncertainty, report)
+    return Restoration(
+        restored, restored.array, place(residual, measured.geometry), uncertainty, report, model.intervals
+    )
 
 
 def _agreeing(image: Tensor, operator: Operator, y: Tensor, floor: float | None) -> Tensor:

@@ -222,7 +222,9 @@ class _Made:
             return out.permute(back).with_step(step)
 
         result, spread = placed(self.result, self.grid), placed(self.spread, self.grid)
-        return Restoration(result, result.array, placed(self.residual, self.stack.geometry), spread, report)
+        return Restoration(
+            result, result.array, placed(self.residual, self.stack.geometry), spread, report, self.part.intervals
+        )
 
 
 def _parts(part: Restoration) -> tuple[Volume, Volume, Volume]:

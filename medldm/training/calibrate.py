@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,17 +71,19 @@ def calibrate_model(
     Raises ModelError for a model that does not say what those were, InputError for data that cannot be read or too few
     patients, OutputError.
     """
-    recipe = _recipe(model, folder, sources)
+    recipe = recipe_of(model, folder, sources)
     parts = [load_scans(recipe, data), load_scans(recipe, data, part="validation")]
     found = calibrate(parts, model.pack, progress)
     if found is None:
         patients = len({_patient(scan) for scans in parts for scan in scans if scan.source.synthesis})
         raise InputError(data.name, f"whole images of {patients} patients", f"at least {LEAST_PATIENTS}")
+    if model.calibration is not None:
+        found = replace(found, intervals=model.calibration.intervals)
     found.save(folder)
     return found
 
 
-def _recipe(model: Model, folder: Path, sources: Sequence[Source] | None) -> Recipe:
+def recipe_of(model: Model, folder: Path, sources: Sequence[Source] | None) -> Recipe:
     """What of a training says which scans there are, and who is held out."""
     pack, where = model.pack, f"model {model.name}"
     try:

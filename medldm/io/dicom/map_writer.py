@@ -68,12 +68,14 @@ _STUDY = (
 _LABELS = {
     "uncertainty": ("UNCERTAINTY", "standard deviation of the error"),
     "residual": ("RESIDUAL", "measurement minus result"),
+    "lower bound": ("LOWER", "lower bound of an interval"),
+    "upper bound": ("UPPER", "upper bound of an interval"),
 }
 _EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions")
 
 
 def write(volume: Volume, path: Path) -> Path:
-    """Write an uncertainty (standard deviation of the error, >= 0) or a residual to one file, reread before it appears.
+    """Write a map beside a result (its uncertainty, a residual, a bound) to one file, reread before it appears.
 
     Parameters
     ----------

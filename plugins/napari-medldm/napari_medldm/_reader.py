@@ -73,11 +73,16 @@ def layer_of(opened: Opened) -> tuple[Layer, tuple[str, ...]]:
     assert opened.scan is not None
     entry, style, notes = Entry(opened.scan, display_of(opened.scan.geometry)), {}, list(opened.notes)
     if opened.scan.quantity:
-        entry.role, style = opened.scan.quantity, _STYLES[opened.scan.quantity](opened.scan)
+        entry.role, style = opened.scan.quantity, _STYLES.get(opened.scan.quantity, _plain)(opened.scan)
         notes.append(f"{opened.name}: the {opened.scan.quantity} of a result, not a scan")
     if oblique_note(entry):
         notes.append(f"{opened.name}: {oblique_note(entry)}")
     return layer_data(opened.scan, opened.name, entry, **style), tuple(notes)
+
+
+def _plain(volume: Volume | LazyScan) -> dict[str, Any]:
+    """A bound looks like the scan that it is of."""
+    return {}
 
 
 def get_reader(path: str | list[str]) -> Callable[[Any], list[Any]] | None:

@@ -28,6 +28,7 @@ class Comparison:
     def __init__(self, viewer: Any, source: Any, result: Any, residual: Any, uncertainty: Any) -> None:
         self.viewer, self.mode = viewer, "single"
         self.source, self.result, self.residual, self.uncertainty = source, result, residual, uncertainty
+        self.bounds: tuple[Any, Any] | None = None  # of the result, voxel by voxel as its layer; None: not calibrated
         self.share = 0.5
         self._part: Any = None  # of the result, beside the border of the wipe
         self._put_away: list[Any] = []  # what is drawn would stand in one of the two pictures alone

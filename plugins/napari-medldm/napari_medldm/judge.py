@@ -22,7 +22,8 @@ from napari_medldm.active import ActiveScan
 from napari_medldm.adding import add_layer, remove_layers
 from napari_medldm.compare import Comparison, residual_style, uncertainty_style
 from napari_medldm.keys import MODES
-from napari_medldm.layers import derived_layer
+from napari_medldm.layers import derived_layer, entry_of
+from napari_medldm.readout import LEVEL
 from napari_medldm.request import Request
 from napari_medldm.running import Ran
 from napari_medldm.verdict import Verdict, verdict
@@ -90,9 +91,12 @@ class JudgeBox(QWidget):
         source, layer, volume, mask, request, result = ran
         report = result.report | {"request": request.to_dict()}
         layers = [source, layer]
+        bounds: list[Any] = []
 
         def look() -> tuple[tuple[Any, str, dict[str, Any]], ...]:
             """In a thread: medians of a large scan take their time."""
+            if result.has_interval:
+                bounds.extend(result.interval(LEVEL))
             least = LEAST_RESIDUAL * result.report["intensity"]["scale"]
             return (
                 (result.residual, "residual", residual_style(result.residual, least)),
@@ -109,7 +113,11 @@ class JudgeBox(QWidget):
                 QTimer.singleShot(LAYER_MS, partial(add_next, plans))
                 return
             self.close_comparisons()
-            self.done.append(Done(Comparison(self.viewer, *layers), volume, mask, request, result))
+            comparison = Comparison(self.viewer, *layers)
+            if bounds:
+                lower, upper = (entry_of(layer).display.forward(bound.array) for bound in bounds)
+                comparison.bounds = lower, upper
+            self.done.append(Done(comparison, volume, mask, request, result))
             self._show_mode()
             then()
 

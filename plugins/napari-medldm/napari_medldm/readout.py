@@ -13,7 +13,8 @@ from napari_medldm.compare import Comparison
 from napari_medldm.layers import entry_of
 from napari_medldm.slices import SlicedArray
 
-NORMAL_95 = 1.96  # deviations to either side that hold 95 of 100
+LEVEL = 0.95  # share of the voxels that the interval holds
+NORMAL_95 = 1.96  # deviations to either side that hold as many where the model was not calibrated
 
 
 class Readout(QLabel):
@@ -24,7 +25,9 @@ class Readout(QLabel):
         self.active, self.comparison = active, comparison
         self._cursors: list[Any] = []
         self.setContentsMargins(0, 0, 12, 0)
-        self.setToolTip("95 %: where the value without noise lies in 95 of 100 voxels, by the model's uncertainty.")
+        self.setToolTip(
+            "95 %: where the value without noise lies in 95 of 100 voxels, by what is known of the model's errors."
+        )
         self.listen(active.viewer)
 
     def listen(self, viewer: Any) -> None:
@@ -61,17 +64,24 @@ class Readout(QLabel):
             return f"{text} · unchanged"
         if spread is None or spread <= 0:
             return text
-        half = NORMAL_95 * spread
-        return f"{text} · 95 %: {_digits(after - half)} to {_digits(after + half)}"
+        low, high = after - NORMAL_95 * spread, after + NORMAL_95 * spread
+        if comparison.bounds is not None:
+            index = _index(comparison.result, position)
+            low, high = (float(bound[index]) for bound in comparison.bounds)
+        return f"{text} · 95 %: {_digits(low)} to {_digits(high)}"
 
 
 def _value(layer: Any, position: Any) -> float | None:
     """The nearest voxel's; None outside, and where it would have to be read from a file."""
-    index = np.rint(layer.world_to_data(position)).astype(int)
-    if isinstance(layer.data, SlicedArray) or (index < 0).any() or (index >= layer.data.shape).any():
+    index = _index(layer, position)
+    if isinstance(layer.data, SlicedArray) or min(index) < 0 or (np.array(index) >= layer.data.shape).any():
         return None
-    value = float(layer.data[tuple(index)])
+    value = float(layer.data[index])
     return value if np.isfinite(value) else None
+
+
+def _index(layer: Any, position: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.rint(layer.world_to_data(position)))
 
 
 def _digits(value: float) -> str:

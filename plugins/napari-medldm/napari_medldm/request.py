@@ -211,7 +211,7 @@ def run_region(
     result = whole(part.volume.array, volume.array)
     residual = volume.with_array(volume.array - result.array, step)
     report = part.report | {"region_voxels": int(mask.sum())}
-    return Restoration(result, result.array, residual, whole(part.uncertainty.array, nothing), report)
+    return Restoration(result, result.array, residual, whole(part.uncertainty.array, nothing), report, part.intervals)
 
 
 def _weight(inside: NDArray[np.bool_], feather: int, flat: tuple[int, ...]) -> NDArray[np.float32]:

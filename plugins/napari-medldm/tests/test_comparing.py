@@ -1,11 +1,17 @@
 """Comparing: what is what is written beside it, the line is dragged, a verdict in words, values under the cursor."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from napari_medldm.captions import colours_of
+from napari_medldm.layers import entry_of
 from napari_medldm.verdict import GREEN, ORANGE, RED, verdict
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
+
+from medldm.calibration import Calibration
+from tests.tiny import tiny_intervals, tiny_model
 
 pytestmark = pytest.mark.usefixtures("display")
 LEFT = Qt.MouseButton.LeftButton
@@ -160,3 +166,18 @@ def test_values_and_interval_at_the_cursor(viewer, panel, compared, corners, can
     assert readout.describe((1e4, 1e4, 1e4)) == ""
     panel.undo.click()
     assert readout.describe(place) == f"Value {before:.4g}"
+
+
+def test_the_interval_of_a_calibrated_model_is_the_one_at_the_cursor(panel, phantom, restored, tmp_path):
+    made = tiny_model(tmp_path, 3, scale=0.05)
+    known = Calibration({}, 1.0, 0, tiny_intervals(made.weights_sha256))
+    folder = str(replace(made, calibration=known).save(tmp_path / "known"))
+    panel.form.model.addItem(folder)
+    panel.form.model.setCurrentText(folder)
+    restored()
+    done = panel.judge.done[-1]
+    layer = done.comparison.result
+    index = tuple(n // 2 for n in layer.data.shape)
+    low, high = (entry_of(layer).display.forward(each.array)[index] for each in done.result.interval(0.95))
+    assert low < layer.data[index] < high
+    assert f"95 %: {low:.4g} to {high:.4g}" in panel.reading.readout.describe(layer.data_to_world(index))
