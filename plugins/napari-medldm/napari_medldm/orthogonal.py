@@ -70,8 +70,8 @@ class OrthogonalViews(QWidget):
         canvas.setMinimumSize(120, 120)
         canvas.controls.hide()
         canvas.dims.hide()
-        canvas.setVisible(False)
         self.layout().addWidget(canvas)
+        canvas.setVisible(True)  # even where it is hidden at once: without it there is no OpenGL context to free in
         self.canvases.append(canvas)
         self.corners.append(Corners(canvas, model))
         mouse = ReadingMouse(canvas, model, self.active)
