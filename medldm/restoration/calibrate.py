@@ -32,7 +32,7 @@ Array = NDArray[np.float32]
 
 NOISE = (0.02, 0.05, 0.10, 0.20)  # shares of the range
 MOST_PATIENTS = 64  # more say no more
-MOST_VOXELS = 216_000  # of a scan that are restored: a part of it does
+MOST_VOXELS = 650_000  # of a scan that are restored: a slab of it does
 MARGIN = 6  # voxels along a cut that are not scored: there the model saw less
 SCORED = 100_000  # voxels of a patient: what counts is patients
 SEED = 11
@@ -133,13 +133,15 @@ def _block(pack: ModelPack, factor: int) -> tuple[int, int, int]:
 
 
 def _box(shape: Sequence[int], rng: np.random.Generator) -> tuple[list[slice], list[slice]]:
-    """A part of a scan that is not too large, somewhere; and of that what is not next to a side where it was cut."""
-    sizes = list(shape)
-    while np.prod(sizes) > MOST_VOXELS:
-        sizes[int(np.argmax(sizes))] -= 1
-    starts = [int(rng.integers(n - size + 1)) for n, size in zip(shape, sizes, strict=True)]
-    part, inside = [], []
-    for n, size, start in zip(shape, sizes, starts, strict=True):
-        part.append(slice(start, start + size))
-        inside.append(slice(MARGIN if start else 0, size - (MARGIN if start + size < n else 0)))
+    """A slab of a scan that is not too large, somewhere; and of that what is not next to a side where it was cut.
+
+    Across the longest axis, so that it has as much air about the patient as the whole.
+    """
+    part, longest = [slice(0, n) for n in shape], int(np.argmax(shape))
+    inside = list(part)
+    n = shape[longest]
+    size = min(n, max(MOST_VOXELS * n // int(np.prod(shape)), 4 * MARGIN))
+    start = int(rng.integers(n - size + 1))
+    part[longest] = slice(start, start + size)
+    inside[longest] = slice(MARGIN if start else 0, size - (MARGIN if start + size < n else 0))
     return part, inside
