@@ -114,11 +114,11 @@ class OrthogonalViews(QWidget):
         """Cut all links and let go of the voxels; safe to call again."""
         self._adding.stop()
         self._hidden = None
+        if self._connections:
+            self.active.changed.disconnect(self._update_layers)
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         self._connections.clear()
-        with contextlib.suppress(TypeError, RuntimeError):  # it was not connected
-            self.active.changed.disconnect(self._update_layers)
         if self._clicked in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
         for plane, model in self.models.items():

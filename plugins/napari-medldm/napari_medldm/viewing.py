@@ -184,6 +184,8 @@ class ViewBox(QWidget):
         self.viewer.reset_view(layers=layers)
         shift, factor = np.subtract(center, camera.center), zoom / camera.zoom
         camera.center, camera.zoom = center, zoom
+        if not self.viewer.layers:  # nothing is looked at yet; what comes is to be seen whole
+            shift, factor = np.zeros(3), 1.0
 
         def again(event: Any = None) -> None:
             self.viewer.reset_view(layers=layers)

@@ -108,6 +108,14 @@ def test_canvases_come_one_by_one_and_bind_no_shortcut_anew(viewer, panel, phant
     assert len(views.canvases) == len(PLANES) and not bound
 
 
+def test_a_scan_that_comes_after_the_planes_is_seen_whole(viewer, panel, press, settled):
+    press("F4")
+    viewer.open_sample("napari-medldm", "mr")
+    settled()
+    low, high = viewer.layers.extent.world
+    np.testing.assert_allclose(viewer.scene.camera.center[1:], (low + high)[1:] / 2, atol=2)
+
+
 def click(viewer, callback, position, moves=0):
     """What napari does with a press, moves and a release."""
     event = SimpleNamespace(type="mouse_press", position=position)
