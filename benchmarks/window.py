@@ -223,7 +223,8 @@ def main() -> None:
         ),
     ]
     for row in rows:
-        more = [f"{row['computing']} of the processor"] * ("computing" in row) + [row["ran"]] * ("ran" in row)
+        more = [f"{row['computing']} of the processor"] if "computing" in row else []
+        more += [row["ran"]] if "ran" in row else []
         print(f"{row['what']}: {row['value']}" + f" ({'; '.join(more)})" * bool(more))
     for each in bars:
         print(f"{each['name']}: {each['value']:g} (bar {each['target']}) {'holds' if each['holds'] else 'MISSED'}")
