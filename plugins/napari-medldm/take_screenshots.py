@@ -71,10 +71,12 @@ class Person:
 
     def drag(self, start: QPoint, end: QPoint) -> None:
         QTest.mouseMove(self.canvas, start)
+        QTest.qWait(200)  # until what a move sets off is done
         QTest.mousePress(self.canvas, LEFT, pos=start)
+        QTest.qWait(200)
         for share in (0.3, 0.6, 0.98, 1, 1):
             QTest.mouseMove(self.canvas, start + (end - start) * share)
-            QTest.qWait(30)
+            QTest.qWait(100)
         QTest.mouseRelease(self.canvas, LEFT, pos=end)
         QTest.qWait(300)
 

@@ -13,6 +13,12 @@ from napari_medldm.orientation import acquired_plane
 CHOSEN = ("scan", "result", "synthetic")
 
 
+def to_slices(dims: Any) -> None:
+    """Where the cursor stands, to the nearest slices: between two of them, as in the middle of an even number, napari
+    shows one of them and nothing that is drawn."""
+    dims.set_current_step(tuple(range(dims.ndim)), dims.current_step)
+
+
 class ActiveScan(QObject):
     """Follows the selected layer of a viewer, and shows one scan, with what was made of it, at a time.
 
@@ -119,6 +125,7 @@ class ActiveScan(QObject):
             if dims.ndisplay == 2:
                 show_plane(self.viewer, acquired_plane(entry.volume))
             dims.point = scan.extent.world.mean(axis=0)
+            to_slices(dims)
             self.viewer.reset_view(layers=own)
             return
         dims.order, dims.point = entry.seen.order, entry.seen.point

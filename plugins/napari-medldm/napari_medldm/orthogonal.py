@@ -18,7 +18,7 @@ from napari.utils.action_manager import action_manager
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_medldm.active import ActiveScan
+from napari_medldm.active import ActiveScan, to_slices
 from napari_medldm.adding import TURN_MS, PaintLater, remove_layers, without_collecting
 from napari_medldm.compare import PLANES, show_plane
 from napari_medldm.contexts import guard_canvases
@@ -277,6 +277,7 @@ class OrthogonalViews(QWidget):
         drawing = active is not None and str(active.mode) not in ("pan_zoom", "Mode.PAN_ZOOM")
         if not dragged and not drawing and len(event.position) == 3 and viewer.dims.ndisplay == 2:
             viewer.dims.point = tuple(event.position)
+            to_slices(viewer.dims)
 
 
 def _follow(layer: Any, copy: Any, name: str, model: ViewerModel, event: Any = None) -> None:

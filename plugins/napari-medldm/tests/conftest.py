@@ -156,7 +156,7 @@ def drag(canvas, qtbot, settled):
     from qtpy.QtGui import QMouseEvent
     from qtpy.QtWidgets import QApplication
 
-    def move(button, start, by, *, on=None, steps=5):
+    def move(button, start, by, *, on=None, steps=5, pause=20):
         settled()
         target, none = on or canvas, Qt.MouseButton.NoButton
         start, end = QPoint(start), QPoint(start) + QPoint(*by)
@@ -169,7 +169,7 @@ def drag(canvas, qtbot, settled):
         send(QEvent.Type.MouseMove, start, none, none)
         send(QEvent.Type.MouseButtonPress, start, button, button)
         for step in range(1, steps + 1):
-            qtbot.wait(20)  # vispy leaves out a move that comes within 10 ms of another
+            qtbot.wait(pause)  # vispy leaves out a move that comes within 10 ms of another
             send(QEvent.Type.MouseMove, start + (end - start) * step / steps, none, button)
         send(QEvent.Type.MouseButtonRelease, end, button, none)
         return start, end

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from napari_medldm.layers import entry_of
+from napari_medldm.layers import entry_of, layer_data
 from napari_medldm.measure import COLUMNS, measure
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
+
+from medldm import Geometry, Volume
 
 pytestmark = pytest.mark.usefixtures("display")
 LEFT = Qt.MouseButton.LeftButton
@@ -56,6 +58,27 @@ def test_a_length_is_that_of_the_world(viewer, panel, phantom, tools, draw, worl
     assert row["unit"] == "mm" and row["size"] == pytest.approx(wanted, rel=0.03)
     shapes = viewer.layers.selection.active
     assert list(shapes.features["said"]) == [f"{row['size']:.3g} mm"]  # beside the line as well
+
+
+@pytest.mark.parametrize("tool", ["Length", "Rectangle", "Ellipse"])
+@pytest.mark.parametrize("size", [21, 22])
+def test_a_scan_of_any_size_is_measured_where_it_opens(viewer, panel, drag, canvas, click, until, settled, size, tool):
+    """The middle of an even number of slices lies between two. A hand may rest while it draws."""
+    array = np.random.default_rng(0).normal(500, 50, (size,) * 3).astype(np.float32)
+    data, attributes, _ = layer_data(Volume(array, Geometry.from_spacing(array.shape, (2, 2, 3))), "scan")
+    for _ in range(2):  # the place of the first scan is napari's choice, that of the next is ours
+        viewer.layers.clear()
+        viewer.add_image(data, **attributes)
+        settled()
+    click(panel.measure)
+    until(lambda: panel.measure.panel is not None and panel.measure.panel.isVisible())
+    settled()
+    tools = panel.measure.panel
+    click(tools.tools[tool])
+    settled()
+    drag(LEFT, canvas.rect().center() + QPoint(-50, -40), (90, 60), steps=3, pause=150)
+    until(lambda: len(tools.rows) == 1)
+    assert tools.rows[0]["size"] > 0 and viewer.layers.selection.active.nshapes == 1
 
 
 def test_areas_and_volumes(viewer, panel, phantom, tools, draw, world, click, until):
