@@ -176,8 +176,8 @@ def _of_interval(bounds: tuple[Volume, Volume], unit: str) -> tuple[str, Volume]
     level = float(lower.history[-1]["level"])
     low, middle, high = (f"{value:.3g}" for value in np.percentile(width.array, (5, 50, 95)))
     text = f"By its calibration the true value lies within the interval in {100 * level:g} of 100 voxels, if the noise "
-    text += f"level is right. The interval is at most {middle} {unit} wide in half of the voxels, and {low} to {high} {unit} "
-    text += "in nine of ten."
+    text += f"level is right. The interval is at most {middle} {unit} wide in half of the voxels, and {low} to {high} "
+    text += f"{unit} in nine of ten."
     return text.replace("  ", " "), width
 
 
