@@ -27,10 +27,11 @@ from medldm.io.atomic import write_whole
 from medldm.net_tables import ImportedNetTable
 from medldm.nets.autoencoder import Autoencoder
 from medldm.nets.build import build_autoencoder
+from medldm.nets.collaborative import collaborative_estimates
 from medldm.nets.condition import condition_channels, latent_condition
 from medldm.nets.head import MeasurementHead
 from medldm.nets.unet import Condition, LatentUNet
-from medldm.operators.measurement import Measurement
+from medldm.operators.measurement import Measurement, noise_model
 from medldm.operators.problem import Problem, problem_of
 from medldm.pack import AutoencoderPack, ModelPack
 from medldm.space import ModelSpace, side_by_side, spread_evenly
@@ -46,7 +47,7 @@ class Networks(nn.Module):
 
     def __init__(self, pack: ModelPack) -> None:
         super().__init__()
-        self.told = pack.measurement
+        self.told, self.noise = pack.measurement, noise_model(pack.noise)
         self.autoencoder = build_autoencoder(pack)
         if pack.unet is not None:
             net = LatentUNet(
@@ -66,6 +67,7 @@ class Networks(nn.Module):
                     depth=table.depth,
                     separable=table.separable,
                     mask=table.mask,
+                    after=table.after,
                     told=pack.measurement,
                 )
                 for name, table in pack.heads.items()
@@ -94,6 +96,12 @@ class Networks(nn.Module):
     def condition(self, measurement: Measurement) -> Condition:
         """What the denoiser is told of a measurement."""
         return Condition(concat=latent_condition(measurement, self.autoencoder, self.told))
+
+    def with_alike(
+        self, measurement: Measurement, pilot: Tensor, on_block: Callable[[], None] = lambda: None
+    ) -> Measurement:
+        """With what patches that look alike make of `pilot`, an estimate (B, 1, *S) of the image."""
+        return measurement._replace(alike=collaborative_estimates(measurement, pilot, self.noise, on_block))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

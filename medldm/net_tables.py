@@ -211,12 +211,17 @@ class ProcessTable(Table):
 
 
 class HeadTable(Table):
-    """Arguments of `medldm.nets.head.MeasurementHead`. mask : it is told where nothing was measured."""
+    """Arguments of `medldm.nets.head.MeasurementHead`.
+
+    mask : it is told where nothing was measured
+    after : the head whose answer it is given, and what patches that look alike make of that
+    """
 
     channels: tuple[Size, ...] = Field(min_length=1)
     depth: Size = 2
     separable: bool = False
     mask: bool = False
+    after: str | None = None
 
 
 class MeasurementTable(Table):

@@ -211,9 +211,11 @@ class ModelPack(AutoencoderPack):
         deviations, channels = self.process.sigma_data, self.autoencoder.channels
         if isinstance(deviations, tuple) and len(deviations) != channels:
             raise wrong(("process", "sigma_data"), list(deviations), f"one number, or {channels}: one a latent channel")
-        for name in self.heads:
+        for name, head in self.heads.items():
             if not name.replace("-", "_").isidentifier():
                 raise wrong(("heads", name), name, "a name of letters, digits, - and _")
+            if head.after is not None and (head.after not in self.heads or self.heads[head.after].after is not None):
+                raise wrong(("heads", name, "after"), head.after, "another head, which comes after none")
         if self.problems and self.unet is None:
             raise wrong(("unet",), "nothing", "a table: problems need a denoiser")
         if not self.problems and self.synthesis is None:

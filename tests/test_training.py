@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import medldm
 from medldm.errors import InputError, ModelError, RecipeError, RunError
 from medldm.geometry import Geometry
+from medldm.model import Networks
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
@@ -19,7 +20,7 @@ from medldm.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpo
 from medldm.training.data import load_scans
 from medldm.training.loop import learning_rate
 from medldm.volume import Volume
-from tests.tiny import idle_but, tiny_table, with_coarse_head, with_pack, with_stages
+from tests.tiny import idle_but, tiny_table, with_alike_head, with_coarse_head, with_pack, with_stages
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -308,6 +309,19 @@ def test_each_of_two_heads_learns_its_own_task(data):
     wrong["stage"][-1] |= {"problems": {"denoise": 1.0}}
     with pytest.raises(RecipeError, match="stage.3.problems: denoise; expected .* not of another head"):
         parse_recipe(wrong)
+
+
+def test_a_second_head_learns_from_the_first_and_changes_nothing_else(data, trained, tmp_path):
+    (folder, table), (first, start) = data, trained
+    more = idle_but(with_alike_head(table))
+    more["stage"][-1] |= {"steps": 6}
+    both = medldm.train(more, data=folder, out=tmp_path / "both", start=start)
+    was, now = first.networks.state_dict(), both.networks.state_dict()
+    assert all(torch.equal(was[name], now[name]) for name in was)
+    fresh = parse_recipe(more).pack
+    torch.manual_seed(more.get("seed", 0))
+    begun = Networks(fresh).heads["alike"].state_dict()
+    assert any(not torch.allclose(begun[k], now[f"heads.alike.{k}"], atol=1e-3) for k in begun)
 
 
 @FLAT

@@ -85,6 +85,16 @@ def with_coarse_head(table: dict[str, Any]) -> dict[str, Any]:
     return alone | {"stage": [*alone["stage"], further]}
 
 
+def with_alike_head(table: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with a second head for denoising, told what patches that look alike make of the first one's answer."""
+    pack, stage = table["pack"], table["stage"][-1]
+    heads = pack["heads"] | {"alike": {"channels": [8], "depth": 1, "after": "main"}}
+    problems = pack["problems"] | {"denoise": pack["problems"]["denoise"] | {"head": "alike"}}
+    first = with_stages(with_pack(table, heads=heads, problems=problems), head={"problems": {"super_resolve": 1.0}})
+    further = stage | {"head": "alike", "problems": {"denoise": 1.0}}
+    return first | {"stage": [*first["stage"], further]}
+
+
 def with_generator(table: dict[str, Any]) -> dict[str, Any]:
     """A recipe that learns to synthesize, too."""
     stage = {key: table["stage"][0][key] for key in ("steps", "batch_size", "lr", "ema")}

@@ -7,6 +7,8 @@ sampling. It also predicts the standard deviation of its own error.
 
 What it adds to the measurement is in units of the measurement's own error (`condition.error_scale`), so
 that light and heavy noise ask for numbers of the same size: docs/decisions/0004-head-in-units-of-the-noise.md.
+A head that comes `after` another one is given the other's answer in the place of the decoded estimate, and what patches
+that look alike make of it (`medldm.nets.collaborative`): docs/decisions/0022-collaborative.md.
 A scan that is coarse along one axis is turned so that this axis comes first: one thing to learn, not three.
 """
 
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from medldm.net_tables import MeasurementTable
 from medldm.nets.blocks import CONVOLUTION, ResidualBlock
+from medldm.nets.collaborative import ESTIMATES
 from medldm.nets.condition import error_scale, level_maps
 from medldm.nets.patches import depth_to_space, space_to_depth
 from medldm.operators.measurement import Measurement
@@ -33,6 +36,7 @@ class MeasurementHead(nn.Module):
     depth : residual blocks a level on each side
     separable : convolutions divided into space and channels, for a small head (`ResidualBlock`)
     mask : it is told where nothing was measured, and changes nothing else
+    after : name of the head whose answer it is given, with what patches that look alike say; None: it comes first
     told : the scales by which it is told of the measurement
     """
 
@@ -44,6 +48,7 @@ class MeasurementHead(nn.Module):
         depth: int = 2,
         separable: bool = False,
         mask: bool = False,
+        after: str | None = None,
         told: MeasurementTable | None = None,
     ) -> None:
         super().__init__()
@@ -51,8 +56,9 @@ class MeasurementHead(nn.Module):
         self.dims = dims
         self.multiple = 2 ** len(channels)
         self.block = (2,) * dims
-        self.mask, self.told = mask, told or MeasurementTable()
-        inputs = (2 + mask) * 2**dims + 2 + dims
+        self.mask, self.after, self.told = mask, after, told or MeasurementTable()
+        self.guesses = 1 + (ESTIMATES if after else 0)
+        inputs = (1 + self.guesses + mask) * 2**dims + 2 + dims
         self.stem = conv(inputs, channels[0], 1) if separable else conv(inputs, channels[0], 3, padding=1)
         self.pool = nn.AvgPool2d(2) if dims == 2 else nn.AvgPool3d(2)
         self.down = nn.ModuleList(
@@ -65,9 +71,9 @@ class MeasurementHead(nn.Module):
         )
         self.to_full = conv(channels[0], FULL_WIDTH * 2**dims // 2, 1)
         self.finish = nn.Sequential(
-            conv(FULL_WIDTH // 2 + 2 + mask, FULL_WIDTH, 3, padding=1),
+            conv(FULL_WIDTH // 2 + 1 + self.guesses + mask, FULL_WIDTH, 3, padding=1),
             nn.ReLU(inplace=True),
-            conv(FULL_WIDTH, 3, 3, padding=1),
+            conv(FULL_WIDTH, self.guesses + 2, 3, padding=1),
         )
 
     def forward(self, decoded: Tensor, measurement: Measurement, level: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +110,8 @@ class MeasurementHead(nn.Module):
         """`forward` for a scan whose coarse axis, if it has one, is the first."""
         missing = measurement.missing if self.mask else None
         where = [] if missing is None else [missing - 0.5]
-        half = space_to_depth(torch.cat([measurement.image - 0.5, decoded - 0.5, *where], dim=1), self.block)
+        guesses = decoded if measurement.alike is None or not self.after else torch.cat([decoded, measurement.alike], 1)
+        half = space_to_depth(torch.cat([measurement.image - 0.5, guesses - 0.5, *where], dim=1), self.block)
         level_map = level.to(half).view(-1, 1, *(1,) * self.dims).expand(-1, 1, *half.shape[2:])
         h = self.stem(self._laid(torch.cat([half, level_maps(measurement, self.block, self.told), level_map], dim=1)))
         skips: list[Tensor] = []
@@ -117,10 +124,11 @@ class MeasurementHead(nn.Module):
             h = self.up[index](skips.pop() + nn.functional.interpolate(self.narrow[index](h), scale_factor=2))
         full = depth_to_space(self.to_full(torch.relu_(h)), self.block)
         scale = error_scale(measurement, self.told)
-        apart = ((decoded - measurement.image) / scale).clamp(-4, 4)
+        apart = ((guesses - measurement.image) / scale).clamp(-4, 4)
         finish = self.finish(self._laid(torch.cat([full, measurement.image - 0.5, apart, *where], dim=1))).float()
-        gate, residual, log_std = finish.chunk(3, dim=1)
-        change = scale * (torch.sigmoid(gate - 2) * apart + residual)
+        gate, residual, log_std = finish.split([self.guesses, 1, 1], dim=1)
+        share = torch.sigmoid(gate - 2) if not self.after else torch.softmax(gate, dim=1)
+        change = scale * ((share * apart).sum(1, keepdim=True) + residual)
         std = scale * torch.exp((log_std - 1).clamp(-6, 3))
         if missing is not None:
             change, std = missing * change, missing * std

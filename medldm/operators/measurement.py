@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -22,6 +23,10 @@ class Gaussian:
         """`noise_std` broadcasts against `x`; returns a tensor like `x`."""
         return x + noise_std * torch.randn(x.shape, generator=generator)
 
+    def mean(self, x: Tensor, noise_std: Tensor) -> Tensor:
+        """Of what is measured of `x`."""
+        return x
+
 
 @dataclass(frozen=True)
 class Rician:
@@ -32,6 +37,13 @@ class Rician:
         real = x + noise_std * torch.randn(x.shape, generator=generator)
         imaginary = noise_std * torch.randn(x.shape, generator=generator)
         return torch.sqrt(real.square() + imaginary.square())
+
+    def mean(self, x: Tensor, noise_std: Tensor) -> Tensor:
+        """Of what is measured of `x`: above it, the more so the darker it is."""
+        quarter = (x / noise_std).square() / 4
+        bessel = (1 + 2 * quarter) * torch.special.i0e(quarter) + 2 * quarter * torch.special.i1e(quarter)
+        raised: Tensor = noise_std * math.sqrt(math.pi / 2) * bessel
+        return raised
 
 
 Noise = Gaussian | Rician
@@ -48,6 +60,8 @@ class Measurement(NamedTuple):
     noise_std : (B, 1, *S) noise of the measurement before any interpolation, in the unit of `image`
     blur : (B, dims, *S) voxels that a measured value spreads over along each axis (1: none)
     missing : (B, 1, *S) 1 where nothing was measured and `image` is interpolated, else 0; None: nowhere
+    alike : (B, estimates, *S) what patches that look alike say of the image (`medldm.nets.collaborative`); None: not
+        asked
     A map that is the same everywhere has sizes of 1 in the place of *S.
     """
 
@@ -55,6 +69,7 @@ class Measurement(NamedTuple):
     noise_std: Tensor
     blur: Tensor
     missing: Tensor | None = None
+    alike: Tensor | None = None
 
     @classmethod
     def of(cls, operator: Operator, image: Tensor, noise_std: float, dims: int) -> Measurement:
@@ -75,7 +90,7 @@ class Measurement(NamedTuple):
     @classmethod
     def together(cls, parts: list[Measurement]) -> Measurement:
         """One batch of several, each with a map of what is missing or none."""
-        image, noise_std, blur, missing = zip(*parts, strict=True)
+        image, noise_std, blur, missing, _ = zip(*parts, strict=True)
         known = [m for m in missing if m is not None]
         return cls(torch.cat(image), torch.cat(noise_std), torch.cat(blur), torch.cat(known) if known else None)
 

@@ -74,6 +74,9 @@ def posterior_mean(
 ) -> tuple[Tensor, Tensor]:
     """``E[x | y]`` and the deviation of its error: (1, 1, *S) each; two evaluations of the denoiser.
 
+    A head that comes after another one is given the other's mean, and what patches that look alike make of it
+    (docs/decisions/0022-collaborative.md).
+
     The borders of the latents' blocks show in what is decoded. With blocks that lie half a block further on they are
     elsewhere, and in the mean of both they are faint (docs/decisions/0019-blocks.md).
     """
@@ -85,8 +88,15 @@ def posterior_mean(
         first = tuple(slice(0, n - h) for n, h in zip(decoded.shape[2:], half, strict=True))
         last = tuple(slice(h, n) for n, h in zip(decoded.shape[2:], half, strict=True))
         decoded[(*whole, *first)] = (decoded[(*whole, *first)] + further[(*whole, *last)]) / 2
-    on_step(1, 1 + _WAYS, decoded)
-    return merge_both_ways(head, decoded, measurement, torch.ones(len(decoded), device=decoded.device), on_step)
+    level, total = torch.ones(len(decoded), device=decoded.device), 1 + _WAYS if head.after is None else 2 * (1 + _WAYS)
+    on_step(1, total, decoded)
+    if head.after is not None:
+        earlier = networks.head(head.after)
+        decoded, _ = merge_both_ways(earlier, decoded, measurement, level, lambda done: on_step(1 + done, total, None))
+        measurement = networks.with_alike(measurement, decoded, lambda: on_step(1 + _WAYS, total, None))
+        on_step(2 + _WAYS, total, decoded)
+    so_far = total - _WAYS
+    return merge_both_ways(head, decoded, measurement, level, lambda done: on_step(so_far + done, total, None))
 
 
 def _decoded(networks: Networks, measurement: Measurement) -> Tensor:
@@ -103,7 +113,11 @@ def _moved(field: Tensor, by: Sequence[int]) -> Tensor:
 
 
 def merge_both_ways(
-    head: MeasurementHead, decoded: Tensor, measurement: Measurement, level: Tensor, on_step: OnStep
+    head: MeasurementHead,
+    decoded: Tensor,
+    measurement: Measurement,
+    level: Tensor,
+    on_way: Callable[[int], None],
 ) -> tuple[Tensor, Tensor]:
     """Mean of the head's answers for the image and its mirror image, which it was trained on alike.
 
@@ -112,12 +126,12 @@ def merge_both_ways(
     """
     images, variances = torch.zeros_like(decoded), torch.zeros_like(decoded)
     flips: tuple[tuple[int, ...], ...] = ((), tuple(range(2, decoded.ndim)))
-    for done, flip in enumerate(flips, start=2):
+    for done, flip in enumerate(flips, start=1):
         turned = measurement.on_image(lambda t, flip=flip: t.flip(flip))  # type: ignore[misc]
         image, std = merge_by_tiles(head, decoded.flip(flip), turned, level)
         images += image.flip(flip) / len(flips)
         variances += std.square().flip(flip) / len(flips)
-        on_step(done, 1 + _WAYS, None)
+        on_way(done)
     return images, variances.sqrt()
 
 
@@ -133,7 +147,7 @@ def posterior_sample(
     on_step: OnStep,
     decode_steps: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Sample the latents down to the share `depth` (0..1) of the way, then take the mean given them.
+    """Sample the latents down to the share `depth` (0..1) of the way, then take the mean given them, by the first head.
 
     Returns the image and the deviation that is left, (1, 1, *S) each.
     """
@@ -153,6 +167,8 @@ def posterior_sample(
         if step.index + 1 == total:
             break
     level = process.level(torch.full((1,), sigma, device=told.device))
+    if head.after is not None:
+        head = networks.head(head.after)
     return merge_by_tiles(head, networks.autoencoder.decode(z), measurement, level)
 
 

@@ -28,7 +28,12 @@ def restored(networks: Networks, validation: Batches) -> Tensor:
     moved = batch.measurement.map(lambda part: part.to(device))
     z = networks.denoiser.posterior_mean(networks.condition(moved), networks.autoencoder.channels)
     head = networks.head(validation.problems[batch.problem].head)
-    image, _ = head(networks.autoencoder.decode(z), moved, torch.ones(len(z), device=device))
+    level = torch.ones(len(z), device=device)
+    image = networks.autoencoder.decode(z)
+    if head.after is not None:
+        image, _ = networks.head(head.after)(image, moved, level)
+        moved = networks.with_alike(moved, image)
+    image, _ = head(image, moved, level)
     row = [t[0, 0].float().cpu() for t in (batch.measurement.image, image, batch.x)]
     planes = [t if t.ndim == 2 else t[:, :, t.shape[2] // 2] for t in row]
     return torch.cat(planes, dim=1).clamp(0, 1)[None]

@@ -226,7 +226,8 @@ def _some_ask_the_mean(
 class HeadStage(Stage):
     """Merging: squared error of the image, and likelihood of the predicted deviation of that error.
 
-    Where a part was not measured, what counts lies in it.
+    Where a part was not measured, what counts lies in it. A head that comes after another one learns from its posterior
+    means.
     """
 
     def __init__(self, networks: Networks, table: HeadTable, problems: Mapping[str, Problem]) -> None:
@@ -234,6 +235,9 @@ class HeadStage(Stage):
         self.table, self.problems, self.condition = table, problems, networks.condition
         self.autoencoder = networks.autoencoder.requires_grad_(False)
         self.denoiser = networks.denoiser.requires_grad_(False)
+        after = networks.head(table.head).after
+        self.first = None if after is None else networks.head(after).requires_grad_(False)
+        self.with_alike = networks.with_alike
 
     def batch(self, batches: Batches, step: int) -> Batch:
         return batches.restoration(step)
@@ -247,8 +251,12 @@ class HeadStage(Stage):
             z, _ = self.autoencoder.encode(x)
             sigma = process.draw(own.normal())
             x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
-            x_t, sigma = _some_ask_the_mean(x_t, sigma, own, self.table.mean_share, process.sigma_max)
+            share = self.table.mean_share if self.first is None else 1.0
+            x_t, sigma = _some_ask_the_mean(x_t, sigma, own, share, process.sigma_max)
             decoded = self.autoencoder.decode(self.denoiser(x_t, sigma, condition))
+            if self.first is not None:
+                decoded, _ = self.first(decoded, measurement, process.level(sigma))
+                measurement = self.with_alike(measurement, decoded)
         image, std = self.trained(decoded, measurement, process.level(sigma))
         error = (image - x).square()
         weight = self.problems[batch.problem].error_weight(x, measurement)
