@@ -1,7 +1,9 @@
 """The exact images, degradations and figures that the restoration benchmark compares methods on.
 
-Chest: the first image (sorted by file) of each of the 80 test patients of `chest-xray-256`, in [0, 1].
-Brain: the 5 test heads of `brain-t1-2mm`, divided by the 99.5th percentile over brain (labels > 0).
+Chest: the first image (sorted by file) of each of the 80 test patients of `chest-xray-256`, in [0, 1]; children:
+likewise, of the 100 of `chest-xray-children-256`.
+Brain: the 5 test heads of `brain-t1-2mm`, divided by the 99.5th percentile over brain (labels > 0); stripped: the 8 of
+`brain-t1-stripped`, where all that is not 0 is brain.
 """
 
 from __future__ import annotations
@@ -43,6 +45,13 @@ class Case:
     mask: NDArray[np.bool_] | None = None
     affine: Image | None = None
 
+    @property
+    def superior(self) -> int:
+        """The array's axis from inferior to superior."""
+        import nibabel as nib
+
+        return [code in "SI" for code in nib.aff2axcodes(self.affine)].index(True)
+
     def score(self, result: Image) -> dict[str, float]:
         """PSNR (brain voxels where there is a mask; clipped to [0, 1] where there is none) and SSIM."""
         if self.mask is None:
@@ -60,11 +69,11 @@ def _table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def chest_cases(count: int | None = None) -> list[Case]:
-    """The first `count` (all 80 without one) test patients' radiographs, (256, 256)."""
+def chest_cases(count: int | None = None, folder_name: str = "chest-xray-256") -> list[Case]:
+    """The first `count` (all without one) test patients' radiographs, (256, 256)."""
     from PIL import Image as Picture
 
-    folder = data_folder() / "chest-xray-256"
+    folder = data_folder() / folder_name
     first: dict[str, str] = {}
     for row in sorted(_table(folder / "index.csv"), key=lambda row: row["file"]):
         if row["split"] == "test":
@@ -85,9 +94,24 @@ def brain_cases(count: int | None = None) -> list[Case]:
     heads = sorted(row["participant"] for row in _table(folder / "participants.csv") if row["split"] == "test")
     cases = []
     for index, head in enumerate(heads[:count]):
-        scan = nib.load(folder / "t1" / f"{head}.nii.gz")
-        image = np.asarray(scan.dataobj, dtype=np.float64)
-        brain = np.asarray(nib.load(folder / "labels" / f"{head}.nii.gz").dataobj) > 0
+        scan = nib.Nifti1Image.from_filename(folder / "t1" / f"{head}.nii.gz")
+        image = scan.get_fdata()
+        brain = nib.Nifti1Image.from_filename(folder / "labels" / f"{head}.nii.gz").get_fdata() > 0
+        cases.append(Case(head, index, image / np.percentile(image[brain], 99.5), brain, scan.affine))
+    return cases
+
+
+def stripped_cases(count: int | None = None) -> list[Case]:
+    """The first `count` (all 8 without one) brain-extracted test heads, axes R, A, S."""
+    import nibabel as nib
+
+    folder = data_folder() / "brain-t1-stripped"
+    heads = sorted(row["participant"] for row in _table(folder / "participants.csv") if row["split"] == "test")
+    cases = []
+    for index, head in enumerate(heads[:count]):
+        scan = nib.Nifti1Image.from_filename(folder / "t1" / f"{head}.nii.gz")
+        image = scan.get_fdata()
+        brain = image > 0
         cases.append(Case(head, index, image / np.percentile(image[brain], 99.5), brain, scan.affine))
     return cases
 
@@ -113,4 +137,10 @@ def in_plane(case: Case, factor: int) -> Image:
 
 def through_plane(case: Case, factor: int) -> Image:
     """Brain: mean over `factor` voxels along superior-inferior."""
-    return block_average(case.truth, (1, factor, 1))
+    return block_average(case.truth, coarse(case, factor))
+
+
+def coarse(case: Case, factor: int) -> tuple[int, int, int]:
+    """`factor` along superior-inferior."""
+    i, j, k = (factor if axis == case.superior else 1 for axis in range(3))
+    return i, j, k

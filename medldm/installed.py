@@ -20,6 +20,7 @@ from medldm.tables import first_wrong
 
 FORMAT = 3  # of pack.json; format 1 was called recipe.json, format 2 shared one denoiser with synthesis
 WEIGHTS, PACK, TRAINING, CARD = "weights.safetensors", "pack.json", "training.json", "card.md"
+FURTHER = "weights-*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,18 @@ def read_tables(name: str) -> AutoencoderPack:
         raise ModelError(where, got, "one of this version", "reinstall it") from None
 
 
+def weights_of(folder: Path) -> list[Path]:
+    """The files of a pack's weights. What was added to a model later may lie in a file of its own, so that the others
+    stay as they were published."""
+    return [folder / WEIGHTS, *sorted(folder.glob(FURTHER))]
+
+
 def describe(name: str) -> Pack:
     """What a model is for; what is wrong with it goes into `problem`."""
     try:
         pack, folder = read_tables(name), folder_of(name)
         spacing = " x ".join(f"{s:g}" for s in pack.trained_spacing[: pack.dims])
-        size = round((folder / WEIGHTS).stat().st_size / 1e6, 1)
+        size = round(sum(path.stat().st_size for path in weights_of(folder)) / 1e6, 1)
     except MedldmError as failure:
         return Pack(name, problem=str(failure))
     except OSError as failure:

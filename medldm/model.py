@@ -22,7 +22,7 @@ from medldm.conformal import Intervals
 from medldm.diffusion.generator import Generator
 from medldm.diffusion.process import Denoiser, NoiseProcess
 from medldm.errors import MedldmError, ModelError
-from medldm.installed import CARD, FORMAT, PACK, TRAINING, WEIGHTS, folder_of, read_tables
+from medldm.installed import CARD, FORMAT, PACK, TRAINING, WEIGHTS, folder_of, read_tables, weights_of
 from medldm.io.atomic import write_whole
 from medldm.net_tables import ImportedNetTable
 from medldm.nets.autoencoder import Autoencoder
@@ -291,16 +291,20 @@ def _built(build: Callable[[], Network], weights: dict[str, Tensor], where: str)
 
 
 def _read(name_or_folder: str | Path, where: str) -> tuple[dict[str, Tensor], str, str]:
-    """Float32 weights by name, the card, the hash of the weights' file. Raises ModelError."""
-    folder = folder_of(str(name_or_folder))
+    """Float32 weights by name, the card, the hash of the weights' file (of several: of all, one after the other).
+
+    Raises ModelError.
+    """
+    folder, digest = folder_of(str(name_or_folder)), hashlib.sha256()
     try:
-        weights = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
-        with (folder / WEIGHTS).open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        weights: dict[str, Tensor] = {}
+        for path in weights_of(folder):
+            weights |= {name: value.float() for name, value in load_file(path).items()}
+            digest.update(path.read_bytes())
         card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
     except (OSError, ValueError, SafetensorError) as failure:
         raise _damaged(where, failure) from None
-    return weights, card, digest
+    return weights, card, digest.hexdigest()
 
 
 def _damaged(where: str, failure: Exception) -> ModelError:
@@ -326,6 +330,8 @@ def _write(
     }
     content = save(state)  # safetensors' own save_file makes files that others cannot read
     write_whole(folder / WEIGHTS, lambda path: path.write_bytes(content))
+    for path in weights_of(folder)[1:]:  # of what was there before
+        path.unlink()
     texts = {PACK: _json({"format": FORMAT, **pack.model_dump(mode="json")}), CARD: card}
     if training is not None:
         texts[TRAINING] = _json(training)

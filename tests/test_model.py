@@ -1,16 +1,18 @@
 """Packs: what is saved comes back, what is damaged is refused, nothing executes."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import medldm
 from medldm.errors import InputError, ModelError
 from medldm.installed import describe
 from medldm.model import Model, Networks
 from medldm.recipe import parse_recipe
-from tests.tiny import tiny_model, tiny_table
+from tests.tiny import pack_of, tiny_model, tiny_table, with_alike_head
 
 
 def test_a_pack_comes_back_as_it_was_saved(tmp_path):
@@ -25,6 +27,30 @@ def test_a_pack_comes_back_as_it_was_saved(tmp_path):
         torch.testing.assert_close(value, networks.state_dict()[name], rtol=1e-3, atol=1e-6)
     assert not any(p.requires_grad for p in loaded.networks.parameters())
     assert not loaded.networks.training
+
+
+def test_weights_may_lie_in_several_files(tmp_path):
+    """A head that was added later, beside a file that stays as it is; saved again they are one file."""
+    whole = pack_of(tmp_path / "whole", with_alike_head(tiny_table(2)))
+    folder = tmp_path / "parts"
+    shutil.copytree(tmp_path / "whole", folder)
+    weights = load_file(folder / "weights.safetensors")
+    late = {name: weights.pop(name) for name in list(weights) if name.startswith("heads.alike.")}
+    save_file(weights, folder / "weights.safetensors")
+    with pytest.raises(ModelError, match="damaged"):
+        medldm.load_model(folder)
+    save_file(late, folder / "weights-alike.safetensors")
+    parts = medldm.load_model(folder)
+    for name, value in whole.networks.state_dict().items():
+        assert torch.equal(value, parts.networks.state_dict()[name])
+    assert parts.weights_sha256 != whole.weights_sha256
+    changed = (folder / "weights-alike.safetensors").read_bytes()
+    (folder / "weights-alike.safetensors").write_bytes(changed[:-1] + bytes([changed[-1] ^ 1]))
+    assert medldm.load_model(folder).weights_sha256 != parts.weights_sha256
+    parts.save(folder)
+    assert not (folder / "weights-alike.safetensors").exists()
+    again = medldm.load_model(folder).networks.heads["alike"].to_full.weight
+    assert torch.equal(again, late["heads.alike.to_full.weight"].float())
 
 
 def test_unknown_names_are_refused_with_what_there_is():

@@ -22,7 +22,6 @@ from medldm.operators.measurement import Measurement, Noise
 
 ESTIMATES = 2  # what `collaborative_estimates` gives of each image
 _LEAST_NOISE = 0.001  # of the range; below there is nothing to filter, and single precision ends
-_ROUNDING = 3e-5  # what single precision leaves of a group's mean square
 _GROUPS = 1024  # at a time: bounds the memory
 _OUTSIDE = 100.0  # ranges away from any value: no patch is taken from there
 
@@ -125,12 +124,11 @@ def _estimated(noisy: Tensor, guessed: Tensor, noise_std: Tensor) -> tuple[Tenso
     group, voxels = noisy.shape[1:]
     mean = guessed.mean(2, keepdim=True)
     x, y = guessed - mean, noisy - mean
-    eye = torch.eye(group, device=x.device)
-    q = x @ x.mT
-    noise = voxels * noise_std**2 + _ROUNDING * q.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
-    factor, failed = torch.linalg.cholesky_ex(q + noise * eye)
-    combination = eye - noise * torch.cholesky_inverse(factor)
-    combination = torch.where(failed.view(-1, 1, 1) > 0, eye, combination)  # as it was measured
+    wide = x.double()  # patches that are almost the same are more than single precision can tell apart
+    eye = torch.eye(group, device=x.device, dtype=wide.dtype)
+    noise = voxels * noise_std.double() ** 2
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(wide @ wide.mT + noise * eye))
+    combination = (eye - noise * inverse).to(y)
     weights = 1 / combination.square().sum(2).clamp(1 / group, 1)
     return (combination @ y + mean) * weights[..., None], weights
 
