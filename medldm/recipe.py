@@ -155,8 +155,9 @@ class Recipe(Table):
             if stage.head not in pack.heads:
                 raise wrong(("stage", number, "head"), stage.head, f"one of pack.heads: {', '.join(pack.heads)}")
             for name in stage.problems:
-                if pack.problems[name].head != stage.head:
-                    expected = f"problems of the head {stage.head}, not of another head ({pack.problems[name].head})"
+                answers = pack.problems[name].head
+                if stage.head not in (answers, pack.heads[answers].after):
+                    expected = f"problems of the head {stage.head}, not of another head ({answers})"
                     raise wrong(("stage", number, "problems"), name, expected)
             return
 

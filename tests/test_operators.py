@@ -1,5 +1,7 @@
 """The operator of every problem of the registry is proven by the same check."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from medldm import registry
 from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.operators.block_average import BlockAverage
-from medldm.operators.measurement import Gaussian, Rician
+from medldm.operators.measurement import Gaussian, Rician, Sharp
 from medldm.operators.operator import Identity, check_operator
+from medldm.operators.problem import Denoise
 
 
 @pytest.mark.parametrize("name", registry.names("problems"))
@@ -97,3 +100,24 @@ def test_rician_noise_in_air_is_rayleigh():
     y = Rician().sample(torch.zeros(1, 1, 100, 100, 10), torch.tensor(0.2), torch.Generator().manual_seed(4))
     assert float(y.mean()) == pytest.approx(0.2 * np.sqrt(np.pi / 2), rel=0.02)
     assert float(y.std()) == pytest.approx(0.2 * np.sqrt(2 - np.pi / 2), rel=0.02)
+
+
+def test_noise_of_a_sharp_kernel_is_in_fine_detail():
+    """Its deviation is what was asked for, its power rises to two thirds of the largest frequency, then falls."""
+    noise = Sharp().sample(torch.zeros(8, 1, 96, 96), torch.tensor(0.1), torch.Generator().manual_seed(0))
+    assert noise.std().item() == pytest.approx(0.1, rel=0.02) and abs(noise.mean().item()) < 1e-3
+    power = torch.fft.fft2(noise).abs().square().mean((0, 1))
+    along = [power[0, n : n + 4].mean().item() for n in (2, 14, 28, 42)]  # of at most 48
+    assert along[0] < along[1] < along[2] > along[3]
+
+
+def test_a_share_of_the_denoising_is_of_sharp_noise():
+    x = torch.zeros(1, 1, 64, 64)
+    batches = SimpleNamespace(own=np.random.default_rng(0), noise=torch.Generator().manual_seed(0))
+    shares = []
+    problem = Denoise(head="main", noise_std=(0.05, 0.05), sharp_share=0.5)
+    for _ in range(40):
+        image = problem.draw(x, Gaussian(), batches).image
+        power = torch.fft.fft2(image[0, 0]).abs().square()
+        shares.append((power[:10, :10].mean() / power.mean()).item() < 0.6)  # white noise: 1
+    assert 10 < sum(shares) < 30

@@ -322,6 +322,19 @@ def test_a_second_head_learns_from_the_first_and_changes_nothing_else(data, trai
     torch.manual_seed(more.get("seed", 0))
     begun = Networks(fresh).heads["alike"].state_dict()
     assert any(not torch.allclose(begun[k], now[f"heads.alike.{k}"], atol=1e-3) for k in begun)
+    alone = idle_but(table)  # of a model with more heads, those that are asked for
+    fewer = medldm.train(alone, data=folder, out=tmp_path / "fewer", start=tmp_path / "both")
+    assert set(fewer.networks.heads) == {"main"}
+    assert all(torch.equal(value, was[name]) for name, value in fewer.networks.state_dict().items())
+
+
+def test_a_first_head_learns_what_the_second_is_asked(data):
+    _, table = data
+    more = with_alike_head(table)
+    more["pack"]["problems"] = {"denoise": more["pack"]["problems"]["denoise"]}
+    for stage in more["stage"][1:]:
+        stage["problems"] = {"denoise": 1.0}
+    assert [stage.name for stage in parse_recipe(more).stages][-2:] == ["head-main", "head-alike"]
 
 
 @FLAT

@@ -29,6 +29,26 @@ class Gaussian:
 
 
 @dataclass(frozen=True)
+class Sharp:
+    """Gaussian, of the deviation `noise_std`, and as in slices of a sharp reconstruction kernel: its power rises with
+    the spatial frequency to two thirds of the largest, then falls to nothing."""
+
+    def sample(self, x: Tensor, noise_std: Tensor, generator: torch.Generator) -> Tensor:
+        """`noise_std` broadcasts against `x` (..., I, J): planes; returns a tensor like `x`."""
+        across, down = (torch.fft.fftfreq(n) * 2 for n in x.shape[-2:])
+        frequency = torch.sqrt(across[:, None] ** 2 + down**2)
+        power = torch.minimum(frequency, (2 - 2 * frequency).clamp_min(0))
+        power = power / power.mean().clamp_min(1e-12)
+        white = torch.fft.fft2(torch.randn(x.shape, generator=generator))
+        coloured: Tensor = torch.fft.ifft2(white * power.sqrt()).real
+        return x + noise_std * coloured
+
+    def mean(self, x: Tensor, noise_std: Tensor) -> Tensor:
+        """Of what is measured of `x`."""
+        return x
+
+
+@dataclass(frozen=True)
 class Rician:
     """Magnitude of a complex signal with Gaussian noise in both parts (Gudbjartsson and Patz 1995)."""
 
@@ -46,7 +66,7 @@ class Rician:
         return raised
 
 
-Noise = Gaussian | Rician
+Noise = Gaussian | Sharp | Rician
 
 
 def noise_model(name: NoiseName) -> Noise:

@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from medldm import registry
 from medldm.errors import InputError, ModelError
 from medldm.geometry import Geometry
-from medldm.operators.measurement import Measurement, Noise
+from medldm.operators.measurement import Measurement, Noise, Sharp
 from medldm.operators.operator import Identity, Operator
 from medldm.pack import ModelPack, ProblemTable
 from medldm.tables import PositiveRange, first_wrong
@@ -163,7 +163,21 @@ class Problem(BaseModel):
 
 
 class Denoise(Problem):
-    """Every voxel was measured, with noise."""
+    """Every voxel was measured, with noise.
+
+    sharp_share : of the examples, those whose noise is that of a sharp CT kernel (`Sharp`), not white
+    """
+
+    sharp_share: float = Field(0.0, ge=0, le=1)
+
+    def draw(self, x: Tensor, noise: Noise, draw: Draw) -> Measurement:
+        """What is measured of one example, x (1, 1, *S)."""
+        if not self.sharp_share or draw.own.random() >= self.sharp_share:
+            return super().draw(x, noise, draw)
+        noise_std = self.drawn_noise(draw)
+        y = Sharp().sample(x, torch.tensor(noise_std), draw.noise)
+        dims = x.ndim - 2
+        return Measurement.of(Identity(), y if dims == 3 else y[..., None], noise_std, dims)
 
     def finish(self, image: Tensor, measurement: Measurement) -> Tensor:
         """Faded out below the lightest noise of the training: a clean scan comes back as it was."""

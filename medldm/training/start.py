@@ -71,7 +71,8 @@ def start_from(networks: Networks, pack: ModelPack, name_or_folder: str | Path, 
 
     autoencoder_alone : the autoencoder of a whole model is taken, and nothing else of it; a pack that holds an
         autoencoder alone has nothing else
-    A further head that a whole model lacks begins anew. Raises ModelError where networks or scans are others.
+    A further head that a whole model lacks begins anew, one that the recipe lacks is left. Raises ModelError where
+    networks or scans are others.
     """
     if autoencoder_alone or not isinstance(read_tables(str(name_or_folder)), ModelPack):
         other = load_autoencoder(name_or_folder)
@@ -87,7 +88,8 @@ def start_from(networks: Networks, pack: ModelPack, name_or_folder: str | Path, 
 
 def _whole_model(networks: Networks, name_or_folder: str | Path) -> str:
     model = load_model(name_or_folder, "cpu")
-    weights = model.networks.state_dict()
+    left = tuple(f"heads.{name}." for name in model.networks.heads if name not in networks.heads)
+    weights = {key: value for key, value in model.networks.state_dict().items() if not key.startswith(left)}
     for name, head in networks.heads.items():
         if name not in model.networks.heads:
             weights |= {f"heads.{name}.{key}": value for key, value in head.state_dict().items()}
