@@ -95,7 +95,7 @@ def test_small_images_are_filtered_too(size):
 def test_blocks_do_not_show(monkeypatch):
     x, y = repeated((90, 75), 0.1)
     whole = collaborative_estimates(measured(y, 0.1, 2), x, Gaussian())
-    monkeypatch.setitem(collaborative.SEARCH, 2, Search(7, 5, 12, 32, block=25))
+    monkeypatch.setitem(collaborative.SEARCH, 2, Search(7, 4, 12, 48, block=24))
     np.testing.assert_allclose(collaborative_estimates(measured(y, 0.1, 2), x, Gaussian()), whole, atol=1e-5)
 
 

@@ -119,5 +119,5 @@ def test_a_share_of_the_denoising_is_of_sharp_noise():
     for _ in range(40):
         image = problem.draw(x, Gaussian(), batches).image
         power = torch.fft.fft2(image[0, 0]).abs().square()
-        shares.append((power[:10, :10].mean() / power.mean()).item() < 0.6)  # white noise: 1
+        shares.append((power[:4, :4].mean() / power.mean()).item() < 0.5)  # white noise: 1
     assert 10 < sum(shares) < 30

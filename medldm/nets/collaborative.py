@@ -44,7 +44,7 @@ class Search:
     block: int
 
 
-SEARCH = {2: Search(edge=7, stride=5, radius=12, group=32, block=120), 3: Search(4, 3, 4, 32, block=48)}
+SEARCH = {2: Search(edge=7, stride=4, radius=12, group=48, block=120), 3: Search(3, 2, 3, 24, block=48)}
 
 
 def collaborative_estimates(
