@@ -23,7 +23,7 @@ def measured(image, noise_std, dims):
 
 def repeated(shape, noise_std, seed=0):
     """A pattern that repeats within the search, (1, 1, *S), and with noise."""
-    generator, period = torch.Generator().manual_seed(seed), 8 if len(shape) == 2 else 4
+    generator, period = torch.Generator().manual_seed(seed), 8 if len(shape) == 2 else 3
     cell = torch.rand((period,) * len(shape), generator=generator)
     x = cell[torch.meshgrid(*(torch.arange(n) % period for n in shape), indexing="ij")][None, None]
     return x, x + noise_std * torch.randn(x.shape, generator=generator)
