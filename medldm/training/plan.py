@@ -25,12 +25,19 @@ from medldm.training.plan_grid import SIZES
 from medldm.training.plan_page import LEAST_STEPS, PARTS, Plan, Purpose, part_of
 
 MOST_EPOCHS = 1000
-ENOUGH = {"autoencoder": 400, "generator-0": 2000}  # steps; of other stages 600
+ENOUGH = {"autoencoder": 400, "generator-0": 2000, "head-alike": 200}  # steps; of other stages 600
 GUIDE_SHARE = 0.06  # of the time of its level, beside it
 SHARES = {
-    "restore": {"autoencoder": 0.2, "denoiser": 0.35, "head": 0.45},
+    "restore": {"autoencoder": 0.2, "denoiser": 0.3, "head-main": 0.35, "head-alike": 0.15},
     "synthesize": {"autoencoder": 0.15, "generator-0": 0.55, "finer": 0.3},
-    "both": {"autoencoder": 0.15, "denoiser": 0.15, "head": 0.2, "generator-0": 0.3, "finer": 0.2},
+    "both": {
+        "autoencoder": 0.15,
+        "denoiser": 0.15,
+        "head-main": 0.15,
+        "head-alike": 0.05,
+        "generator-0": 0.3,
+        "finer": 0.2,
+    },
 }
 
 
@@ -83,7 +90,7 @@ def _share(plan: Plan, stage: str) -> float:
     if stage.startswith("generator-") and stage != "generator-0":
         return shares["finer"] / finer
     alone = 0.0 if finer else shares.get("finer", 0.0)
-    return shares[stage.split("-main")[0]] + (alone if stage == "generator-0" else 0.0)
+    return shares[stage] + (alone if stage == "generator-0" else 0.0)
 
 
 def _timed(plan: Plan, root: Path, device: str | None) -> Plan:

@@ -222,8 +222,13 @@ def _problems(page: Page, plan: Plan, grid: Grid) -> None:
     page.key("channels", plan.size("restoring").head)
     if plan.size("restoring").depth == 1:
         page.key("depth", 1)
+    page.table("pack.heads.alike")
+    page.key("channels", plan.size("restoring").head[:2])
+    if plan.kind.dims == 3:
+        page.key("separable", True)
+    page.key("after", "main", "It is told what patches that look alike make of the first head's answer.")
     page.table("pack.problems.denoise")
-    page.key("head", "main")
+    page.key("head", "alike")
     page.key("noise_std", (0.005, 0.25), "Of the noise that is learned, as a share of the range.")
     page.table("pack.problems.super_resolve")
     page.key("head", "main")
@@ -319,6 +324,7 @@ def _stages(page: Page, plan: Plan, grid: Grid) -> None:
         both = {"denoise": 0.65, "super_resolve": 0.35}
         stage("denoiser", "denoiser", problems=both, crop=crop)
         stage("head-main", "head", head="main", problems=both, crop=crop, share=0.5)
+        stage("head-alike", "head", head="alike", problems={"denoise": 1.0}, crop=crop, share=0.25)
     if plan.purpose == "restore":
         return
     first: dict[str, Any] = {"shift": 0.06, "zoom": 0.05 if grid.cascade[0] > 1 else 0.0}
