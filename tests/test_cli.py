@@ -276,7 +276,7 @@ def test_interruption_ends_with_130_and_leaves_nothing(monkeypatch, packs, pictu
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("medldm.api.denoise", interrupt)
+    monkeypatch.setattr("medldm.denoise", interrupt)
     done = call("denoise", "-i", picture, "-o", tmp_path / "o.png", "--model", packs / "tiny-2d")
     assert done.exit_code == 130 and done.stderr == "cancelled\n"
     assert names(tmp_path) == ["in.png"]

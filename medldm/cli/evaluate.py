@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import medldm
 from medldm.cli import options as o
 from medldm.cli.output import Progress, print_table
 from medldm.errors import InputError
@@ -77,12 +78,11 @@ def evaluate(
     limits = _parse_window(window)
     if model is not None:
         folder_of(model)
-    from medldm import api
     from medldm.evaluate.synthetic import check_report
 
     check_report(out, overwrite=overwrite)
     with Progress(quiet=quiet) as progress:
-        found = api.evaluate_synthetic(
+        found = medldm.evaluate_synthetic(
             synthetic,
             real,
             held_out=held_out,

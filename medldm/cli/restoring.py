@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import medldm
 from medldm.cli import options as o
 from medldm.cli.call import DICOM, Call, restoring
 from medldm.cli.output import Progress, print_table
@@ -50,9 +51,7 @@ def denoise(call: Call, noise_std: o.NoiseStd = None, each: o.Each = False, each
     """Remove the noise of a scan; grid, unit and metadata are kept."""
 
     def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
-        from medldm import api
-
-        return api.denoise(scan, model=model, noise_std=noise_std, **settings)
+        return medldm.denoise(scan, model=model, noise_std=noise_std, **settings)
 
     run_any(call, solve, each, each_volume, {"task": "denoise", "noise_std": noise_std})
 
@@ -72,9 +71,7 @@ def superres(
         raise InputError("superres", "both or neither of --scale and --spacing", "one of them")
 
     def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
-        from medldm import api
-
-        return api.super_resolve(
+        return medldm.super_resolve(
             scan, model=model, scale=factor, target_spacing=target, noise_std=noise_std, **settings
         )
 
@@ -87,9 +84,7 @@ def inpaint(call: Call, mask: Mask) -> None:
     """Fill a region that was not measured, or not well; outside it not a bit changes. Takes --mode fidelity alone."""
 
     def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
-        from medldm import api
-
-        return api.inpaint(scan, mask, model=model, **settings)
+        return medldm.inpaint(scan, mask, model=model, **settings)
 
     run(call, solve)
 
@@ -107,9 +102,7 @@ def restore(
     problem = o.parse_pairs(pairs or (), "--set", "scale=2")
 
     def solve(scan: Volume, model: Model, settings: dict[str, Any]) -> Restoration:
-        from medldm import api
-
-        return api.restore(scan, task, model=model, problem=problem, noise_std=noise_std, **settings)
+        return medldm.restore(scan, task, model=model, problem=problem, noise_std=noise_std, **settings)
 
     run_any(call, solve, each, each_volume, {"task": task, "problem": problem, "noise_std": noise_std})
 

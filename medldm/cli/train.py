@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import medldm
 from medldm.cli import options as o
 from medldm.cli.output import Progress
 from medldm.errors import InputError
@@ -107,16 +108,15 @@ def train(
     if not data.is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data sets")
     check_folder(out if out.exists() else out.absolute().parent)  # runs/mine, where there is no runs yet
-    from medldm import api
     from medldm.training.parallel import first_process
 
     quiet = quiet or not first_process()
     if (estimate and first_process()) or not quiet:
-        _print_costs(api.estimate_training(recipe, data=data, start=start, device=device, cache=cache))
+        _print_costs(medldm.estimate_training(recipe, data=data, start=start, device=device, cache=cache))
     if estimate:
         return
     with Progress(quiet=quiet, more=lambda stage: _latest(out, stage)) as progress:
-        model = api.train(
+        model = medldm.train(
             recipe,
             data=data,
             out=out,
