@@ -11,8 +11,9 @@ import typer
 
 import medldm
 from medldm.cli import options as o
-from medldm.cli.output import Progress
+from medldm.cli.output import Progress, time_left
 from medldm.errors import InputError
+from medldm.installed import CARD
 from medldm.io.atomic import check_folder
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ DespiteGate = Annotated[
 def _print_costs(costs: list[StageCost]) -> None:
     """A line a stage on standard error: what is coming."""
     for cost in costs:
-        hours, minutes = divmod(round(cost.seconds / 60), 60)
-        memory = f"{cost.memory_bytes / 1e6:.1f} MB beside the scans"
-        text = f"{cost.name}: {cost.steps} steps, about {hours} h {minutes:02d} min, {memory}"
-        print(text, file=sys.stderr)
+        memory = f"{cost.memory_bytes / 1e6:.0f} MB beside the scans"
+        print(f"{cost.name}: {cost.steps} steps, about {time_left(cost.seconds)}, {memory}", file=sys.stderr)
+    if len(costs) > 1:
+        print(f"in all about {time_left(sum(cost.seconds for cost in costs))}, reading not counted", file=sys.stderr)
 
 
 def _latest(out: Path, stage: str) -> str:
@@ -130,4 +131,4 @@ def train(
             progress=progress,
         )
     if not quiet:
-        print(f"trained {model.name}: {out}")
+        print(f"trained {model.name}: use it with --model {out}; what it is for says {out / CARD}")

@@ -67,7 +67,8 @@ class Plan:
         write_manifest(table, self.kind.records)
         absolute, below = table.absolute(), root.absolute()
         index = absolute.relative_to(below) if absolute.is_relative_to(below) else absolute
-        text = self.recipe(path.stem, index.as_posix())
+        name = self.name if path.stem == "recipe" else path.stem  # what results say that they were made by
+        text = self.recipe(name, index.as_posix())
         write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
         return path, table
 
