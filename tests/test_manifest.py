@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from medldm.errors import InputError
-from medldm.io.manifest import Row, hash_patient, load_manifest, rows_of_folder, split_rows
+from medldm.io.manifest import Row, find_manifest, hash_patient, load_manifest, rows_of_folder, split_rows
 
 
 @pytest.fixture
@@ -23,6 +23,21 @@ def table(tmp_path):
 
 def load(path):
     return load_manifest(path, root=path.parent, file_pattern="images/{file}", dataset="set")
+
+
+def test_a_manifest_is_found_here_or_there_if_its_scans_are_there(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    (there / "a.nii").touch()
+    assert find_manifest(there) is None
+    (there / "manifest.csv").write_text("file,patient\na.nii,p\n")
+    assert find_manifest(there) == there / "manifest.csv"
+    (here / "manifest.csv").write_text("file,patient\na.nii,p\nof another folder.nii,p\n")
+    assert find_manifest(there) == there / "manifest.csv"
+    (here / "manifest.csv").write_text("file,patient\na.nii,p\n")
+    assert find_manifest(there) == Path("manifest.csv")
 
 
 def test_rows_hold_paths_splits_conditions_and_no_patient(table):
