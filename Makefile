@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 # what scans go through, once, without a training: for each small step (make test is what counts)
-QUICK := api archive derived dicom dicom_refusals dicom_units docs_site errors geometry intensity intervals manifest \
+QUICK := api archive derived dicom dicom_real dicom_refusals dicom_units docs_site errors geometry intensity intervals manifest \
   metrics model nets nifti nifti_writing operators packaging picture recipe registry restore samplers volume
 SCAN ?=
 OUT ?= demo-output

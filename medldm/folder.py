@@ -91,7 +91,7 @@ def restore_each(
     if not found.scans:
         raise EmptyInput(folder.name, "no scan that can be read", "scans", "see medldm inspect")
     journal = _Journal(folder, out, json.loads(json.dumps(settings | {"format": format, "uncertainty": uncertainty})))
-    places = _places(found.items, format)
+    places = _places(folder, found.items, format)
     for number, item in enumerate(found.items):
         if progress is not None:
             progress(item.file, number, len(found.items))
@@ -127,7 +127,8 @@ def _restored(
         path.parent.mkdir(parents=True, exist_ok=True)
         if uncertainty:
             write(result.uncertainty, _beside(path), overwrite=True)
-        write(result.volume, path, format, overwrite=True)  # last: a result says that all of it is there
+        known = format or ("dicom" if _is_dicom(item) else None)  # a folder's name may look like one with a suffix
+        write(result.volume, path, known, overwrite=True)  # last: a result says that all of it is there
     except Cancelled:
         raise
     except MedldmError as failure:
@@ -162,16 +163,18 @@ def _without(text: str, folder: Path) -> str:
     return text.replace(f"{folder}/", "").replace(str(folder), folder.name)
 
 
-def _places(items: tuple[Item, ...], format: str | None) -> list[str]:
+def _places(folder: Path, items: tuple[Item, ...], format: str | None) -> list[str]:
     """Where each result goes: named as its scan, or by its series where a folder or file holds several."""
     files = Counter(item.file for item in items)
     places: list[str] = []
     for item in items:
         suffix = _suffix(item, format)
         stem = item.file if item.file != "." else "scan"
-        if suffix or item.reader != "dicom":
+        if (suffix or item.reader != "dicom") and (folder / item.file).is_file():
             stem = _stem(stem)
-        several = files[item.file] > 1 or (not suffix and any(f.startswith(f"{item.file}/") for f in files))
+        elif item.facts is not None and item.facts["shape"][2] > 1 and stem.lower().endswith(".dcm"):
+            stem = stem[: -len(".dcm")]  # many frames in a file become a folder
+        several = files[item.file] > 1 or (not suffix and any(f.startswith(f"{stem}/") for f in files))
         if several:
             stem += "/" + "-".join([item.series or "scan", *(_plain(f"{k}-{v}") for k, v in item.select.items())])
         place, copies = f"{stem}{suffix}", 1
@@ -185,9 +188,14 @@ def _places(items: tuple[Item, ...], format: str | None) -> list[str]:
 def _suffix(item: Item, format: str | None) -> str:
     if format == "nifti":
         return ".nii.gz"
-    if item.reader in ("dicom", "zip"):
+    if _is_dicom(item):
         return ""
     return _KEPT_SUFFIXES.get(item.reader, ".nii.gz")
+
+
+def _is_dicom(item: Item) -> bool:
+    """Whether its result is a derived series, named without a suffix."""
+    return item.facts is not None and bool(item.facts["source"] == "dicom")
 
 
 def _stem(name: str) -> str:

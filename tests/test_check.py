@@ -5,34 +5,20 @@ import json
 import shutil
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 from typer.testing import CliRunner
 
-import medldm
 from medldm.cli import app
-from medldm.errors import EmptyInput, InputError
 from medldm.io.choice import series_key
 from medldm.io.dataset import check_dataset
 from medldm.io.manifest import (
     COLUMNS,
-    draw_splits,
-    hash_patient,
-    load_manifest,
-    pack_select,
-    split_rows,
-    unpack_select,
-    write_manifest,
 )
-from medldm.io.patients import patients_of
-from medldm.io.survey import Item, describe
 from medldm.recipe import parse_recipe
 from medldm.training.data import load_scans
-from tests.dicom_maker import CANARY, make_series, stored_values
-from tests.tiny import tiny_table, with_pack
+from tests.dicom_maker import CANARY
+from tests.mixed_set import make_mixed_set, nifti
+from tests.tiny import tiny_table
 
 NAMES = ("file", "series", "select", "patient", "modality", "spacing", "shape", "doubts", "split")
 
@@ -41,42 +27,10 @@ def call(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def nifti(path, value=0.0, shape=(8, 9, 10)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.random.default_rng(0).random(shape).astype(np.float32) + value
-    nib.save(nib.Nifti1Image(array, np.diag([1.0, 2, 3, 1])), path)
-    return path
-
-
-def of_patient(patient, **values):
-    def change(ds, k):
-        ds.PatientID = patient
-        for name, value in values.items():
-            setattr(ds, name, value)
-
-    return change
-
-
 @pytest.fixture
 def mixed(tmp_path, monkeypatch):
-    """The working folder.
-
-    Eight DICOM patients in folders that say nothing, one with two echoes in one series; BIDS; what is damaged.
-    """
-    root = tmp_path / "set"
-    for number in range(8):
-        identity = of_patient(f"{CANARY}-{number}", EchoTime="3")
-        make_series(root / f"d{number}", series=f"1.2.{number}", change=identity, n=4)
-    second = {"change": of_patient(f"{CANARY}-0", EchoTime="9"), "pixels": lambda k: stored_values(12, 10, k) + 7}
-    make_series(root / "d0", series="1.2.0", prefix="e", n=4, **second)
-    make_series(root / "again", series="1.2.9", change=of_patient(f"{CANARY}-1"), n=4)
-    for subject in range(4):
-        for session in (1, 2):
-            nifti(root / "bids" / f"sub-{subject:02d}" / f"ses-{session}" / f"sub-{subject:02d}_T1w.nii.gz", subject)
-    (root / "bids" / "sub-00" / "broken.nii.gz").write_bytes(b"no scan")
-    gap = make_series(root / "gap", series="1.2.10")
-    (gap / "a002.dcm").unlink()
-    (root / "notes.txt").write_text(CANARY)
+    """The working folder."""
+    root = make_mixed_set(tmp_path / "set")
     monkeypatch.chdir(root)
     return root
 
@@ -84,19 +38,6 @@ def mixed(tmp_path, monkeypatch):
 def rows_of(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def item(file, patient=""):
-    return Item(file, 1, "x", "", {}, "", patient, {})
-
-
-def groups(files, pattern=None):
-    """Which of the paths are of one patient, as a list of sets of their places."""
-    hashes = patients_of([item(file) for file in files], pattern).hashes
-    return sorted([{n for n, h in enumerate(hashes) if h == one} for one in set(hashes)], key=min)
-
-
-# --- the table ---
 
 
 def test_the_table_has_every_scan_once_and_no_patient(mixed):
@@ -223,205 +164,5 @@ def test_a_folder_without_a_usable_scan_ends_with_2_and_no_table(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.nii"]
 
 
-# --- whose scan is whose ---
-
-LAYOUTS = {
-    "BIDS": (["sub-01/ses-1/sub-01_T1w.nii", "sub-01/ses-2/x.nii", "sub-02/x.nii"], [{0, 1}, {2}]),
-    "BIDS in names": (["sub-01_T1w.nii", "sub-01_T2w.nii", "sub-010_T1w.nii", "a_sub-02.nii"], [{0, 1}, {2}, {3}]),
-    "folders": (["all/a/T1.nii", "all/a/T2.nii", "all/b/T1.nii", "all/b/T2.nii"], [{0, 1}, {2, 3}]),
-    "deep folders": (["a/s1/T1.nii", "a/s2/T1.nii", "b/s1/T1.nii"], [{0, 1}, {2}]),
-    "flat": (["images/a.png", "images/b.png"], [{0}, {1}]),
-    "kinds": (["T1/a.nii", "T1/b.nii", "T1/c.nii", "T2/a.nii", "T2/b.nii", "T2/c.nii.gz"], [{0, 3}, {1, 4}, {2, 5}]),
-    "kinds of folders": (
-        ["T1/a/1.nii", "T1/a/2.nii", "T1/b/1.nii", "T1/c/1.nii", "T2/a/1.nii", "T2/b/1.nii", "T2/c/3.nii"],
-        [{0, 1, 4}, {2, 5}, {3, 6}],
-    ),
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_patients_are_told_by_how_folders_lie(layout):
-    files, expected = LAYOUTS[layout]
-    assert groups(files) == expected
-
-
-def test_the_patient_of_the_header_counts_before_the_path():
-    items = [item("sub-01/a", "x"), item("sub-02/a", "x"), item("sub-01/b")]
-    found = patients_of(items)
-    assert found.hashes[0] == found.hashes[1] != found.hashes[2]
-    assert found.rules == {"PatientID": 2, "sub- in the path": 1}
-
-
-def test_a_pattern_counts_before_all_and_has_to_match_all():
-    files = ["set/0001_012.png", "set/0001_015.png", "set/0002_001.png"]
-    assert groups(files, r"/(\d+)_") == groups(files, r"\d{4}(?=_)") == [{0, 1}, {2}]
-    assert patients_of([item("a1", "x"), item("a2", "x")], r"a(\d)").rules == {"pattern": 2}
-    with pytest.raises(InputError, match="1 scans whose path it does not match, first b.png"):
-        groups([*files, "b.png"], r"(\d+)_")
-
-
-def test_folders_with_many_scans_are_doubted_and_nothing_is_put_aside(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    few = [item(f"{folder}/{folder}{n}.png") for folder in "ab" for n in range(5)]
-    many = [item(f"{n % 12}/{n}.png") for n in range(12 * 21)]
-    assert "2 folders" in patients_of(few).doubt and "12 folders" in patients_of(many).doubt
-    assert patients_of([item(f"{n % 12}/{n}.png") for n in range(12 * 20)]).doubt == ""
-    for one in few:
-        (tmp_path / one.file).parent.mkdir(exist_ok=True)
-        Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(tmp_path / one.file)
-    done = call("check", tmp_path, "--test", 0.5)
-    assert "nothing is put aside" in done.stdout and "--patient" in done.stdout
-    assert {row["split"] for row in rows_of(tmp_path / "manifest.csv")} == {"train"}
-    call("check", tmp_path, "--test", 0.5, "--patient", r"(\w+)\.png", "--overwrite")
-    assert [row["split"] for row in rows_of(tmp_path / "manifest.csv")].count("test") == 5
-
-
-# --- splits ---
-
-
-@pytest.mark.parametrize(
-    ("count", "test", "validation", "expected"),
-    [(100, 0.1, 0.2, (70, 20, 10)), (3, 0.1, 0.1, (1, 1, 1)), (2, 0.1, 0.1, (1, 0, 1)), (1, 0.5, 0.4, (1, 0, 0)),
-     (10, 0, 0.3, (7, 3, 0)), (10, 0, 0, (10, 0, 0)), (0, 0.1, 0.1, (0, 0, 0))],
-)  # fmt: skip
-def test_splits_have_their_shares_and_something_is_left_to_train_on(count, test, validation, expected):
-    names = [f"{n:012x}" for n in range(count)]
-    drawn = list(draw_splits(names * 2, test=test, validation=validation, seed=1).values())
-    assert tuple(drawn.count(split) for split in ("train", "validation", "test")) == expected
-
-
-def test_a_set_that_grows_keeps_nearly_all_of_its_splits():
-    before = draw_splits([str(n) for n in range(100)], test=0.1, validation=0.1, seed=0)
-    after = draw_splits([str(n) for n in range(101)], test=0.1, validation=0.1, seed=0)
-    assert sum(before[name] != after[name] for name in before) <= 2
-    assert before != draw_splits([str(n) for n in range(100)], test=0.1, validation=0.1, seed=1)
-
-
-@pytest.mark.parametrize(
-    "select", [{}, {"EchoTime": "5.19"}, {"Stack": "2", "ImageType": r"ORIGINAL\M;x=1", "A": "100 %3B %"}]
-)
-def test_selections_survive_the_table(select):
-    assert unpack_select(pack_select(select), "here") == select
-
-
-def test_names_survive_the_table(tmp_path):
-    name = 'a,"b"{c} %3B\u00e9.nii'
-    nifti(tmp_path / name)
-    record = {**dict.fromkeys(COLUMNS, ""), "file": name, "patient": "p", "split": "train"}
-    write_manifest(tmp_path / "t.csv", [record])
-    (row,) = load_manifest(tmp_path / "t.csv", root=tmp_path)
-    assert row.path == tmp_path / name and (row.series, row.select) == ("", {})
-    assert row.patient_hash == hash_patient("p", "") and row.conditions["file"] == name
-
-
-def test_a_damaged_table_is_refused(tmp_path):
-    nifti(tmp_path / "a.nii")
-    (tmp_path / "t.csv").write_text("file,series,select,patient,split\na.nii,,EchoTime,p,train\n")
-    with pytest.raises(InputError, match="line 2.*KEY=VALUE"):
-        load_manifest(tmp_path / "t.csv", root=tmp_path)
-    (tmp_path / "t.csv").write_bytes(b"file,patient\n\xff\xfe,\n")
-    with pytest.raises(InputError, match="UTF-8"):
-        load_manifest(tmp_path / "t.csv", root=tmp_path)
-
-
-# --- training ---
-
-
 def recipe_of(**source):
     return parse_recipe(tiny_table(3) | {"source": [source]})
-
-
-def test_training_reads_the_table_dicom_and_nifti_alike(mixed):
-    call("check", mixed)
-    rows = rows_of(mixed / "manifest.csv")
-    counts = {split: sum(row["split"] == split for row in rows) for split in ("train", "validation", "test")}
-    recipe = recipe_of(folder=".", index="manifest.csv")
-    train, held_out = load_scans(recipe, mixed), load_scans(recipe, mixed, part="validation")
-    assert (len(train), len(held_out)) == (counts["train"], counts["validation"])
-    shapes = {(12, 4, 10), (9, 10, 8)}  # of the files' (10, 12, 4) and (8, 9, 10), turned to P, S, R
-    assert {tuple(scan.image.shape) for scan in train} == shapes
-
-
-def test_series_and_selection_of_the_table_are_what_is_read(mixed):
-    call("check", mixed, "--test", 0, "--validation", 0)
-    rows = rows_of(mixed / "manifest.csv")
-    kept = [row for row in rows if row["file"] == "d0"]
-    write_manifest(mixed / "two.csv", kept)
-    read = load_manifest(mixed / "two.csv", root=mixed)
-    assert [row.select for row in read] == [{"EchoTime": "3"}, {"EchoTime": "9"}]
-    table = with_pack(tiny_table(3), intensity={"kind": "window", "low": 0, "high": 1000})
-    recipe = parse_recipe(table | {"validation_fraction": 0, "source": [{"index": "two.csv"}]})
-    three, nine = (scan.image for scan in load_scans(recipe, mixed))
-    torch.testing.assert_close(nine - three, torch.full_like(three, 0.007), atol=1e-5, rtol=0)
-
-
-def test_real_series_and_their_parts_are_read_by_the_table(data_dir, tmp_path):
-    found = check_dataset(data_dir / "dicom")
-    found.write_manifest(tmp_path / "t.csv")
-    rows = load_manifest(tmp_path / "t.csv", root=data_dir / "dicom")
-    assert len(rows) == len(found.members) > 10 and any(row.select for row in rows)
-    for row, member in zip(rows, found.members, strict=True):
-        volume = medldm.read(row.path, row.series or None, select=row.select)
-        facts = describe(volume)
-        assert {k: facts[k] for k in ("shape", "affine", "range")} == {
-            k: member.item.facts[k] for k in ("shape", "affine", "range")
-        }
-
-
-def test_without_a_validation_split_it_is_drawn_by_patient(mixed):
-    call("check", mixed, "--test", 0, "--validation", 0)
-    recipe = recipe_of(index="manifest.csv")
-    rows = load_manifest(mixed / "manifest.csv", root=mixed, dataset=".")
-    train, held_out = split_rows(rows, recipe.validation_fraction, seed=recipe.seed)
-    assert len(load_scans(recipe, mixed)) == len(train)
-    assert len(load_scans(recipe, mixed, part="validation")) == len(held_out) > 0
-
-
-def test_without_a_table_a_folder_is_a_data_set_as_before(mixed):
-    for name in ("d0", "gap"):
-        shutil.rmtree(mixed / name)
-    (mixed / "bids" / "sub-00" / "broken.nii.gz").unlink()
-    scans = load_scans(recipe_of(), mixed) + load_scans(recipe_of(), mixed, part="validation")
-    assert len(scans) == 7 + 1 + 8
-
-
-def test_a_table_without_a_row_is_refused(tmp_path):
-    write_manifest(tmp_path / "t.csv", [])
-    with pytest.raises(EmptyInput):
-        load_manifest(tmp_path / "t.csv", root=tmp_path)
-
-
-def test_a_map_beside_a_result_is_no_scan_to_train_on(tmp_path):
-    """Else a training would learn residuals: they lie in the folder of the results."""
-    scan = medldm.read(nifti(tmp_path / "in" / "a.nii.gz", shape=(24, 24, 16)))
-    for name, quantity in (("b", ""), ("c", "residual"), ("d", "uncertainty")):
-        step = {"step": "map", "quantity": quantity} if quantity else {"step": "copy"}
-        medldm.write(scan.with_step(step), tmp_path / "in" / f"{name}.nii.gz")
-    found = check_dataset(tmp_path / "in")
-    assert sorted(member.item.file for member in found.members) == ["a.nii.gz", "b.nii.gz"]
-    assert sorted((item.file, item.error) for item in found.refused) == [
-        ("c.nii.gz", "InputError"),
-        ("d.nii.gz", "InputError"),
-    ]
-    with pytest.raises(InputError, match="residual of a result"):
-        load_scans(parse_recipe(tiny_table(3) | {"source": [{"folder": "in"}]}), tmp_path)
-
-
-def test_a_scan_of_another_kind_than_the_recipes_is_not_trained_on(tmp_path, dicom_series):
-    """The model would vouch for what it never saw: modality and voxel size are as the recipe says, or refused."""
-    shape = (24, 22, 20)
-    array = np.random.default_rng(0).random(shape, dtype=np.float32)
-    (tmp_path / "thick").mkdir()
-    medldm.write(medldm.Volume(array, medldm.Geometry.from_spacing(shape, (1, 1, 6))), tmp_path / "thick" / "a.nii.gz")
-    recipe = parse_recipe(tiny_table(3) | {"validation_fraction": 0.0})
-    with pytest.raises(InputError, match=r"a.nii.gz: got voxels of 1 x 1 x 6 mm; expected the recipe's 0.5 to 3 mm"):
-        load_scans(recipe, tmp_path / "thick")
-    wide = parse_recipe(with_pack(tiny_table(3), spacing_range=[0.5, 6.0]) | {"validation_fraction": 0.0})
-    assert len(load_scans(wide, tmp_path / "thick")) == 1
-    folder = dicom_series("series/one", rows=24, columns=24, n=16).parent
-    modality = medldm.read(folder / "one").modality
-    other = "PT" if modality != "PT" else "MR"
-    table = with_pack(tiny_table(3), modality=[other], spacing_range=[0.1, 9.0]) | {"validation_fraction": 0.0}
-    with pytest.raises(InputError, match=f"got modality {modality}; expected the recipe's {other}"):
-        load_scans(parse_recipe(table), folder)
-    assert len(load_scans(parse_recipe(with_pack(table, modality=[other, modality])), folder)) == 1

@@ -16,6 +16,7 @@ from medldm.geometry import Geometry
 from medldm.volume import Volume
 from tests.dicom_maker import make_series
 from tests.test_cli import call
+from tests.test_dicom_tiles import make_mosaic
 from tests.tiny import tiny_model
 
 SETTINGS = {"task": "denoise", "noise_std": 20.0}
@@ -79,6 +80,30 @@ def test_every_scan_is_restored_as_alone_and_the_rest_is_told(folder, denoise, t
         table = list(csv.DictReader(file))
     assert [line["state"] for line in table] == [row.state for row in rows]
     assert "nothing" not in (out / SUMMARY).read_text() and str(tmp_path) not in (out / SUMMARY).read_text()
+
+
+def test_names_with_dots_and_many_frames_in_a_file_become_series(denoise, tmp_path):
+    """Folders are often named by their UID, an echo has its time in its name, and a mosaic is one .dcm file."""
+
+    def echo(dataset, k):
+        dataset.EchoTime = "5.19" if k < 6 else "7.65"
+        dataset.ImagePositionPatient[2] = 3.0 * (k % 6)
+
+    root, out = tmp_path / "scans", tmp_path / "out"
+    for series in ("1.2.840.7", "1.2.840.8"):
+        make_series(root / series, series=series)
+    make_series(root / "echoes", n=12, series="1.2.9", change=echo)
+    made = make_mosaic(lambda name="m", **how: make_series(tmp_path / name, **how))
+    shutil.copy(next(made.iterdir()), root / "mosaic.dcm")
+    rows = list(medldm.restore_each(root, out, denoise, settings=SETTINGS))
+    assert [row.reason for row in rows] == [""] * 5
+    assert {row.output.split("/")[0] for row in rows} == {"1.2.840.7", "1.2.840.8", "echoes", "mosaic"}
+    for row in rows:
+        select = dict([row.select.split("=")]) if row.select else None
+        source = medldm.read(root / row.file, row.series, select=select)
+        assert medldm.read(out / row.output).geometry.isclose(source.geometry, 1e-4) and (out / row.output).is_dir()
+    flat = medldm.restore_each(root, tmp_path / "flat", denoise, settings=SETTINGS, format="nifti")
+    assert {"1.2.840.7.nii.gz", "1.2.840.8.nii.gz", "mosaic.nii.gz"} <= {row.output for row in flat}
 
 
 def test_an_interrupted_run_goes_on_and_does_nothing_twice(folder, denoise, tmp_path):

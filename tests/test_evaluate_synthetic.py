@@ -182,9 +182,13 @@ def test_what_is_there_is_not_replaced_unasked(copied, scene):
 # --- the command line ---
 
 
-def test_the_command_prints_figures_and_a_verdict(scene, tmp_path):
-    done = here("evaluate", scene / "copies", "--real", scene / "real", "-o", tmp_path / "out")
+def test_the_command_prints_figures_and_a_verdict(scene, tmp_path, monkeypatch):
+    """By the manifest.csv of the working folder, where `medldm check` leaves it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(scene / "real" / "index.csv", "manifest.csv")
+    done = here("evaluate", scene / "copies", "--real", scene / "real" / "images", "-o", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
+    assert "by manifest.csv" in done.stderr and "no held-out real scans" not in done.stdout
     for text in ("KID x 1000", "precision", "8 of 12", "bad   8 of 12 are copies of training scans",
                  "1 synthetic files left out, first broken.png", "evaluation.html"):  # fmt: skip
         assert text in done.stdout, text

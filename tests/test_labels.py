@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from medldm.cli import app
 from medldm.errors import InputError
 from medldm.io.labels import find_labels
+from medldm.io.patients import patients_of
 from medldm.io.survey import Item
 from tests.dicom_maker import CANARY, make_series
 
@@ -54,8 +55,33 @@ def test_labels_by_file_reach_the_manifest_with_patients_and_splits(tmp_path):
     assert [row["finding"] for row in rows] == ["well", "ill"] * 3
     assert [row["split"] for row in rows] == ["train"] * 4 + ["test"] * 2
     assert len({row["patient"] for row in rows}) == 3
-    assert "6 of 6 scans by file" in done.stdout and "1 rows of the labels name no scan" in done.stdout
+    assert "6 of 6 scans by file" in done.stdout and "rows of the labels that name no scan: 1" in done.stdout
     assert CANARY not in (tmp_path / "m.csv").read_text() + done.output
+
+
+def test_patients_that_a_table_tells_count_and_the_others_go_by_their_place(tmp_path, monkeypatch):
+    """Six scans of three patients in one folder, which nothing tells apart but the table; a seventh elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "set" / "site")
+    pictures(tmp_path / "set", 1)
+    lines = [f"site/scan{n}.png,{'abc'[n // 2]}" for n in range(6)]
+    (tmp_path / "set" / "who.csv").write_text("file,subject\n" + "\n".join(lines) + "\n")
+    alone = call("check", "set", "--dry-run").stdout
+    assert "what who.csv knows of the scans is joined to them by --labels" in alone
+    done = call("check", "set", "--labels", "set/who.csv", "--test", 0.25, "--validation", 0.25)
+    patients = {row["file"]: row["patient"] for row in rows_of(tmp_path / "manifest.csv")}
+    assert len(set(patients.values())) == 4 and "labels (6)" in done.stdout and "--labels" not in done.stdout
+    assert patients["site/scan2.png"] == patients["site/scan3.png"] != patients["site/scan4.png"]
+    assert "nothing is put aside" not in done.stdout
+
+
+def test_a_scan_that_no_row_tells_goes_with_its_own_kind_or_puts_all_in_doubt():
+    beside = [item("sub-1/a.nii"), item("sub-1/b.nii"), item("sub-2/a.nii")]
+    first, second, third = patients_of(beside, told=["x", "", "y"]).hashes
+    assert first == second != third
+    torn = patients_of([item("set/a/1.png"), item("set/a/2.png"), item("set/a/3.png"), item("set/b/4.png")],
+                       told=["x", "y", "", "z"])  # fmt: skip
+    assert "1 scans that the labels do not name" in torn.doubt
 
 
 def test_bids_tables_of_patients_are_joined_and_their_gaps_are_gaps(tmp_path):

@@ -3,7 +3,20 @@ from pathlib import Path
 import pytest
 
 from medldm.errors import InputError
-from medldm.io.manifest import Row, hash_patient, load_manifest, rows_of_folder, split_rows
+from medldm.io.manifest import (
+    COLUMNS,
+    Row,
+    draw_splits,
+    find_manifest,
+    hash_patient,
+    load_manifest,
+    pack_select,
+    rows_of_folder,
+    split_rows,
+    unpack_select,
+    write_manifest,
+)
+from tests.mixed_set import nifti
 
 
 @pytest.fixture
@@ -23,6 +36,21 @@ def table(tmp_path):
 
 def load(path):
     return load_manifest(path, root=path.parent, file_pattern="images/{file}", dataset="set")
+
+
+def test_a_manifest_is_found_here_or_there_if_its_scans_are_there(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    (there / "a.nii").touch()
+    assert find_manifest(there) is None
+    (there / "manifest.csv").write_text("file,patient\na.nii,p\n")
+    assert find_manifest(there) == there / "manifest.csv"
+    (here / "manifest.csv").write_text("file,patient\na.nii,p\nof another folder.nii,p\n")
+    assert find_manifest(there) == there / "manifest.csv"
+    (here / "manifest.csv").write_text("file,patient\na.nii,p\n")
+    assert find_manifest(there) == Path("manifest.csv")
 
 
 def test_rows_hold_paths_splits_conditions_and_no_patient(table):
@@ -89,3 +117,48 @@ def test_a_patient_more_moves_at_most_one_into_training():
         fewer, more = (split_rows(part, 0.33, seed=seed) for part in (rows[:-1], rows))
         held_out, trained = ({row.patient_hash for row in part} for part in (fewer[1], more[0]))
         assert len(held_out) == 20 and len(held_out & trained) <= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "test", "validation", "expected"),
+    [(100, 0.1, 0.2, (70, 20, 10)), (3, 0.1, 0.1, (1, 1, 1)), (2, 0.1, 0.1, (1, 0, 1)), (1, 0.5, 0.4, (1, 0, 0)),
+     (10, 0, 0.3, (7, 3, 0)), (10, 0, 0, (10, 0, 0)), (0, 0.1, 0.1, (0, 0, 0))],
+)  # fmt: skip
+def test_splits_have_their_shares_and_something_is_left_to_train_on(count, test, validation, expected):
+    names = [f"{n:012x}" for n in range(count)]
+    drawn = list(draw_splits(names * 2, test=test, validation=validation, seed=1).values())
+    assert tuple(drawn.count(split) for split in ("train", "validation", "test")) == expected
+
+
+def test_a_set_that_grows_keeps_nearly_all_of_its_splits():
+    before = draw_splits([str(n) for n in range(100)], test=0.1, validation=0.1, seed=0)
+    after = draw_splits([str(n) for n in range(101)], test=0.1, validation=0.1, seed=0)
+    assert sum(before[name] != after[name] for name in before) <= 2
+    assert before != draw_splits([str(n) for n in range(100)], test=0.1, validation=0.1, seed=1)
+
+
+@pytest.mark.parametrize(
+    "select", [{}, {"EchoTime": "5.19"}, {"Stack": "2", "ImageType": r"ORIGINAL\M;x=1", "A": "100 %3B %"}]
+)
+def test_selections_survive_the_table(select):
+    assert unpack_select(pack_select(select), "here") == select
+
+
+def test_names_survive_the_table(tmp_path):
+    name = 'a,"b"{c} %3B\u00e9.nii'
+    nifti(tmp_path / name)
+    record = {**dict.fromkeys(COLUMNS, ""), "file": name, "patient": "p", "split": "train"}
+    write_manifest(tmp_path / "t.csv", [record])
+    (row,) = load_manifest(tmp_path / "t.csv", root=tmp_path)
+    assert row.path == tmp_path / name and (row.series, row.select) == ("", {})
+    assert row.patient_hash == hash_patient("p", "") and row.conditions["file"] == name
+
+
+def test_a_damaged_table_is_refused(tmp_path):
+    nifti(tmp_path / "a.nii")
+    (tmp_path / "t.csv").write_text("file,series,select,patient,split\na.nii,,EchoTime,p,train\n")
+    with pytest.raises(InputError, match="line 2.*KEY=VALUE"):
+        load_manifest(tmp_path / "t.csv", root=tmp_path)
+    (tmp_path / "t.csv").write_bytes(b"file,patient\n\xff\xfe,\n")
+    with pytest.raises(InputError, match="UTF-8"):
+        load_manifest(tmp_path / "t.csv", root=tmp_path)

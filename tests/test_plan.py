@@ -184,12 +184,18 @@ def test_single_slices_of_ct_are_ct_beside_pictures(tmp_path):
     assert [kind.name for kind in kinds_of(rows(4) + slices, tmp_path)] == ["ct-2d", "sc-2d"]
 
 
-def test_ct_and_mr_that_do_not_say_so_are_not_mixed(tmp_path):
-    heads(tmp_path, 2)
+def test_ct_and_mr_that_do_not_say_so_are_told_apart(tmp_path):
+    heads(tmp_path, 6)
     values = np.random.default_rng(0).normal(-900, 50, (32, 36, 28)).astype(np.float32)
-    nib.save(nib.Nifti1Image(values, np.diag([2.0, 2, 2, 1])), tmp_path / "ct.nii.gz")
-    with pytest.raises(InputError, match="column modality"):
-        medldm.find_kinds(tmp_path)
+    for number in range(4):
+        nib.save(nib.Nifti1Image(values, np.diag([2.0, 2, 2, 1])), tmp_path / f"ct{number}.nii.gz")
+    mr, ct = medldm.find_kinds(tmp_path)
+    assert (mr.name, len(mr.records), ct.name, len(ct.records)) == ("mr-3d", 6, "ct-3d", 4)
+    assert all(record["file"].startswith("ct") for record in ct.records)
+    for number in range(1, 4):
+        (tmp_path / f"ct{number}.nii.gz").unlink()
+    (mr,) = medldm.find_kinds(tmp_path)
+    assert mr.left_out == {"too few for a plan of their own (ct-3d)": 1}
 
 
 def test_a_folder_of_one_scan_has_no_plan(tmp_path):

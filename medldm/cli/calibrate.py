@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import medldm
 from medldm.cli import options as o
 from medldm.cli.output import Progress
 from medldm.errors import InputError
@@ -42,10 +43,9 @@ def calibrate(
     if not data.is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data sets")
     known = None if sources is None else load_sources(sources)
-    from medldm import api
 
     with Progress(quiet=quiet) as progress:
-        found = api.calibrate(model, data=data, sources=known, intervals=intervals, device=device, progress=progress)
+        found = medldm.calibrate(model, data=data, sources=known, intervals=intervals, device=device, progress=progress)
     if not quiet:
         rows = found.intervals.rows if intervals and found.intervals is not None else ()
         patients = rows[0].patients if rows else found.patients

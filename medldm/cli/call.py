@@ -6,12 +6,21 @@ import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
+from medldm import registry
 from medldm.cli import options as o
+from medldm.installed import folder_of
 from medldm.io.choice import MAX_BYTES, Choice
 
+if TYPE_CHECKING:
+    from medldm.model import Model
+    from medldm.restoration.result import Restoration
+    from medldm.volume import Volume
+
 DICOM = ".dcm"
+# (scan, model, keyword arguments that all restoring functions of the API share)
+Restore = Callable[["Volume", "Model", dict[str, Any]], "Restoration"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,12 @@ class Call:
         """Keyword arguments that the restoring functions of the API share. Raises InputError."""
         names = ("samples", "steps", "sampler", "seed", "force", *(("plane",) if self.plane else ()))
         return {"mode": o.parse_mode(self.mode), **{name: getattr(self, name) for name in names}}
+
+    def check_names(self) -> None:
+        """Raises ModelError for a model, InputError for a sampler that is not installed."""
+        folder_of(self.model)
+        if self.sampler not in registry.names("samplers"):
+            registry.find("samplers", self.sampler)  # says which there are
 
     def choice(self) -> Choice:
         """What the reader is told. Raises InputError."""

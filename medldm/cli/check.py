@@ -14,6 +14,7 @@ from medldm.cli import options as o
 from medldm.cli.output import Progress, numbers, print_table
 from medldm.errors import EmptyInput, InputError, OutputError
 from medldm.io.choice import MAX_BYTES
+from medldm.io.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from medldm.io.dataset import Dataset
@@ -47,7 +48,7 @@ LabelMap = Annotated[
     typer.Option("--label-map", metavar="PATTERN", help="Where a scan's label map lies, e.g. 'labels/{stem}.nii.gz'."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report only; write nothing.")]
-TABLE, REPORT = "manifest.csv", "report.json"
+REPORT = "report.json"
 _LISTED = 50
 
 
@@ -99,7 +100,7 @@ def check(
     if json:
         print(json_.dumps(found.to_dict(), indent=2, default=str))
     elif not quiet:
-        _print(found)
+        _print(found, sorted(path.name for path in folder.glob("*.[ct]sv") if path.name != MANIFEST))
     if not found.members:
         got = f"no scan that can be used ({len(found.refused)} refused, {found.other_files} other files)"
         raise EmptyInput(str(folder), got, "DICOM, NIfTI or pictures", "" if quiet or json else "see the reasons above")
@@ -113,8 +114,8 @@ def check(
 
 def _targets(out: Path | None) -> list[Path]:
     if out is None:
-        return [Path(TABLE)]
-    return [out] if out.suffix.lower() == ".csv" and not out.is_dir() else [out / REPORT, out / TABLE]
+        return [Path(MANIFEST)]
+    return [out] if out.suffix.lower() == ".csv" and not out.is_dir() else [out / REPORT, out / MANIFEST]
 
 
 def _check_target(path: Path, *, overwrite: bool) -> None:
@@ -122,7 +123,7 @@ def _check_target(path: Path, *, overwrite: bool) -> None:
     if path.is_dir() or (path.exists() and not overwrite):
         raise OutputError(str(path), "an existing file or folder", "a new name", "choose another, or --overwrite")
     place = path.absolute().parent
-    place = place if place.exists() or path.name not in (TABLE, REPORT) else place.parent
+    place = place if place.exists() or path.name not in (MANIFEST, REPORT) else place.parent
     if not place.is_dir():
         raise OutputError(str(path), "no folder to write into", "an existing folder", "create it first")
     try:
@@ -139,8 +140,10 @@ def _named(item: Item) -> tuple[str, str, str]:
     return shown(item.file), item.series, shown(" ".join(f"{k}={v}" for k, v in item.select.items()))
 
 
-def _print(found: Dataset) -> None:
+def _print(found: Dataset, tables: list[str]) -> None:
+    """tables : in the folder, which may hold labels"""
     from medldm.io.patients import NAME
+    from medldm.io.survey import shown
     from medldm.io.walk import in_words
 
     groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
@@ -174,13 +177,16 @@ def _print(found: Dataset) -> None:
         print(f"not looked at: {left_out}")
     if (known := found.labels) is not None:
         _print_labels(known)
+    elif tables:
+        print(f"what {' or '.join(map(shown, tables))} knows of the scans is joined to them by --labels")
     if found.members:
         print("splits: " + ", ".join(f"{k} {s} scans of {p}" for k, (s, p) in found.counts().items()))
         print("patients told by: " + ", ".join(f"{rule} ({n})" for rule, n in found.rules.items()))
     if NAME in found.rules and not found.doubt:
         print(f"{found.rules[NAME]} scans count as one patient a file name; if that is wrong, say --patient")
     if found.doubt:
-        print(f"nothing is put aside for testing: {found.doubt}; say what the patient is (--patient)")
+        print(f"nothing is put aside for testing: {found.doubt}; say what in a path is the patient: "
+              "--patient '[^/]+$' if it is the file, '^[^/]+' the first folder")  # fmt: skip
 
 
 def _print_labels(known: Labels) -> None:
@@ -188,7 +194,7 @@ def _print_labels(known: Labels) -> None:
     named = f" by {known.by}" if known.by else ""
     print(f"labels: {', '.join(known.columns) or 'none'}; {known.known} of {len(known.each)} scans{named}")
     if known.unused:
-        print(f"{known.unused} rows of the labels name no scan")
+        print(f"rows of the labels that name no scan: {known.unused}")
     reasons: dict[str, list[str]] = defaultdict(list)
     for name, reason in known.left_out.items():
         reasons[reason].append(name)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+import medldm
 from medldm.cli import options as o
 from medldm.cli.output import Progress
 from medldm.errors import InputError, ModelError, OutputError
@@ -42,7 +43,6 @@ def demo(
     ]
     if len(unusable) == 2:
         raise ModelError("demo", "; ".join(unusable), "an installed model", "see medldm doctor")
-    from medldm import api
     from medldm.cli.demo_parts import Head, Radiograph, Run, own_scan
     from medldm.report.page import write_report
 
@@ -50,7 +50,7 @@ def demo(
     out.mkdir(exist_ok=True)
     with Progress(quiet=quiet) as progress:
         run = Run(out, progress, quiet, seed, overwrite, list(unusable))
-        models = {pack.dims: api.load_model(pack.name, device) for pack in packs if not pack.problem}
+        models = {pack.dims: medldm.load_model(pack.name, device) for pack in packs if not pack.problem}
         if scan is not None:
             run.part("your scan", lambda: own_scan(run, scan, list(models.values())))
         if 3 in models:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medldm import api
+import medldm
 from medldm.cli import demo_cases as cases
 from medldm.cli.output import Progress
 from medldm.errors import MedldmError, ModelError
@@ -67,17 +67,17 @@ class Run:
             print(text, flush=True)
 
     def write(self, volume: Volume, name: str, format: str | None = None) -> None:
-        api.write(volume, self.out / name, format, overwrite=self.overwrite)
+        medldm.write(volume, self.out / name, format, overwrite=self.overwrite)
 
 
 def own_scan(run: Run, path: Path, models: list[Model]) -> None:
     """Denoise the user's scan with the model of its kind."""
-    volume = api.read(path)
+    volume = medldm.read(path)
     dims = 2 if volume.array.shape[2] == 1 else 3
     fitting = [model for model in models if model.pack.dims == dims]
     if not fitting:
         raise ModelError("your scan", f"a {dims}D scan", f"a {dims}D model", "see medldm models")
-    result = api.denoise(volume, model=fitting[0], seed=run.seed, progress=run.progress)
+    result = medldm.denoise(volume, model=fitting[0], seed=run.seed, progress=run.progress)
     run.write(result.volume, "your-scan-denoised.nii.gz")
     text = "No truth is known here: judge by the residual and the uncertainty."
     run.sections.append(Section.of_restoration("Your scan, denoised", volume, result, text=text))
@@ -104,7 +104,7 @@ class Head:
     def denoise(self) -> None:
         run, std = self.run, cases.NOISE * cases.RANGE
         noisy = cases.with_rician_noise(self.truth, std)
-        result = api.denoise(noisy, model=self.model, seed=run.seed, progress=run.progress)
+        result = medldm.denoise(noisy, model=self.model, seed=run.seed, progress=run.progress)
         other = cases.classical(
             noisy, noisy.geometry, "non-local means", lambda x: baselines.non_local_means(x, std, rician=True)
         )
@@ -131,7 +131,7 @@ class Head:
         run, factor = self.run, [1, 1, 1]
         factor[cases.superior_axis(self.truth)] = 2
         thick, grid = cases.coarsened(self.truth, factor), self.truth.geometry
-        result = api.super_resolve(thick, model=self.model, scale=factor, seed=run.seed, progress=run.progress)
+        result = medldm.super_resolve(thick, model=self.model, scale=factor, seed=run.seed, progress=run.progress)
         cubic = cases.classical(thick, grid, "cubic", lambda x: baselines.interpolate(x, factor))
         projected = cases.classical(thick, grid, "cubic back-projected", lambda x: baselines.back_projected(x, factor))
         section, run.figures["head, slices x2"] = cases.compare(
@@ -150,14 +150,14 @@ class Head:
         run.write(result.volume, "head-superres.nii.gz")
 
     def dicom(self) -> None:
-        run, scan = self.run, api.read(cases.sample_dicom())
-        result = api.denoise(scan, model=self.model, seed=run.seed, progress=run.progress)
+        run, scan = self.run, medldm.read(cases.sample_dicom())
+        result = medldm.denoise(scan, model=self.model, seed=run.seed, progress=run.progress)
         run.write(result.volume, "mr-slice-denoised-dicom", "dicom")
         run.sections.append(Section.of_restoration("A DICOM slice, denoised", scan, result, text=DICOM_SLICE))
 
     def synthesize(self) -> None:
         run = self.run
-        scans = list(api.synthesize(model=self.model, n=2, steps=20, seed=run.seed, progress=run.progress))
+        scans = list(medldm.synthesize(model=self.model, n=2, steps=20, seed=run.seed, progress=run.progress))
         for number, synthetic in enumerate(scans):
             run.write(synthetic, f"head-synthetic-{number}.nii.gz")
         text = "Drawn from noise by the same weights; they are nobody's."
@@ -183,7 +183,7 @@ class Radiograph:
 
     def synthesize(self) -> None:
         run = self.run
-        scans = list(api.synthesize(model=self.model, n=4, seed=run.seed, progress=run.progress))
+        scans = list(medldm.synthesize(model=self.model, n=4, seed=run.seed, progress=run.progress))
         for number, synthetic in enumerate(scans):
             run.write(synthetic, f"radiograph-synthetic-{number}.png")
         text = "Drawn from noise; they are nobody's."
@@ -192,7 +192,9 @@ class Radiograph:
     def denoise(self) -> None:
         run, std = self.run, cases.NOISE * GREY_TOP
         noisy = cases.with_gaussian_noise(self.truth, std)
-        result = api.denoise(noisy, model=self.model, value_range=(0.0, GREY_TOP), seed=run.seed, progress=run.progress)
+        result = medldm.denoise(
+            noisy, model=self.model, value_range=(0.0, GREY_TOP), seed=run.seed, progress=run.progress
+        )
         other = cases.classical(noisy, noisy.geometry, "non-local means", lambda x: baselines.non_local_means(x, std))
         section, run.figures["radiograph, noise 10 %"] = cases.compare(
             "Synthetic radiograph: noise of 10 %, denoised",
@@ -210,7 +212,7 @@ class Radiograph:
     def super_resolve(self) -> None:
         run, truth = self.run, self.truth
         coarse = cases.coarsened(truth, (4, 4, 1))
-        result = api.super_resolve(
+        result = medldm.super_resolve(
             coarse,
             model=self.model,
             scale=4,

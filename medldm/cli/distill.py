@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import medldm
 from medldm.cli import options as o
 from medldm.cli.output import Progress
 from medldm.errors import InputError
@@ -40,10 +41,9 @@ def distill(
     if not data.is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data sets")
     check_folder(out)
-    from medldm import api
 
     with Progress(quiet=quiet) as progress:
-        found = api.distill(
+        found = medldm.distill(
             model,
             data=data,
             out=out,

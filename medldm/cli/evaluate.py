@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json as json_
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import medldm
 from medldm.cli import options as o
 from medldm.cli.output import Progress, print_table
 from medldm.errors import InputError
 from medldm.installed import folder_of
+from medldm.io.manifest import find_manifest
 
 if TYPE_CHECKING:
     from medldm.evaluate.synthetic import Evaluation
@@ -24,7 +27,11 @@ HeldOut = Annotated[
 ]
 Index = Annotated[
     Path | None,
-    typer.Option("--index", help="Table of --real (file, patient, split); manifest.csv or index.csv if left out."),
+    typer.Option(
+        "--index",
+        help="Table of --real (file, patient, split); left out: a manifest.csv of it here, else manifest.csv or "
+        "index.csv in it.",
+    ),
 ]
 File = Annotated[
     str | None,
@@ -77,12 +84,15 @@ def evaluate(
     limits = _parse_window(window)
     if model is not None:
         folder_of(model)
-    from medldm import api
     from medldm.evaluate.synthetic import check_report
 
     check_report(out, overwrite=overwrite)
+    if (index, held_out, file) == (None, None, None) and real.is_dir() and not (real / "index.csv").is_file():
+        index = find_manifest(real)
+        if index is not None and not quiet:
+            print(f"patients and splits of {real} by {index}", file=sys.stderr)
     with Progress(quiet=quiet) as progress:
-        found = api.evaluate_synthetic(
+        found = medldm.evaluate_synthetic(
             synthetic,
             real,
             held_out=held_out,

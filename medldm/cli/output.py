@@ -105,13 +105,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     from rich.table import Table
 
     kept = [n for n in range(len(columns)) if any(row[n] for row in rows)]
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for n in kept:
         table.add_column(columns[n], overflow="fold")
     for row in rows:
         table.add_row(*(row[n] for n in kept))
     width = None if sys.stdout.isatty() else WIDE
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    if title:  # the table's own is broken to its width
+        console.print(title, style="bold")
+    console.print(table)
 
 
 def numbers(values: Sequence[float], mark: str = " x ") -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import medldm
 from medldm.cli import options as o
 from medldm.cli.output import Progress, print_table, time_left
 from medldm.errors import InputError, OutputError
@@ -64,10 +65,9 @@ def plan(
         raise InputError(str(folder), "no such folder", "the folder of a data set", "check the path")
     one = output.suffix.lower() == ".toml"
     _check_place(output, one=one, overwrite=overwrite)
-    from medldm import api
 
     with Progress(quiet=quiet) as progress:
-        found = api.find_kinds(folder, manifest=manifest, modality=modality, progress=progress)
+        found = medldm.find_kinds(folder, manifest=manifest, modality=modality, progress=progress)
         if only is not None:
             known = ", ".join(kind.name for kind in found)
             found = [kind for kind in found if kind.name == only]
@@ -81,7 +81,7 @@ def plan(
         for path in paths:
             _check_free(path, overwrite=overwrite)
         plans = [
-            api.plan(kind, data=folder, purpose=purpose, minutes=minutes, conditions=condition, device=device)
+            medldm.plan(kind, data=folder, purpose=purpose, minutes=minutes, conditions=condition, device=device)
             for kind in found
         ]
     if not one:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import medldm
 from medldm.cli import options as o
 from medldm.cli.output import Progress
 from medldm.conditions import MAPS, check_conditions, in_turn
@@ -127,16 +128,15 @@ def synthesize(
     rank, world = _processes()
     mine = [n for n in range(rank, count, world) if not (resume and paths[n].exists())]
     check_folder(output, [paths[n] for n in mine], overwrite=overwrite)
-    from medldm import api
     from medldm.io import write
 
-    loaded = api.load_model(model, device)
+    loaded = medldm.load_model(model, device)
     if bids is not None:
         bids.begin(loaded)
     with Progress(quiet=quiet) as progress:
         for run in _runs(mine, batch if world == 1 else 1):
             told = None if quiet else _within(progress, run, mine)
-            scans = api.synthesize(
+            scans = medldm.synthesize(
                 model=loaded,
                 n=len(run),
                 first=first + run[0],

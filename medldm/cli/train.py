@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import medldm
 from medldm.cli import options as o
-from medldm.cli.output import Progress
+from medldm.cli.output import Progress, time_left
 from medldm.errors import InputError
+from medldm.installed import CARD
 from medldm.io.atomic import check_folder
 
 if TYPE_CHECKING:
@@ -62,10 +64,10 @@ DespiteGate = Annotated[
 def _print_costs(costs: list[StageCost]) -> None:
     """A line a stage on standard error: what is coming."""
     for cost in costs:
-        hours, minutes = divmod(round(cost.seconds / 60), 60)
-        memory = f"{cost.memory_bytes / 1e6:.1f} MB beside the scans"
-        text = f"{cost.name}: {cost.steps} steps, about {hours} h {minutes:02d} min, {memory}"
-        print(text, file=sys.stderr)
+        memory = f"{cost.memory_bytes / 1e6:.0f} MB beside the scans"
+        print(f"{cost.name}: {cost.steps} steps, about {time_left(cost.seconds)}, {memory}", file=sys.stderr)
+    if len(costs) > 1:
+        print(f"in all about {time_left(sum(cost.seconds for cost in costs))}, reading not counted", file=sys.stderr)
 
 
 def _latest(out: Path, stage: str) -> str:
@@ -107,16 +109,15 @@ def train(
     if not data.is_dir():
         raise InputError(str(data), "no such folder", "the folder of the data sets")
     check_folder(out if out.exists() else out.absolute().parent)  # runs/mine, where there is no runs yet
-    from medldm import api
     from medldm.training.parallel import first_process
 
     quiet = quiet or not first_process()
     if (estimate and first_process()) or not quiet:
-        _print_costs(api.estimate_training(recipe, data=data, start=start, device=device, cache=cache))
+        _print_costs(medldm.estimate_training(recipe, data=data, start=start, device=device, cache=cache))
     if estimate:
         return
     with Progress(quiet=quiet, more=lambda stage: _latest(out, stage)) as progress:
-        model = api.train(
+        model = medldm.train(
             recipe,
             data=data,
             out=out,
@@ -130,4 +131,4 @@ def train(
             progress=progress,
         )
     if not quiet:
-        print(f"trained {model.name}: {out}")
+        print(f"trained {model.name}: use it with --model {out}; what it is for says {out / CARD}")

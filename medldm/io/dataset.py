@@ -14,7 +14,7 @@ from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice
 from medldm.io.labels import Labels, find_labels
 from medldm.io.manifest import draw_splits, pack_select, write_manifest
-from medldm.io.patients import Patients, patients_of, patients_told
+from medldm.io.patients import Patients, patients_of
 from medldm.io.survey import Item, Progress, shown, survey
 from medldm.marks import QUANTITY
 from medldm.volume import refused_map
@@ -124,7 +124,7 @@ def check_dataset(
     pattern : regular expression that finds the patient in a path (see `medldm.io.patients.patients_of`)
     test, validation : fractions of the patients; the same seed draws the same
     labels, by, columns, label_map : a table of what is known of the scans, and their label maps
-        (`medldm.io.labels.find_labels`). Where it tells the patient or the split of all scans, that counts.
+        (`medldm.io.labels.find_labels`). Where it tells the patient of a scan, or the split of all, that counts.
     Raises InputError for a missing folder, a wrong pattern or fractions, a table that does not go with the scans.
     """
     draw_splits([], test=test, validation=validation, seed=seed)
@@ -140,8 +140,7 @@ def check_dataset(
         maps = find_labels(scans, folder, labels, **asked).maps
         scans = [item for item in scans if item.file not in maps]
         known = find_labels(scans, folder, labels, **asked)
-    told = known is not None and bool(known.patients) and pattern is None
-    patients = patients_told(known.patients) if known is not None and told else patients_of(scans, pattern)
+    patients = patients_of(scans, pattern, known.patients if known is not None and pattern is None else ())
     if patients.doubt:
         test = validation = 0.0
     splits = _splits(known, patients, test=test, validation=validation, seed=seed)

@@ -39,7 +39,8 @@ class Labels:
     each : columns and their values; {} for a scan that the table does not know
     by : column of the table that names the scans, "" without a table; unused : rows that name none
     left_out : columns that are not kept, with the reason
-    patients, splits : as the table tells them, or () where it does not, or not of all
+    patients : as the table tells them, "" of a scan that it does not know; () where it does not tell any
+    splits : as the table tells them, or () where it does not, or not of all
     maps : files that are label maps of others, and no scans
     """
 
@@ -91,12 +92,13 @@ def find_labels(
     for said, file in zip(each, maps, strict=False):
         said[LABEL_MAP] = file
     named = {id(row) for row in taken if row}
+    who = next((name for name in (rows[0] if rows else {}) if name.lower() in PATIENT), None)
     return Labels(
         tuple(each),
         joined.by,
         sum(id(row) not in named for row in rows),
         left_out,
-        _of_all(taken, [name for name in (rows[0] if rows else {}) if name.lower() in PATIENT][:1]),
+        () if who is None else tuple(_value(row[who]) if row else "" for row in taken),
         tuple(SPLITS.get(s.lower(), "") for s in _of_all(taken, ["split"] if rows and "split" in rows[0] else [])),
         frozenset(maps) - {""},
     )

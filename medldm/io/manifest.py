@@ -17,6 +17,7 @@ from medldm.errors import EmptyInput, InputError
 from medldm.io.atomic import write_whole
 from medldm.io.walk import in_words, list_files
 
+MANIFEST = "manifest.csv"  # as `medldm check` calls it
 COLUMNS = ("file", "series", "select", "patient", "modality", "spacing", "shape", "doubts", "split")
 
 
@@ -91,6 +92,20 @@ def load_manifest(
     if not rows:
         raise EmptyInput(str(table), "no rows", "one row a scan")
     return rows
+
+
+def find_manifest(root: Path) -> Path | None:
+    """The manifest.csv of the working folder or of `root` whose scans are all below `root`, or None."""
+    for path in (Path(MANIFEST), root / MANIFEST):
+        if path.is_file():
+            try:
+                with path.open(newline="", encoding="utf-8-sig") as handle:
+                    files = [row.get("file") for row in csv.DictReader(handle)]
+            except (OSError, UnicodeDecodeError, csv.Error):
+                continue
+            if files and all(file and (root / file).exists() for file in files):
+                return path
+    return None
 
 
 def rows_of_folder(folder: Path, *, dataset: str = "") -> list[Row]:

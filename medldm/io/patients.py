@@ -34,27 +34,40 @@ class Patients:
     doubt: str
 
 
-def patients_of(items: Sequence[Item], pattern: str | None = None) -> Patients:
+def patients_of(items: Sequence[Item], pattern: str | None = None, told: Sequence[str] = ()) -> Patients:
     """Tell the patients of scans apart.
 
-    In this order: the groups of the regular expression `pattern` in the path below the root; the PatientID of DICOM
-    (the StudyInstanceUID where it is empty); sub-XXX in the path, as in BIDS; the first folder below the one that
-    holds all the others, unless the same names recur in fewer such folders (kinds of scans: the name counts then);
-    the file name.
+    told : the patient of each scan, "" where nobody says; such a scan is whose the told ones are that go by the same
+        rule, if they are of one
+    Else, in this order: the groups of the regular expression `pattern` in the path below the root; the PatientID of
+    DICOM (the StudyInstanceUID where it is empty); sub-XXX in the path, as in BIDS; the first folder below the one
+    that holds all the others, unless the same names recur in fewer such folders (kinds of scans: the name counts
+    then); the file name.
     Raises InputError for a pattern that is none, or that leaves out a scan.
     """
     keys = _by_pattern(items, pattern) if pattern is not None else [_named(item) for item in items]
     rest = [n for n, key in enumerate(keys) if key is None]
     for n, key in zip(rest, _by_folder([items[n].file for n in rest]), strict=True):
         keys[n] = key
-    known = [key for key in keys if key is not None]
+    by_rule = [key for key in keys if key is not None]
+    known, doubt = _with_told(by_rule, told) if told else (by_rule, "")
     hashes = tuple(hash_patient("\0".join(key), _DATASET) for key in known)
-    return Patients(hashes, dict(Counter(rule for rule, _ in known)), _doubt(known))
+    return Patients(hashes, dict(Counter(rule for rule, _ in known)), doubt or _doubt(known))
 
 
-def patients_told(names: Sequence[str]) -> Patients:
-    """Patients as somebody tells them, scan by scan."""
-    return Patients(tuple(hash_patient(f"{LABELS}\0{name}", _DATASET) for name in names), {LABELS: len(names)}, "")
+def _with_told(keys: Sequence[tuple[str, str]], told: Sequence[str]) -> tuple[list[tuple[str, str]], str]:
+    """The keys with the patients that are told, and why no split is safe, or ""."""
+    named: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for key, name in zip(keys, told, strict=True):
+        if name:
+            named[key].add(name)
+    found: list[tuple[str, str]] = []
+    torn = 0
+    for key, name in zip(keys, told, strict=True):
+        likely = {name} if name else set(named.get(key, ()))
+        torn += len(likely) > 1
+        found.append((LABELS, likely.pop()) if len(likely) == 1 else key)
+    return found, f"{torn} scans that the labels do not name lie among those of several patients" if torn else ""
 
 
 def _by_pattern(items: Sequence[Item], pattern: str) -> list[tuple[str, str] | None]:
@@ -114,4 +127,4 @@ def _doubt(keys: Sequence[tuple[str, str]]) -> str:
     mean = scans.total() / len(scans)
     if mean <= _MANY and (len(scans) >= _FEW or mean <= len(scans)):
         return ""
-    return f"{len(scans)} folders hold {scans.total()} scans and may not be patients"
+    return f"{len(scans)} folder{'s' * (len(scans) > 1)} with {scans.total()} scans may not be patients"

@@ -99,7 +99,7 @@ def load_scans(recipe: Recipe, data: Path, *, part: str = "train", cache: ArrayC
 def _pointing_to_check(failure: InputError) -> InputError:
     """What is wrong with a scan of a folder that was never gone over."""
     do = f"{failure.do}; " if failure.do else ""
-    do += "`medldm check` lists what cannot be used and writes a table (index) without it"
+    do += "`medldm check` lists what cannot be used, a recipe of `medldm plan` is without it"
     return type(failure)(failure.where, failure.got, failure.expected, do)
 
 

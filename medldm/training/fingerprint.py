@@ -20,7 +20,7 @@ from medldm.errors import EmptyInput, InputError
 from medldm.intensity import Intensity, Scaling
 from medldm.io import read
 from medldm.io.dataset import check_dataset
-from medldm.io.manifest import unpack_select
+from medldm.io.manifest import find_manifest, unpack_select
 from medldm.io.survey import describe
 from medldm.volume import Volume
 
@@ -103,14 +103,11 @@ class Kind:
 
 
 def records_of(root: Path, manifest: Path | None, progress: Progress | None = None) -> list[Record]:
-    """Rows of a manifest; None: of a manifest.csv in the working folder or in `root` whose scans are all there, else of
-    everything below `root`, which is read then. Raises InputError."""
-    if manifest is not None:
-        return read_manifest(manifest)
-    for path in (Path("manifest.csv"), root / "manifest.csv"):
-        records = read_manifest(path) if path.is_file() else []
-        if records and all((root / record["file"]).exists() for record in records):
-            return records
+    """Rows of a manifest; None: of `medldm.io.manifest.find_manifest`, else of everything below `root`, which is read
+    then. Raises InputError."""
+    path = manifest or find_manifest(root)
+    if path is not None:
+        return read_manifest(path)
     return [member.record() for member in check_dataset(root, progress=progress).members]
 
 
@@ -153,11 +150,10 @@ def kinds_of(
             divided[SAME.get(said, said), dims, picture].append(known)
     merged: dict[tuple[str, int], tuple[list[Record], str]] = {}
     for (code, dims, picture), own in divided.items():
-        guess = ""
-        if not code:
-            code, guess = (modality, "as you said") if modality else _guessed(own, root, picture=picture)
-        before, reason = merged.get((code, dims), ([], ""))
-        merged[code, dims] = (before + own, guess or reason)
+        told = [(code or modality or "", "" if code else "as you said", own)]
+        for name, guess, some in told if code or modality else _guessed(own, root, picture=picture):
+            before, reason = merged.get((name, dims), ([], ""))
+            merged[name, dims] = (before + some, guess or reason)
     kinds = []
     for (code, dims), (own, guess) in sorted(merged.items(), key=lambda pair: (-len(pair[1][0]), pair[0])):
         kept, reasons = _of_a_size(own, dims)
@@ -165,6 +161,8 @@ def kinds_of(
         kind = Kind(dims, tuple(codes), guess, tuple(kept), dict(left.pop(dims, Counter()) + reasons))
         if len(kind.training) >= FEWEST:
             kinds.append(kind)
+        elif kinds:  # larger ones come first
+            kinds[0].left_out[f"too few for a plan of their own ({kind.name})"] = len(own)
     if not kinds:
         got = f"{len(records)} scans, of no kind at least {FEWEST}"
         raise EmptyInput(str(root), got, "scans of one modality and size", "see medldm check")
@@ -204,19 +202,19 @@ def _facts(record: Record, root: Path) -> Record:
     }
 
 
-def _guessed(records: Sequence[Record], root: Path, *, picture: bool) -> tuple[str, str]:
-    """The modality of scans that do not say theirs, and why. Raises InputError where they seem to be of several."""
+def _guessed(records: Sequence[Record], root: Path, *, picture: bool) -> list[tuple[str, str, list[Record]]]:
+    """The modality of scans that do not say theirs, why, and which they are; all are read where some seem CT."""
     if picture:
-        return "SC", "pictures do not say theirs"
-    step = -(-len(records) // 12)
-    least = [float(_volume(record, root).array.min()) for record in records[::step]]
-    ct = [AIR_OF_CT[0] <= value <= AIR_OF_CT[1] for value in least]
-    if any(ct) and not all(ct):
-        do = "write it into the column modality of the manifest (CT, MR), or plan them by folders"
-        raise InputError(str(root), "scans that do not say their modality, like CT and like MR", "one", do)
-    if all(ct):
-        return "CT", "a guess by values down to air in HU; --modality says otherwise"
-    return "MR", "a guess by values that are no HU; --modality says otherwise"
+        return [("SC", "pictures do not say theirs", list(records))]
+
+    def is_ct(record: Record) -> bool:
+        return AIR_OF_CT[0] <= float(_volume(record, root).array.min()) <= AIR_OF_CT[1]
+
+    seem = {is_ct(record) for record in records[:: -(-len(records) // 12)]}
+    each = [is_ct(record) for record in records] if len(seem) > 1 else [*seem] * len(records)
+    why = {"CT": "values down to air in HU", "MR": "values that are no HU"}
+    found = {name: [r for r, ct in zip(records, each, strict=True) if ct == (name == "CT")] for name in why}
+    return [(name, f"a guess by {why[name]}; --modality says otherwise", own) for name, own in found.items() if own]
 
 
 def _of_a_size(records: Sequence[Record], dims: int) -> tuple[list[Record], Counter[str]]:

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medldm.errors import InputError
 from medldm.io.atomic import write_whole
 from medldm.io.manifest import write_manifest
 from medldm.training.fingerprint import Kind
 from medldm.training.plan_grid import SIZES, Grid, Size, guide_widths, resamples
+from medldm.training.plan_scans import write_grid, write_intensity
 from medldm.training.recipe_page import Page
 
 Purpose = Literal["both", "restore", "synthesize"]
@@ -67,7 +67,8 @@ class Plan:
         write_manifest(table, self.kind.records)
         absolute, below = table.absolute(), root.absolute()
         index = absolute.relative_to(below) if absolute.is_relative_to(below) else absolute
-        text = self.recipe(path.stem, index.as_posix())
+        name = self.name if path.stem == "recipe" else path.stem  # what results say that they were made by
+        text = self.recipe(name, index.as_posix())
         write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
         return path, table
 
@@ -95,8 +96,8 @@ def _written(plan: Plan, name: str, index: str) -> str:
     page.key("description", _description(plan, grid))
     page.key("dims", kind.dims)
     page.key("modality", kind.modality, f"{kind.guess[:1].upper()}{kind.guess[1:]}." if kind.guess else "")
-    _grid_keys(page, plan, grid)
-    unit, scale, offset = _intensity(page, plan)
+    write_grid(page, kind, grid)
+    unit, scale, offset = write_intensity(page, kind)
     page.table("pack.autoencoder")
     why = "Cells of so many voxels an axis; block PCA to start with."
     if len(set(grid.factor)) > 1:
@@ -146,58 +147,6 @@ def _description(plan: Plan, grid: Grid) -> str:
     asked = f" by {', '.join(plan.conditions)}" if plan.conditions else ""
     size = " x ".join(map(str, grid.shape))
     return f"Latent diffusion model of {kind.modality[0]} ({kind.dims}D, {size}): {does}{asked}."
-
-
-def _grid_keys(page: Page, plan: Plan, grid: Grid) -> None:
-    kind = plan.kind
-    low, high = kind.spacing_range
-    if grid.assumed:
-        page.key(
-            "spacing", (1.0, 1.0, 1.0), "mm; the scans do not say the size of their pixels: write it if you know it."
-        )
-        page.key("spacing_range", (0.05, 10.0))
-    else:
-        page.key("spacing", (*grid.spacing, 1.0, 1.0)[:3], "The median voxel, mm.")
-        near = (math.floor(low * 970) / 1000, math.ceil(high * 1030) / 1000)
-        page.key("spacing_range", near, f"{low:.4g} to {high:.4g} mm are there; what is far off is refused.")
-    if kind.dims == 3:
-        share = "all" if grid.agreeing == 1 else f"{100 * grid.agreeing:.0f} %"
-        page.key("axcodes", grid.axcodes, f"As {share} of those read lie; the others are turned.")
-    rician = kind.modality[0] == "MR" and _floored(kind)
-    why = "Magnitudes: noise is Rician." if rician else "Noise that adds up."
-    page.key("noise", "rician" if rician else "gaussian", why)
-
-
-def _floored(kind: Kind) -> bool:
-    """Whether 0 is where there is no signal."""
-    return all(look.floor is not None for look in kind.looked)
-
-
-def _intensity(page: Page, plan: Plan) -> tuple[str, float, float]:
-    """The table, and unit, scale, offset of synthetic scans."""
-    kind = plan.kind
-    units = [look.unit for look in kind.looked]
-    unit = max(dict.fromkeys(units), key=units.count)
-    page.table("pack.intensity")
-    if kind.modality[0] == "CT" and unit in ("HU", "arbitrary"):
-        top = float(np.percentile([look.top for look in kind.looked], 90))
-        high = float(min(max(100 * math.ceil(top / 100), 200), 3000))
-        page.key("kind", "window", "Hounsfield units mean the same in every scan.")
-        page.key("low", -1024.0, "Air; and what all but 0.1 % of the voxels stay below, in most scans.")
-        page.key("high", high)
-        return "HU", high + 1024.0, -1024.0
-    floored = _floored(kind)
-    fits = [fit for look in kind.looked if (fit := look.floor if floored else look.bulk) is not None]
-    if not fits:
-        raise InputError(kind.name, "scans without any contrast", "scans")
-    scale, offset = (float(np.median([getattr(fit, key) for fit in fits])) for key in ("scale", "offset"))
-    grey = unit in ("grey8", "grey16")
-    why = "Grey values are taken as they are, others by percentiles of each scan." if grey else ""
-    page.key("kind", "percentile", why or "The unit is the scanner's own: each scan by its percentiles.")
-    page.key("low", 0.0 if floored else 0.1)
-    page.key("high", 99.5 if floored else 99.9)
-    page.key("zero_floor", floored, "0 is where there is no signal." if floored else "")
-    return unit, float(f"{scale:.3g}"), 0.0 if floored else float(f"{offset:.3g}")
 
 
 def _multiple(plan: Plan, grid: Grid) -> list[int]:

@@ -1,0 +1,49 @@
+"""The public names, each from its home: read by type checkers, and by lazy_loader when medldm is imported."""
+
+from .api.restoring import denoise as denoise
+from .api.restoring import estimate_noise as estimate_noise
+from .api.restoring import inpaint as inpaint
+from .api.restoring import restore as restore
+from .api.restoring import super_resolve as super_resolve
+from .api.restoring import write_report as write_report
+from .api.synthesizing import evaluate_synthetic as evaluate_synthetic
+from .api.synthesizing import synthesize as synthesize
+from .api.training import calibrate as calibrate
+from .api.training import distill as distill
+from .api.training import estimate_training as estimate_training
+from .api.training import find_kinds as find_kinds
+from .api.training import plan as plan
+from .api.training import train as train
+from .errors import AmbiguousInput as AmbiguousInput
+from .errors import Cancelled as Cancelled
+from .errors import EmptyInput as EmptyInput
+from .errors import GeometryError as GeometryError
+from .errors import InputError as InputError
+from .errors import LimitError as LimitError
+from .errors import MedldmError as MedldmError
+from .errors import ModelError as ModelError
+from .errors import NotImage as NotImage
+from .errors import OutputError as OutputError
+from .errors import PixelError as PixelError
+from .errors import RecipeError as RecipeError
+from .errors import RunError as RunError
+from .errors import UnsafeInput as UnsafeInput
+from .errors import UnsupportedInput as UnsupportedInput
+from .folder import restore_each as restore_each
+from .geometry import Geometry as Geometry
+from .inputs import as_volume as as_volume
+from .installed import installed_models as installed_models
+from .io import can_read as can_read
+from .io import read as read
+from .io import write as write
+from .io.choice import Choice as Choice
+from .io.dicom.reader import read_each as read_each
+from .io.lazy import LazyScan as LazyScan
+from .io.lazy import open_lazily as open_lazily
+from .model import Model as Model
+from .model import load_model as load_model
+from .restoration.result import Restoration as Restoration
+from .restoration.settings import RestoreOptions as RestoreOptions
+from .volume import Volume as Volume
+
+__version__: str
