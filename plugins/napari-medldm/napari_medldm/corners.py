@@ -18,7 +18,7 @@ from napari_medldm.captions import NAMES, Pane, colours_of, nice_length, pane_of
 from napari_medldm.compare import Comparison
 from napari_medldm.keys import MODES
 from napari_medldm.layers import entry_of
-from napari_medldm.mark import is_marked
+from napari_medldm.mark import KEY, mark_of
 from napari_medldm.verdict import Verdict
 
 MADE, MEASURED, LINE = QColor("#ffb84d"), QColor("white"), QColor("#4dd2ff")
@@ -33,6 +33,9 @@ class Corners(QWidget):
 
     comparison : of the active scan, where this is the canvas that compares
     verdict : of its residual
+
+    The mark of what a model made is napari's own in the main canvas, and so in its pictures; elsewhere it is written
+    here, since letters are textures to napari, and are made anew for each canvas.
     """
 
     def __init__(
@@ -111,9 +114,7 @@ class Corners(QWidget):
     # --- how it is painted ---
 
     def paintEvent(self, event: Any) -> None:
-        panes = self.panes()
-        if not panes:
-            return
+        panes, mark = self.panes(), mark_of(self.viewer)
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         border = self.border()
@@ -123,9 +124,11 @@ class Corners(QWidget):
             self._line(painter, QPointF(self.width() / 2, 0), QPointF(self.width() / 2, self.height()), "#808080", 1)
         if border is not None:
             self._paint_border(painter, border)
-        if self.crosshair and self.viewer.dims.ndisplay == 2 and len(panes) == 1:
+        if self.crosshair and self.viewer.layers and self.viewer.dims.ndisplay == 2 and len(panes) < 2:
             self._paint_crosshair(painter)
         self._paint_colours(painter)
+        if mark and KEY not in self.viewer.canvas.overlays:
+            self._paint_mark(painter, mark)
         painter.end()
 
     def border(self) -> float | None:
@@ -137,7 +140,7 @@ class Corners(QWidget):
     def _paint_pane(self, painter: QPainter, pane: Pane, border: float | None) -> None:
         size = LETTER_PX if pane.rect.width() > SMALL else LETTER_PX - 2
         step, narrow = size + 5, pane.rect.width() < self.width() or self.width() < BESIDE_THE_MARK
-        top_ = MARGIN + (MARK_PX if narrow and is_marked(self.viewer) else 0)
+        top_ = MARGIN + (MARK_PX if narrow and mark_of(self.viewer) else 0)
         box = pane.rect.adjusted(MARGIN, top_, -MARGIN, -MARGIN)
         write = _Writer(painter, size)
         most = box.width() * 0.45
@@ -187,7 +190,7 @@ class Corners(QWidget):
         write(x + 10, y, NAMES["result"], colour=MADE)
 
     def _paint_crosshair(self, painter: QPainter) -> None:
-        _, down, right = self.viewer.dims.order
+        down, right = self.viewer.dims.order[-2:]
         x, y = self.x_of(self.viewer.dims.point[right]), self.y_of(self.viewer.dims.point[down])
         gap, colour = 12, QColor(0, 255, 255, 130)
         for start, end in (((0, y), (x - gap, y)), ((x + gap, y), (self.width(), y))):
@@ -227,6 +230,16 @@ class Corners(QWidget):
         painter.setBrush(QColor(said.colour))
         painter.drawRoundedRect(box, 5, 5)
         painter.setPen(QColor("black"))
+        painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
+
+    def _paint_mark(self, painter: QPainter, text: str) -> None:
+        painter.setFont(_font(LETTER_PX, False))
+        metrics = painter.fontMetrics()
+        text = metrics.elidedText(text, Qt.TextElideMode.ElideRight, self.width() - MARGIN)
+        width = metrics.horizontalAdvance(text) + MARGIN
+        box = QRectF((self.width() - width) / 2, 2, width, MARK_PX - 4)
+        painter.fillRect(box, QColor(0, 0, 0, 204))
+        painter.setPen(QColor("orange"))
         painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
 
     def _line(self, painter: QPainter, start: QPointF, end: QPointF, colour: Any, width: int) -> None:
