@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QFont, QLinearGradient, QPainter, QPen
+from qtpy.QtGui import QColor, QFont, QFontMetrics, QLinearGradient, QPainter, QPen
 from qtpy.QtWidgets import QWidget
 
-from napari_medldm.captions import NAMES, Pane, colours_of, nice_length, pane_of
+from napari_medldm.captions import NAMES, Pane, colours_of, drawn_in, nice_length, pane_of
 from napari_medldm.compare import Comparison
 from napari_medldm.keys import MODES
 from napari_medldm.layers import entry_of
 from napari_medldm.mark import KEY, mark_of
 from napari_medldm.verdict import Verdict
 
-MADE, MEASURED, LINE = QColor("#ffb84d"), QColor("white"), QColor("#4dd2ff")
+MADE, MEASURED, LINE, DRAWN = QColor("#ffb84d"), QColor("white"), QColor("#4dd2ff"), QColor("#ffd400")
 MARGIN, LETTER_PX, BAR_SHARE = 10, 12, 0.22
 SMALL = 420  # pixels: narrower views have smaller letters
 LEAST_FOR_VALUES = 300  # pixels
@@ -127,6 +127,8 @@ class Corners(QWidget):
         if self.crosshair and self.viewer.layers and self.viewer.dims.ndisplay == 2 and len(panes) < 2:
             self._paint_crosshair(painter)
         self._paint_colours(painter)
+        for text, box in self.sizes():
+            _Writer(painter, LETTER_PX + 1, bold=True)(box.left(), box.top(), text, colour=DRAWN)
         if mark and KEY not in self.viewer.canvas.overlays:
             self._paint_mark(painter, mark)
         painter.end()
@@ -231,6 +233,33 @@ class Corners(QWidget):
         painter.drawRoundedRect(box, 5, 5)
         painter.setPen(QColor("black"))
         painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
+
+    def sizes(self) -> list[tuple[str, QRectF]]:
+        """What stands beside each shape that is drawn, and where: beneath no other and on no other shape."""
+        drawn = [(text, self._around(corners)) for text, corners in drawn_in(self.viewer)]
+        taken, found = [box for _, box in drawn], []
+        metrics = QFontMetrics(_font(LETTER_PX + 1, True))
+        for text, box in drawn:
+            width, height = metrics.horizontalAdvance(text) + 2, metrics.height() + 2
+            places = [
+                QRectF(box.left(), box.top() - height, width, height),
+                QRectF(box.left(), box.bottom(), width, height),
+                QRectF(box.right() + 4, box.top(), width, height),
+                QRectF(box.left() - width - 4, box.top(), width, height),
+            ]
+            free = [each for each in places if not any(each.intersects(other) for other in taken)]
+            place = (free or places[1:])[0]
+            while not free and any(place.intersects(other) for _, other in found):
+                place = place.translated(0, height)
+            taken.append(place)
+            found.append((text, place))
+        return found
+
+    def _around(self, corners: Any) -> QRectF:
+        """Of a shape, in pixels."""
+        (top, left), (bottom, right) = corners.min(axis=0), corners.max(axis=0)
+        ends = QPointF(self.x_of(left), self.y_of(top)), QPointF(self.x_of(right), self.y_of(bottom))
+        return QRectF(*ends).normalized().adjusted(-2, -2, 2, 2)
 
     def _paint_mark(self, painter: QPainter, text: str) -> None:
         painter.setFont(_font(LETTER_PX, False))
