@@ -41,9 +41,15 @@ def make_ready() -> None:
         if importing.is_alive():
             QTimer.singleShot(TURN_MS, make)
         else:
-            Image(np.zeros((2, 2, 2), np.float32), units="mm")
+            first_layer()
 
     make()
+
+
+@functools.cache
+def first_layer() -> None:
+    """Where a scan is asked for before that: at least not in the turn that shows it."""
+    Image(np.zeros((2, 2, 2), np.float32), units="mm")
 
 
 def _import_first() -> None:

@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from medldm import LazyScan, MedldmError, Volume
 from medldm.calibration import doubts_of
 
-AT_ONCE = 2**18  # voxels that are looked at in a turn of the event loop; all those of 300 slices of 512 take a second
+AT_ONCE = 2**21  # voxels that are looked at in a turn of the event loop; all those of 300 slices of 512 take a second
 LOOKING = "Looking whether the scan is like those that the model knows …"
 
 
@@ -49,6 +49,12 @@ class Doubts(QObject):
     def _looked(self, model: str, scan: Volume, said: list[str]) -> None:
         self._seen.setdefault(scan, set()).add(model)  # the model's own table has the words now
         self.known.emit()
+
+
+def look_beforehand(model: str, scan: Volume | LazyScan | None) -> None:
+    """In the thread that has read a scan: one that is small need not be looked at while it is shown."""
+    if isinstance(scan, Volume) and scan.array.size <= AT_ONCE:
+        _doubts(model, scan, (1, 1, 1))
 
 
 def _doubts(model: str, scan: Volume | LazyScan, factor: tuple[int, int, int]) -> list[str]:

@@ -15,7 +15,7 @@ from napari_medldm.active import ActiveScan
 from napari_medldm.adding import make_ready, set_apart, take_back
 from napari_medldm.asking import with_maps
 from napari_medldm.contexts import guard_canvases
-from napari_medldm.doubting import LOOKING, Doubts
+from napari_medldm.doubting import LOOKING, Doubts, look_beforehand
 from napari_medldm.extent import NOTHING, SLICE, WHOLE, Extent, extent_of, mask_of
 from napari_medldm.form import NEW, RestoreForm
 from napari_medldm.jobs import Job
@@ -56,6 +56,7 @@ class RestorePanel(QWidget):
         self._build()
         self._connect()
         self.reading = Reading(self.active, self.judge, self.view, self)
+        self.opening.beforehand = lambda: partial(look_beforehand, self.form.model.currentText())
         self.opening.take_drops(viewer.window._qt_window)
         self._ready = ReadyMark(viewer, self)
         self._follow()

@@ -50,7 +50,8 @@ def cut(strip):
     """Texts of what cannot be seen whole."""
     seen = strip.findChild(QScrollArea).viewport()
     area = QRect(seen.mapToGlobal(QPoint(0, 0)), seen.size())
-    shown = [each for each in strip.findChildren((QAbstractButton, QComboBox)) if each.isVisible()]
+    kinds = QAbstractButton, QComboBox
+    shown = [each for kind in kinds for each in strip.findChildren(kind) if each.isVisible()]
     assert len(shown) > 15
     hidden = [each for each in shown if not area.contains(QRect(each.mapToGlobal(QPoint(0, 0)), each.size()))]
     buttons = [each for each in shown if isinstance(each, QAbstractButton)]
