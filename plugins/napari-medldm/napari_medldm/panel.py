@@ -15,6 +15,7 @@ from napari_medldm.active import ActiveScan
 from napari_medldm.adding import make_ready, set_apart, take_back
 from napari_medldm.asking import with_maps
 from napari_medldm.contexts import guard_canvases
+from napari_medldm.docks import DocksButton
 from napari_medldm.doubting import LOOKING, Doubts, look_beforehand
 from napari_medldm.extent import NOTHING, SLICE, WHOLE, Extent, extent_of, mask_of
 from napari_medldm.form import NEW, RestoreForm
@@ -69,11 +70,7 @@ class RestorePanel(QWidget):
         self.stop.setEnabled(False)
         self.undo.setToolTip("Remove the layers of the last restoration.")
         self.again.setToolTip("Repeat the last restoration with its own settings, region and seed.")
-        self.measure = MeasureButton(self.viewer, self.active)
-        self.docks = QPushButton("Layers")
-        self.docks.setCheckable(True)
-        self.docks.setChecked(True)
-        self.docks.setToolTip("Napari's own list of layers and their controls, at the left.")
+        self.measure, self.docks = MeasureButton(self.viewer, self.active), DocksButton(self.viewer)
         buttons = QHBoxLayout()
         for button in (self.start, self.stop, self.undo, self.again):
             buttons.addWidget(button)
@@ -126,7 +123,6 @@ class RestorePanel(QWidget):
         self.run.stepped.connect(self.progress.show_step)
         self.run.changed.connect(self._run_changed)
         self.run.restored.connect(self._restored)
-        self.docks.toggled.connect(self._show_docks)
         self.keys = Keys(self.viewer, self)
         self.keys.bind(THREE_PLANES, self.view.orthogonal.toggle)
         for mode, key in MODES.items():
@@ -143,11 +139,6 @@ class RestorePanel(QWidget):
         self.stop.clicked.connect(self.run.cancel)
         self.undo.clicked.connect(self.undo_last)
         self.again.clicked.connect(self.run_again)
-
-    def _show_docks(self, on: bool) -> None:
-        canvas = self.viewer.window._qt_viewer
-        for dock in (canvas.dockLayerControls, canvas.dockLayerList):
-            dock.setVisible(on)
 
     @property
     def job(self) -> Job | None:
@@ -194,8 +185,7 @@ class RestorePanel(QWidget):
         ready = not self.run.running() and doubts is not None and self.banner.confirmed()
         self.start.setEnabled(ready and not obstacle)
         self.form.this_slice.setEnabled(ready and scan is not None)
-        after = (self.again, self.undo, *self.judge.buttons.values(), *self.saving.buttons.values())
-        for button in after:
+        for button in (self.again, self.undo, *self.judge.buttons.values(), *self.saving.buttons.values()):
             button.setEnabled(last is not None)
         most = self.form.draw.isVisibleTo(self.form)  # what is drawn may be small
         new = request.task == "synthesize"
