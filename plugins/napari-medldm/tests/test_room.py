@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from napari_medldm import room
-from qtpy.QtCore import QPoint, QRect
+from qtpy.QtCore import QCoreApplication, QEvent, QPoint, QRect
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QScrollArea, QWidget
 
 import medldm
@@ -44,6 +44,7 @@ def strip(viewer, workshop, monkeypatch, until):
     until(lambda: viewer.canvas.size[1] > 800)
     yield strip
     strip.end()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)  # PySide6 keeps what is not yet deleted
 
 
 def cut(strip):
