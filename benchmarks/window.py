@@ -98,6 +98,10 @@ class Hand:
         action()
         self.wait(until)
         self.pause(SETTLE_S)
+        self.keep(what, heart)
+
+    def keep(self, what: str, heart: Heartbeat) -> None:
+        """What a finger on the pulse felt."""
         heart.stop()
         seconds, computing, ran = float(max(heart.pauses)), float(max(heart.computing)), heart.held_by()
         self.held[what] = seconds, computing, ran
@@ -140,8 +144,9 @@ def frames_a_second(hand: Hand, volume: Any) -> tuple[float, float]:
 
 def main() -> None:
     import napari
-    from napari_medldm import room
+    from napari_medldm import keys, room
     from napari_medldm._sample import noisy_head
+    from napari_medldm.doubting import LOOKING
 
     from medldm import Geometry, Volume
 
@@ -163,23 +168,33 @@ def main() -> None:
         scan = make_series(folder / "head", pixels=lambda k: head[k], step=(0, 0, 2.0), **plan)  # type: ignore[arg-type]
         hand.watched("opening the panel", enter)
         assert strip is not None
+        heart = Heartbeat()
         hand.drop(scan)
         hand.wait(lambda: len(viewer.layers) == 1)
+        hand.wait(lambda: strip.advice.text() != LOOKING)
         if not strip.banner.confirmed():
             hand.click(strip.banner.confirm)
         hand.click(strip.form.this_slice)
         hand.wait(lambda: strip.judge.last() is not None)
         first, first_computing = time.time() - started, watch.read()[1]
+        hand.keep("a scan that is dropped, and its first slice", heart)
         clicks, drops = hand.clicks, hand.drops
         print(f"first slice: {first:.1f} s, {first_computing:.1f} of the processor, {clicks} clicks", flush=True)
         planes = strip.view
         for what in ("three planes, for the first time", "three planes away", "three planes again"):
             hand.watched(what, lambda: hand.key("F4"), lambda: planes.views.complete())
-        hand.key("F4")
+        hand.watched("three planes away again", lambda: hand.key("F4"))
+        for mode, name in keys.MODES.items():
+            hand.watched(mode, lambda name=name: hand.key(name))
+            hand.key(name)
+            hand.pause(SETTLE_S)
+        hand.watched("measuring", lambda: hand.click(strip.measure))
+        hand.click(strip.measure)
         hand.watched("report", lambda: hand.save(strip.saving, "report", folder / "report.html"))
         hand.watched("saving as DICOM", lambda: hand.save(strip.saving, "dicom", folder / "derived"))
         hand.watched("undo", lambda: hand.click(strip.undo))
         viewer.layers.clear()
+        hand.pause(SETTLE_S)
         images = np.random.default_rng(0).integers(0, 4096, (4, 512, 512)).astype(np.uint16)
         ct = make_series(folder / "ct", n=300, rows=512, columns=512, modality="CT", pixels=lambda k: images[k % 4])
         watch = Stopwatch()
@@ -187,6 +202,9 @@ def main() -> None:
         hand.wait(lambda: len(viewer.layers) == 1)
         viewer.screenshot(canvas_only=True, flash=False)
         opening, opening_computing = watch.read()
+        viewer.layers.clear()
+        hand.pause(SETTLE_S)
+        hand.watched("a CT of 300 slices", lambda: hand.drop(ct), lambda: len(viewer.layers) == 1)
         viewer.layers.clear()
     array = np.tile(images, (75, 1, 1)).transpose(2, 1, 0).astype(np.float32)
     volume = Volume(array, Geometry(np.eye(4), array.shape))

@@ -1,6 +1,11 @@
 """Pictures of the window as they stand in docs/napari.md, taken by the events that a person sends: drops, clicks, keys.
 
 xvfb-run -a -s "-screen 0 1600x1000x24" python plugins/napari-medldm/take_screenshots.py docs/images
+
+With a name and a theme, one of the whole room and one of measuring: on other screens (QT_SCALE_FACTOR=2, and a display
+of 2800 x 1700), bindings (QT_API=pyside6), themes.
+
+... take_screenshots.py docs/images pyside6 light
 """
 
 from __future__ import annotations
@@ -145,6 +150,31 @@ def main(out: Path) -> None:
         viewer.close()
 
 
+def on_another_screen(out: Path, name: str, theme: str) -> None:
+    """The sample restored, its residual in three planes; and measured."""
+    import napari
+    from napari_medldm import room
+
+    viewer = napari.Viewer(show=True)
+    viewer.theme = theme
+    viewer.window.resize(*room.SIZE)
+    person, strip = Person(viewer, out.resolve()), room.enter(viewer)
+    QTest.qWait(1000)
+    _restore_the_sample(person, strip)
+    person.press("F4")
+    person.wait(strip.view.views.complete)
+    person.press("F8")
+    person.point_at(0.42, 0.6)
+    person.look(name)
+    for key in ("F8", "F4"):
+        person.press(key)
+        QTest.qWait(1000)
+    _draw(person, strip)
+    person.look(f"{name}-measure")
+    strip.end()
+    viewer.close()
+
+
 def _choose(person: Person, strip: Any, folder: Path) -> None:
     """Three series of a made-up patient, one of them uneven."""
     from tests.dicom_maker import AXIAL, CORONAL, SAGITTAL, make_series
@@ -175,11 +205,22 @@ def _choose(person: Person, strip: Any, folder: Path) -> None:
 
 def _measure(person: Person, strip: Any) -> None:
     """The sample, a slice restored, and two regions and a line."""
+    _restore_the_sample(person, strip)
+    _draw(person, strip)
+    person.look("measure")
+    person.click(strip.measure)
+    strip.viewer.layers.clear()
+
+
+def _restore_the_sample(person: Person, strip: Any) -> None:
     person.click(strip.welcome.sample)
-    person.wait(lambda: len(person.viewer.layers) == 1)
+    person.wait(strip.form.this_slice.isEnabled)
     QTest.qWait(500)
     person.click(strip.form.this_slice)
     person.wait(strip.judge.last)
+
+
+def _draw(person: Person, strip: Any) -> None:
     person.click(strip.measure)
     QTest.qWait(1000)
     tools, half = strip.measure.panel.tools, person.canvas.rect().center()
@@ -190,9 +231,6 @@ def _measure(person: Person, strip: Any) -> None:
     }.items():
         person.click(tools[name])
         person.drag(half + QPoint(*start), half + QPoint(*end))
-    person.look("measure")
-    person.click(strip.measure)
-    strip.viewer.layers.clear()
 
 
 def _synthesize(person: Person, strip: Any) -> None:
@@ -324,4 +362,5 @@ def _template() -> Path:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images"))
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images")
+    on_another_screen(folder, *sys.argv[2:4]) if len(sys.argv) > 2 else main(folder)

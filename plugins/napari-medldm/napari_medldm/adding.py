@@ -9,18 +9,53 @@ set apart while a panel is open.
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from napari._vispy import canvas as drawing
+from napari.layers import Image
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 TURN_MS = 30  # other events come first
 COLLECT_MS = 1000  # until the voxels of layers that are gone are given back, when the window is painted anew
+
+
+@functools.cache
+def make_ready() -> None:
+    """Make a first layer, which nobody sees, once in a process: what napari imports and parses for it takes 0.3 s.
+
+    It is imported in a thread; the table of units does not bear to be parsed in one.
+    """
+    importing = threading.Thread(target=_import_first, daemon=True)
+    importing.start()
+
+    def make() -> None:
+        if importing.is_alive():
+            QTimer.singleShot(TURN_MS, make)
+        else:
+            first_layer()
+
+    make()
+
+
+@functools.cache
+def first_layer() -> None:
+    """Where a scan is asked for before that: at least not in the turn that shows it."""
+    Image(np.zeros((2, 2, 2), np.float32), units="mm")
+
+
+def _import_first() -> None:
+    for name in ("scipy.spatial.transform", "xarray"):
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 class PaintLater(QTimer):

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from napari.layers import Shapes
+from numpy.typing import NDArray
 from qtpy.QtCore import QRectF
 
 from medldm import LazyScan, Volume
 from napari_medldm.layers import SHOWN_ALIKE, Entry, entry_of
 from napari_medldm.orientation import LETTERS, PLANES, directions
 
+SAID = "said"  # feature of a layer of shapes: what stands beside each
 NAMES = {
     "scan": "Original",
     "result": "Restored",
@@ -107,6 +110,28 @@ def colours_of(viewer: Any) -> tuple[Any, list[tuple[float, str]]] | None:
         texts = [(1.0, f"+{_short(high)}{unit} taken away"), (middle, "0"), (0.0, f"{_short(low)}{unit} added")]
         return layer, texts
     return None
+
+
+def size_of(value: float, unit: str) -> str:
+    """A length or area as it stands beside what was drawn."""
+    return f"{_short(value)} {unit}"
+
+
+def drawn_in(viewer: Any) -> list[tuple[str, NDArray[np.float64]]]:
+    """What is said of each shape in the slice that is shown, and its corners (N, 2) in mm, down and to the right."""
+    dims, found = viewer.dims, []
+    if dims.ndim != 3 or dims.ndisplay != 2:
+        return []
+    across, *shown = dims.order
+    for layer in viewer.layers:
+        if not isinstance(layer, Shapes) or not layer.visible or SAID not in layer.features:
+            continue
+        for vertices, said in zip(layer.data, layer.features[SAID], strict=False):  # the last may still be drawn
+            world = np.array([layer.data_to_world(each) for each in vertices])
+            near = np.abs(world[:, across].mean() - dims.point[across]) < abs(layer.scale[across]) / 2 + 1e-6
+            if said and near and np.ptp(world[:, across]) < abs(layer.scale[across]):
+                found.append((str(said), world[:, shown]))
+    return found
 
 
 def _place(entry: Entry, point: Any, across: int) -> str:

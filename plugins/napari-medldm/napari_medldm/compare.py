@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
 from medldm import LazyScan, Volume
-from napari_medldm.adding import remove_layers
+from napari_medldm.adding import add_layer, remove_layers
 from napari_medldm.layers import KEY, entry_of, look_of
 from napari_medldm.orientation import PLANES
 from napari_medldm.windows import SAMPLED, values_of
@@ -154,21 +154,17 @@ class Comparison:
         if self._part in self.viewer.layers:
             self._part.data, self._part.translate = part, translate
             return
-        selected = self.viewer.layers.selection.active
-        self._part = self.viewer.add_image(
-            part,
-            name=f"{self.result.name} · wipe",
-            rgb=False,
-            scale=scale,
-            translate=translate,
-            units="mm",
-            axis_labels=self.result.axis_labels,
-            interpolation2d=self.result.interpolation2d,
-            metadata={KEY: replace(entry_of(self.result), role="part")},
-            **look_of(self.result),
-        )
-        if selected is not None:
-            self.viewer.layers.selection.active = selected
+        attributes = {
+            "name": f"{self.result.name} · wipe",
+            "rgb": False,
+            "scale": scale,
+            "translate": translate,
+            "units": "mm",
+            "axis_labels": self.result.axis_labels,
+            "interpolation2d": self.result.interpolation2d,
+            "metadata": {KEY: replace(entry_of(self.result), role="part")},
+        }
+        self._part = add_layer(self.viewer, self.viewer.window._qt_window, part, attributes | look_of(self.result))
 
 
 def _edges(layer: Any, axis: int) -> tuple[float, float]:

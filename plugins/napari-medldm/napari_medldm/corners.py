@@ -5,23 +5,23 @@ Painted above the canvas, in one go with it: nothing of it is a layer, and lette
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QFont, QLinearGradient, QPainter, QPen
+from qtpy.QtGui import QColor, QFontMetrics, QLinearGradient, QPainter, QPen
 from qtpy.QtWidgets import QWidget
 
-from napari_medldm.captions import NAMES, Pane, colours_of, nice_length, pane_of
+from napari_medldm.captions import NAMES, Pane, colours_of, drawn_in, nice_length, pane_of
 from napari_medldm.compare import Comparison
 from napari_medldm.keys import MODES
 from napari_medldm.layers import entry_of
-from napari_medldm.mark import is_marked
+from napari_medldm.mark import KEY, mark_of
 from napari_medldm.verdict import Verdict
+from napari_medldm.writing import WHITE, Writer, font_of
 
-MADE, MEASURED, LINE = QColor("#ffb84d"), QColor("white"), QColor("#4dd2ff")
+MADE, LINE, DRAWN = QColor("#ffb84d"), QColor("#4dd2ff"), QColor("#ffd400")
 MARGIN, LETTER_PX, BAR_SHARE = 10, 12, 0.22
 SMALL = 420  # pixels: narrower views have smaller letters
 LEAST_FOR_VALUES = 300  # pixels
@@ -33,6 +33,9 @@ class Corners(QWidget):
 
     comparison : of the active scan, where this is the canvas that compares
     verdict : of its residual
+
+    The mark of what a model made is napari's own in the main canvas, and so in its pictures; elsewhere it is written
+    here, since letters are textures to napari, and are made anew for each canvas.
     """
 
     def __init__(
@@ -111,9 +114,7 @@ class Corners(QWidget):
     # --- how it is painted ---
 
     def paintEvent(self, event: Any) -> None:
-        panes = self.panes()
-        if not panes:
-            return
+        panes, mark = self.panes(), mark_of(self.viewer)
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         border = self.border()
@@ -123,9 +124,13 @@ class Corners(QWidget):
             self._line(painter, QPointF(self.width() / 2, 0), QPointF(self.width() / 2, self.height()), "#808080", 1)
         if border is not None:
             self._paint_border(painter, border)
-        if self.crosshair and self.viewer.dims.ndisplay == 2 and len(panes) == 1:
+        if self.crosshair and self.viewer.layers and self.viewer.dims.ndisplay == 2 and len(panes) < 2:
             self._paint_crosshair(painter)
         self._paint_colours(painter)
+        for text, box in self.sizes():
+            Writer(painter, LETTER_PX + 1, bold=True)(box.left(), box.top(), text, colour=DRAWN)
+        if mark and KEY not in self.viewer.canvas.overlays:
+            self._paint_mark(painter, mark)
         painter.end()
 
     def border(self) -> float | None:
@@ -137,13 +142,13 @@ class Corners(QWidget):
     def _paint_pane(self, painter: QPainter, pane: Pane, border: float | None) -> None:
         size = LETTER_PX if pane.rect.width() > SMALL else LETTER_PX - 2
         step, narrow = size + 5, pane.rect.width() < self.width() or self.width() < BESIDE_THE_MARK
-        top_ = MARGIN + (MARK_PX if narrow and is_marked(self.viewer) else 0)
+        top_ = MARGIN + (MARK_PX if narrow and mark_of(self.viewer) else 0)
         box = pane.rect.adjusted(MARGIN, top_, -MARGIN, -MARGIN)
-        write = _Writer(painter, size)
+        write = Writer(painter, size)
         most = box.width() * 0.45
         write(box.left(), box.top(), pane.series, most=most)
         if border is None:
-            write(box.left(), box.top() + step, pane.name, colour=MADE if pane.made else MEASURED, bold=True)
+            write(box.left(), box.top() + step, pane.name, colour=MADE if pane.made else WHITE, bold=True)
         if pane is not None and pane.rect.left() == 0:
             write(box.left(), box.top() + (2 if border is None else 1) * step, self.mode(), colour=LINE)
         write(box.right(), box.top(), pane.window, right=True)
@@ -151,7 +156,7 @@ class Corners(QWidget):
         write(box.right(), box.bottom() - 2 * step + 1, pane.slice, right=True)
         top, bottom, left, right = pane.ends
         middle_x, middle_y = box.center().x(), box.center().y() - step / 2
-        letters = _Writer(painter, size + 2, bold=True)
+        letters = Writer(painter, size + 2, bold=True)
         # the mark of what a model made stands at the top
         if border is not None and abs(middle_x - border) < 20:
             middle_x = border + 20
@@ -162,7 +167,7 @@ class Corners(QWidget):
         if top:
             self._paint_scale(painter, write, box, step)
 
-    def _paint_scale(self, painter: QPainter, write: _Writer, box: QRectF, step: int) -> None:
+    def _paint_scale(self, painter: QPainter, write: Writer, box: QRectF, step: int) -> None:
         zoom = self.viewer.scene.camera.zoom
         length, text = nice_length(max(box.width() * BAR_SHARE / zoom, 1e-3))
         y, left = box.bottom() - 2, box.left()
@@ -181,13 +186,13 @@ class Corners(QWidget):
         painter.setPen(QPen(QColor("black"), 1))
         painter.setBrush(LINE)
         painter.drawRoundedRect(QRectF(x - 5, middle - 16, 10, 32), 4, 4)
-        write = _Writer(painter, LETTER_PX + 1, bold=True)
+        write = Writer(painter, LETTER_PX + 1, bold=True)
         y = MARGIN + MARK_PX + 1.5 * (LETTER_PX + 5)
         write(x - 10, y, NAMES["scan"], right=True)
         write(x + 10, y, NAMES["result"], colour=MADE)
 
     def _paint_crosshair(self, painter: QPainter) -> None:
-        _, down, right = self.viewer.dims.order
+        down, right = self.viewer.dims.order[-2:]
         x, y = self.x_of(self.viewer.dims.point[right]), self.y_of(self.viewer.dims.point[down])
         gap, colour = 12, QColor(0, 255, 255, 130)
         for start, end in (((0, y), (x - gap, y)), ((x + gap, y), (self.width(), y))):
@@ -210,7 +215,7 @@ class Corners(QWidget):
         painter.setBrush(gradient)
         painter.drawRect(bar)
         if self.width() > LEAST_FOR_VALUES:
-            write = _Writer(painter, LETTER_PX)
+            write = Writer(painter, LETTER_PX)
             for share, text in texts:
                 write(bar.left() - 6, bar.bottom() - share * height - 8, text, right=True)
         said = self.verdict()
@@ -218,7 +223,7 @@ class Corners(QWidget):
             self._paint_verdict(painter, said)
 
     def _paint_verdict(self, painter: QPainter, said: Verdict) -> None:
-        painter.setFont(_font(LETTER_PX + 1, True))
+        painter.setFont(font_of(LETTER_PX + 1, True))
         metrics = painter.fontMetrics()
         text = said.text if metrics.horizontalAdvance(said.text) + 24 < self.width() else said.short
         width = metrics.horizontalAdvance(text) + 24
@@ -229,51 +234,46 @@ class Corners(QWidget):
         painter.setPen(QColor("black"))
         painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
 
+    def sizes(self) -> list[tuple[str, QRectF]]:
+        """What stands beside each shape that is drawn, and where: beneath no other and on no other shape."""
+        drawn = [(text, self._around(corners)) for text, corners in drawn_in(self.viewer)]
+        taken, found = [box for _, box in drawn], []
+        metrics = QFontMetrics(font_of(LETTER_PX + 1, True))
+        for text, box in drawn:
+            width, height = metrics.horizontalAdvance(text) + 2, metrics.height() + 2
+            places = [
+                QRectF(box.left(), box.top() - height, width, height),
+                QRectF(box.left(), box.bottom(), width, height),
+                QRectF(box.right() + 4, box.top(), width, height),
+                QRectF(box.left() - width - 4, box.top(), width, height),
+            ]
+            free = [each for each in places if not any(each.intersects(other) for other in taken)]
+            place = (free or places[1:])[0]
+            while not free and any(place.intersects(other) for _, other in found):
+                place = place.translated(0, height)
+            taken.append(place)
+            found.append((text, place))
+        return found
+
+    def _around(self, corners: Any) -> QRectF:
+        """Of a shape, in pixels."""
+        (top, left), (bottom, right) = corners.min(axis=0), corners.max(axis=0)
+        ends = QPointF(self.x_of(left), self.y_of(top)), QPointF(self.x_of(right), self.y_of(bottom))
+        return QRectF(*ends).normalized().adjusted(-2, -2, 2, 2)
+
+    def _paint_mark(self, painter: QPainter, text: str) -> None:
+        painter.setFont(font_of(LETTER_PX, False))
+        metrics = painter.fontMetrics()
+        text = metrics.elidedText(text, Qt.TextElideMode.ElideRight, self.width() - MARGIN)
+        width = metrics.horizontalAdvance(text) + MARGIN
+        box = QRectF((self.width() - width) / 2, 2, width, MARK_PX - 4)
+        painter.fillRect(box, QColor(0, 0, 0, 204))
+        painter.setPen(QColor("orange"))
+        painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
+
     def _line(self, painter: QPainter, start: QPointF, end: QPointF, colour: Any, width: int) -> None:
         painter.setPen(QPen(QColor(colour), width))
         painter.drawLine(start, end)
-
-
-class _Writer:
-    """Writes with a dark edge, so that it can be read above white and black."""
-
-    def __init__(self, painter: QPainter, size: int, bold: bool = False) -> None:
-        self.painter, self.size, self.bold = painter, size, bold
-
-    def __call__(
-        self,
-        x: float,
-        top: float,
-        text: str,
-        *,
-        colour: QColor = MEASURED,
-        bold: bool = False,
-        right: bool = False,
-        centre: bool = False,
-        most: float = math.inf,
-    ) -> None:
-        if not text:
-            return
-        painter = self.painter
-        painter.setFont(_font(self.size, bold or self.bold))
-        metrics = painter.fontMetrics()
-        if most < math.inf:
-            text = metrics.elidedText(text, Qt.TextElideMode.ElideRight, int(most))
-        width = metrics.horizontalAdvance(text)
-        x -= width if right else width / 2 if centre else 0
-        y = top + metrics.ascent()
-        painter.setPen(QColor(0, 0, 0, 200))
-        for shift in ((-1, 0), (1, 0), (0, -1), (0, 1), (1, 1)):
-            painter.drawText(QPointF(x + shift[0], y + shift[1]), text)
-        painter.setPen(colour)
-        painter.drawText(QPointF(x, y), text)
-
-
-def _font(size: int, bold: bool) -> QFont:
-    font = QFont()
-    font.setPixelSize(size)
-    font.setBold(bold)
-    return font
 
 
 def _ticks(left: float, right: float, y: float) -> tuple[tuple[QPointF, QPointF], ...]:

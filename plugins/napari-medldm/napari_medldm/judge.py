@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medldm.active import ActiveScan
-from napari_medldm.adding import add_layer, remove_layers
+from napari_medldm.adding import PaintLater, add_layer, remove_layers
 from napari_medldm.compare import Comparison, residual_style, uncertainty_style
 from napari_medldm.keys import MODES
 from napari_medldm.layers import derived_layer, entry_of
@@ -143,6 +143,7 @@ class JudgeBox(QWidget):
         if last is None:
             return False
         comparison = last.comparison
+        PaintLater(self.window())
         comparison.show("single")
         comparison.close()
         self.done = [each for each in self.done if each is not last]

@@ -17,9 +17,17 @@ READY_MS = 50  # after the window was painted
 
 
 def is_marked(viewer: Any) -> bool:
-    """Whether the mark can be seen on a viewer's canvas."""
+    """Whether the mark can be seen in what napari draws of a viewer."""
     overlay = viewer.canvas.overlays.get(KEY)
     return overlay is not None and overlay.visible and overlay.opacity == 1 and overlay.text in (TEXT, SYNTHETIC)
+
+
+def mark_of(viewer: Any) -> str:
+    """What is to be said of the layers that are seen, "" where no model made one of them."""
+    entries = [entry_of(layer) for layer in viewer.layers if layer.visible]
+    if not any(entry is not None and entry.made for entry in entries):
+        return ""
+    return SYNTHETIC if any(entry is not None and is_synthetic(entry) for entry in entries) else TEXT
 
 
 def is_synthetic(entry: Entry) -> bool:
@@ -29,10 +37,8 @@ def is_synthetic(entry: Entry) -> bool:
 
 def update_mark(viewer: Any) -> None:
     """Show the mark where something made by a model is visible, hide it where nothing is."""
-    entries = [entry_of(layer) for layer in viewer.layers if layer.visible]
-    made = any(entry is not None and entry.made for entry in entries)
-    overlay = viewer.canvas.overlays[KEY]
-    text = SYNTHETIC if any(entry is not None and is_synthetic(entry) for entry in entries) else TEXT
+    overlay, text = viewer.canvas.overlays[KEY], mark_of(viewer)
+    made = bool(text)
     if made and overlay.text != text:
         overlay.text = text
     if made and not overlay.visible:

@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 from medldm import MedldmError
 from napari_medldm.active import ActiveScan
 from napari_medldm.adding import remove_layers
+from napari_medldm.captions import SAID, size_of
 from napari_medldm.layers import entry_of, root_of
 from napari_medldm.measure import COLUMNS, cells, measure
 from napari_medldm.regions import DRAWN_ON, TO_MEASURE, shapes_on, start_painting
@@ -134,11 +135,10 @@ class MeasurePanel(QWidget):
             edge_color=_COLOUR,
             face_color="transparent",
             edge_width=0.4,
-            features={"said": np.empty(0, dtype=object)},
-            text={"string": "{said}", "color": _COLOUR, "size": 9, "anchor": "upper_left"},
+            features={SAID: np.empty(0, dtype=object)},
             metadata={DRAWN_ON: root_of(source)},
         )
-        layer.feature_defaults = {"said": ""}
+        layer.feature_defaults = {SAID: ""}
         return layer
 
     # --- what is said of it ---
@@ -178,9 +178,9 @@ class MeasurePanel(QWidget):
         source = self._source()
         for layer in [] if source is None else self._own(source):
             if isinstance(layer, Shapes):
-                said = [f"{each.size:.3g} {each.unit}" for each in shapes_on(self.viewer, source, layer)]
-                if list(layer.features.get("said", ())) != said:
-                    layer.features = {"said": np.array(said, dtype=object)}
+                said = [size_of(each.size, each.unit) for each in shapes_on(self.viewer, source, layer)]
+                if list(layer.features.get(SAID, ())) != said:
+                    layer.features = {SAID: np.array(said, dtype=object)}
 
     def copy_table(self) -> None:
         """To the clipboard: a line of names, then a line a row."""

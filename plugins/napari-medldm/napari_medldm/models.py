@@ -8,7 +8,6 @@ from qtpy.QtWidgets import QComboBox
 
 import medldm
 from medldm import LazyScan, MedldmError, Volume
-from medldm.calibration import doubts_of
 from medldm.installed import read_tables
 from napari_medldm.request import TASKS
 
@@ -51,13 +50,6 @@ class ModelBox(QComboBox):
             return int(read_tables(self.currentText()).dims)
         except MedldmError:
             return 3  # it is said when it is to be loaded
-
-    def doubts(self, volume: Volume | LazyScan | None, factor: tuple[int, int, int]) -> list[str]:
-        """What is to be said against the chosen model, for a scan that it can take."""
-        try:
-            return [] if volume is None else doubts_of(self.currentText(), volume, factor)
-        except MedldmError:
-            return []  # it is said when it is to be loaded
 
     def fits(self) -> bool:
         """Whether the chosen model can be used."""

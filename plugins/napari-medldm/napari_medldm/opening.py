@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QDialog, QFileDialog, QHBoxLayout, QLineEdit, QPushBu
 import medldm
 from medldm import MedldmError
 from napari_medldm._reader import Opened, layer_of, look_into
-from napari_medldm.adding import add_layer
+from napari_medldm.adding import add_layer, first_layer
 from napari_medldm.chooser import Chooser
 
 _DRAGS = (QEvent.Type.DragEnter, QEvent.Type.DragMove)
@@ -28,7 +28,7 @@ class Opening(QObject):
 
     Napari would ask which of its readers is to be used for each new kind of file; here it is medldm, and napari for
     what medldm cannot read. `said(text)` tells what became of it, `unsaid(text)` takes it back, `ended()` tells that
-    nothing is left to be opened.
+    nothing is left to be opened. `beforehand()` gives what is to be done with a scan in the thread that has read it.
     """
 
     said = Signal(str)
@@ -40,6 +40,7 @@ class Opening(QObject):
         self.viewer, self.panel = viewer, panel
         self._waiting: list[Path | Opened] = []
         self._reading = False
+        self.beforehand: Callable[[], Callable[[Any], object]] = lambda: lambda scan: None
         self.chooser: Chooser | None = None
         self._widgets: list[QWidget] = []
 
@@ -95,6 +96,7 @@ class Opening(QObject):
             QTimer.singleShot(LAYER_MS, self._next)
             return
         self._reading = True
+        first_layer()
         text = f"Reading {where.name} …"
         self.said.emit(text)
         connect = {
@@ -102,7 +104,7 @@ class Opening(QObject):
             "errored": partial(self._fail, where),
             "finished": partial(self._finished, text),
         }
-        thread_worker(_look, connect=connect)(where)
+        thread_worker(_look, connect=connect)(where, self.beforehand())
 
     def _finished(self, text: str) -> None:
         self._reading = False
@@ -181,8 +183,12 @@ class OpenBox(QWidget):
         dialog.open()
 
 
-def _look(where: Path) -> Opened | None:
-    return look_into(where) if where.is_dir() or medldm.can_read(where) else None
+def _look(where: Path, then: Callable[[Any], object]) -> Opened | None:
+    if not where.is_dir() and not medldm.can_read(where):
+        return None
+    opened = look_into(where)
+    then(opened.scan)
+    return opened
 
 
 def _is_dicom(path: Path) -> bool:

@@ -1,6 +1,8 @@
 """Axial, coronal and sagittal beside the main canvas, linked by a crosshair; the voxels are shared, not copied.
 
-A canvas takes as long to make as a layer, so each comes in its own turn of the event loop, and then the layers.
+A canvas takes as long to make as a layer, and to paint for the first time as long again: each comes in its own turn of
+the event loop, in a place of its own that no other has to make room for, and then the layers, one by one. What there is
+stays when the views are put away, and follows again when they come back.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Layer, Vectors
+from napari.layers import Image, Layer
 from napari.qt import QtViewer
 from napari.utils.action_manager import action_manager
 from qtpy.QtCore import QTimer, Signal
@@ -23,10 +25,8 @@ from napari_medldm.adding import TURN_MS, PaintLater, remove_layers, without_col
 from napari_medldm.compare import PLANES, show_plane
 from napari_medldm.contexts import guard_canvases
 from napari_medldm.corners import Corners
-from napari_medldm.mark import get_ready, keep_marked, update_mark
 from napari_medldm.mouse import ReadingMouse
 
-CROSSHAIR = "crosshair"
 _FOLLOWED = ("name", "contrast_limits", "colormap", "gamma", "opacity", "blending", "visible")
 _FOLLOWED += ("scale", "translate", "data")
 
@@ -48,6 +48,7 @@ class OrthogonalViews(QWidget):
         self.viewer, self.active = active.viewer, active
         self.models = {plane: ViewerModel(title=plane) for plane in PLANES}
         self._copies: dict[str, list[tuple[Layer, Layer]]] = {plane: [] for plane in PLANES}
+        active.viewer.layers.events.removed.connect(self._drop)
         self._connections: list[tuple[Any, Callable[..., None]]] = []
         self._moving = False
         self._hidden: tuple[str, Layer, Layer] | None = None  # a new copy, that is still to be seen in its plane
@@ -57,23 +58,30 @@ class OrthogonalViews(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
+        self.places = {plane: QWidget() for plane in PLANES}
+        for place in self.places.values():
+            layout.addWidget(place)
+            inside = QVBoxLayout(place)
+            inside.setContentsMargins(0, 0, 0, 0)
         self.canvases: list[QtViewer] = []
         self.mice: list[ReadingMouse] = []
         self.corners: list[Corners] = []
 
     def _add_canvas(self, plane: str, model: ViewerModel) -> None:
         model.canvas.background_color_override = "black"
-        keep_marked(model)
         # it binds all shortcuts anew, as they were, and each of them would write every page of welcome anew: 0.1 s
         with action_manager.events.shortcut_changed.blocker():
             canvas = QtViewer(model, show_welcome_screen=False)
         canvas.setMinimumSize(120, 120)
         canvas.controls.hide()
         canvas.dims.hide()
-        self.layout().addWidget(canvas)
-        canvas.setVisible(True)  # even where it is hidden at once: without it there is no OpenGL context to free in
+        self.places[plane].layout().addWidget(canvas)
+        self.places[plane].show()  # even where it is hidden at once: without it there is no OpenGL context to free in
+        PaintLater(canvas.canvas.native)
         self.canvases.append(canvas)
-        self.corners.append(Corners(canvas, model))
+        corners = Corners(canvas, model)
+        corners.crosshair = True
+        self.corners.append(corners)
         mouse = ReadingMouse(canvas, model, self.active)
         mouse.enlarge.connect(partial(self.enlarged.emit, plane))
         mouse.windowed.connect(self.windowed)
@@ -102,16 +110,24 @@ class OrthogonalViews(QWidget):
         for origin in (self.viewer, *self.models.values()):
             self._listen(origin.dims.events.point, partial(self._moved, origin))
         events = self.viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
+        for event in (events.inserted, events.reordered):
             self._listen(event, self._update_layers)
         self._listen(self.viewer.dims.events.order, self._hide_main)
         self._hide_main()
         self.active.changed.connect(self._update_layers)
         self.viewer.mouse_drag_callbacks.append(self._clicked)
+        self._drop()
+        with self._held():
+            for plane, model in self.models.items():
+                if self._copies[plane]:
+                    show_plane(model, plane)
+                for layer, copy in self._copies[plane]:
+                    self._follow(layer, copy)
+                    copy.visible = layer.visible
         self._update_layers()
 
     def unlink(self) -> None:
-        """Cut all links and let go of the voxels; safe to call again."""
+        """Follow nothing but what is removed, whose voxels are let go of; safe to call again."""
         self._adding.stop()
         self._hidden = None
         if self._connections:
@@ -121,13 +137,14 @@ class OrthogonalViews(QWidget):
         self._connections.clear()
         if self._clicked in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
-        for plane, model in self.models.items():
-            self._copies[plane].clear()
-            remove_layers(model, list(model.layers))
 
     def close_views(self) -> None:
         """Free the canvases for good; safe to call again."""
         self.unlink()
+        self.viewer.layers.events.removed.disconnect(self._drop)
+        for plane, model in self.models.items():
+            self._copies[plane].clear()
+            remove_layers(model, list(model.layers))
         for each in self.mice:
             each.let_go()
         for each in self.corners:
@@ -142,8 +159,8 @@ class OrthogonalViews(QWidget):
 
     def _hide_main(self, event: Any = None) -> None:
         """The plane of the main canvas is seen there."""
-        for order, canvas in zip(PLANES.values(), self.canvases, strict=False):  # the others are still to come
-            canvas.setVisible(order[0] != self.viewer.dims.order[0])
+        for plane, place in self.places.items():
+            place.setVisible(PLANES[plane][0] != self.viewer.dims.order[0])
 
     def _listen(self, emitter: Any, callback: Callable[..., None]) -> None:
         emitter.connect(callback)
@@ -162,30 +179,34 @@ class OrthogonalViews(QWidget):
         images = [each for each in self.viewer.layers if isinstance(each, Image)]
         return [each for each in images if self.active.layer is None or self.active.shows(each)]
 
-    def _update_layers(self, event: Any = None) -> None:
-        """Drop the copies of what is gone; those of what is new come in turns of the event loop, one by one."""
+    def _drop(self, event: Any = None) -> None:
+        """Let go of the copies of what is gone."""
         wanted = self._wanted()
         with self._held():
             for plane, model in self.models.items():
-                kept = [pair for pair in self._copies[plane] if any(pair[0] is each for each in wanted)]
                 gone = [pair for pair in self._copies[plane] if all(pair[0] is not each for each in wanted)]
                 for layer, _ in gone:
                     self._forget(layer)
-                self._copies[plane] = kept
-                # the crosshair is as long as the scan was
-                remove_layers(model, [copy for _, copy in gone] if kept else list(model.layers))
+                self._copies[plane] = [pair for pair in self._copies[plane] if all(pair is not each for each in gone)]
+                remove_layers(model, [copy for _, copy in gone])
+
+    def _update_layers(self, event: Any = None) -> None:
+        """Drop the copies of what is gone; those of what is new come in turns of the event loop, one by one."""
+        self._drop()
+        with self._held():
+            for plane in self.models:
                 self._sort(plane)
         self._adding.start()
         self._moved(self.viewer)
 
     def _add_next(self) -> None:
-        PaintLater(self.window())
         for plane, model in list(self.models.items())[len(self.canvases) :]:
             self._add_canvas(plane, model)
             return
         if self._hidden is not None:
             (plane, layer, copy), self._hidden = self._hidden, None
             if copy in self.models[plane].layers:
+                self._paint_later(plane)
                 with self._held():
                     if len(self._copies[plane]) == 1:
                         show_plane(self.models[plane], plane)
@@ -195,16 +216,18 @@ class OrthogonalViews(QWidget):
         for layer in sorted(self._wanted(), key=lambda each: not each.visible):  # what is seen comes first
             for plane, model in self.models.items():
                 if all(layer is not each for each, _ in self._copies[plane]):
+                    self._paint_later(plane)
                     with self._held():
                         copy = self._copy(layer, model)
                         self._copies[plane].append((layer, copy))
+                        self._follow(layer, copy)
                         self._sort(plane)
                     self._hidden = plane, layer, copy
                     return
-        for model in self.models.values():
-            if not get_ready(model):
-                return
         self._adding.stop()
+
+    def _paint_later(self, plane: str) -> None:
+        PaintLater(self.canvases[list(self.models).index(plane)].canvas.native)
 
     def _sort(self, plane: str) -> None:
         """The order of the viewer, in the copies, too."""
@@ -219,9 +242,16 @@ class OrthogonalViews(QWidget):
         with without_collecting():
             copy = Layer.create(data, {**attributes, "visible": False}, kind)
             model.layers.append(copy)
-        for name in _FOLLOWED:
-            self._listen(getattr(layer.events, name), partial(_follow, layer, copy, name, model))
         return copy
+
+    def _follow(self, layer: Layer, copy: Layer) -> None:
+        """Let a copy look as its layer does, now and from now on; whether it is seen, only from now on."""
+        for name in _FOLLOWED:
+            self._listen(getattr(layer.events, name), partial(_take_over, layer, copy, name))
+            now, then = getattr(layer, name), getattr(copy, name)
+            same = now is then if name == "data" else name == "visible" or np.array_equal(now, then)
+            if not same:
+                _take_over(layer, copy, name)
 
     # --- the crosshair ---
 
@@ -242,29 +272,7 @@ class OrthogonalViews(QWidget):
         for each in (self.viewer, *self.models.values()):
             if each is not origin and each.dims.ndim == 3:
                 each.dims.point = tuple(point)
-        for plane, model in self.models.items():
-            if self._copies[plane] and model.dims.ndim == 3:
-                self._draw(model, plane, point)
-                if self.viewer.dims.ndim == 3:  # the crosshair has moved the ends of the sliders, and so the point
-                    model.dims.range = self.viewer.dims.range
-                    model.dims.point = tuple(point)
         self._moving = False
-
-    def _draw(self, model: ViewerModel, plane: str, point: Any) -> None:
-        """Two lines through the point, as long as the scan, in the slice that is shown."""
-        low, high = model.layers.extent.world
-        lines = np.zeros((2, 2, 3))
-        for line, axis in zip(lines, PLANES[plane][1:], strict=True):
-            line[0] = model.dims.point
-            line[0, axis] = low[axis]
-            line[1, axis] = high[axis] - low[axis]
-        existing = [layer for layer in model.layers if isinstance(layer, Vectors)]
-        if existing:
-            existing[0].data = lines
-            return
-        width = float(np.min(model.layers.extent.step)) / 2
-        style = {"vector_style": "line", "edge_color": "cyan", "edge_width": width, "opacity": 0.5}
-        model.add_vectors(lines, name=CROSSHAIR, units="mm", axis_labels=("I", "P", "L"), **style)
 
     def _clicked(self, viewer: Any, event: Any) -> Any:
         """A press and release without a move in between; drags go on to move and zoom the image."""
@@ -280,8 +288,7 @@ class OrthogonalViews(QWidget):
             to_slices(viewer.dims)
 
 
-def _follow(layer: Any, copy: Any, name: str, model: ViewerModel, event: Any = None) -> None:
+def _take_over(layer: Any, copy: Any, name: str, event: Any = None) -> None:
     if name == "data":
         copy.metadata = layer.metadata
-        update_mark(model)
     setattr(copy, name, getattr(layer, name))

@@ -6,15 +6,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Labels
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 import medldm
 from medldm import LazyScan, Volume
 from napari_medldm.active import ActiveScan
-from napari_medldm.adding import set_apart, take_back
+from napari_medldm.adding import make_ready, set_apart, take_back
 from napari_medldm.asking import with_maps
 from napari_medldm.contexts import guard_canvases
+from napari_medldm.docks import DocksButton
+from napari_medldm.doubting import LOOKING, Doubts, look_beforehand
 from napari_medldm.extent import NOTHING, SLICE, WHOLE, Extent, extent_of, mask_of
 from napari_medldm.form import NEW, RestoreForm
 from napari_medldm.jobs import Job
@@ -35,6 +37,7 @@ from napari_medldm.welcome import Welcome
 if TYPE_CHECKING:
     import napari.viewer
 
+IDLE_MS = 300  # until the panel is painted
 WIDTH = 320  # pixels: at 1280 of the window the canvas keeps three quarters
 
 
@@ -49,15 +52,17 @@ class RestorePanel(QWidget):
         self.active = ActiveScan(viewer, self)
         self.run, self.opening = Runner(self.active, self), Opening(viewer, self)
         self.form, self.judge, self.view = RestoreForm("2 Restore"), JudgeBox(self.active), ViewBox(self.active)
-        self.saving = SaveBox(self.judge.last)
+        self.saving, self.doubts = SaveBox(self.judge.last), Doubts(self)
         self.progress, self.advice, self.message, self.banner = Progress(), Messages(), Messages(), Banner()
         self._build()
         self._connect()
         self.reading = Reading(self.active, self.judge, self.view, self)
+        self.opening.beforehand = lambda: partial(look_beforehand, self.form.model.currentText())
         self.opening.take_drops(viewer.window._qt_window)
         self._ready = ReadyMark(viewer, self)
         self._follow()
         set_apart(viewer)
+        QTimer.singleShot(IDLE_MS, make_ready)
 
     def _build(self) -> None:
         names = ("Restore", "Cancel", "Again", "Undo")
@@ -65,11 +70,7 @@ class RestorePanel(QWidget):
         self.stop.setEnabled(False)
         self.undo.setToolTip("Remove the layers of the last restoration.")
         self.again.setToolTip("Repeat the last restoration with its own settings, region and seed.")
-        self.measure = MeasureButton(self.viewer, self.active)
-        self.docks = QPushButton("Layers")
-        self.docks.setCheckable(True)
-        self.docks.setChecked(True)
-        self.docks.setToolTip("Napari's own list of layers and their controls, at the left.")
+        self.measure, self.docks = MeasureButton(self.viewer, self.active), DocksButton(self.viewer)
         buttons = QHBoxLayout()
         for button in (self.start, self.stop, self.undo, self.again):
             buttons.addWidget(button)
@@ -122,7 +123,6 @@ class RestorePanel(QWidget):
         self.run.stepped.connect(self.progress.show_step)
         self.run.changed.connect(self._run_changed)
         self.run.restored.connect(self._restored)
-        self.docks.toggled.connect(self._show_docks)
         self.keys = Keys(self.viewer, self)
         self.keys.bind(THREE_PLANES, self.view.orthogonal.toggle)
         for mode, key in MODES.items():
@@ -131,6 +131,7 @@ class RestorePanel(QWidget):
         self.active.changed.connect(self._follow)
         self.form.scan.currentTextChanged.connect(self._choose)
         self.form.changed.connect(self._look)
+        self.doubts.known.connect(self._look)
         self.form.draw.clicked.connect(self.draw)
         self.banner.changed.connect(self._look)
         self.start.clicked.connect(lambda: self.restore())
@@ -138,11 +139,6 @@ class RestorePanel(QWidget):
         self.stop.clicked.connect(self.run.cancel)
         self.undo.clicked.connect(self.undo_last)
         self.again.clicked.connect(self.run_again)
-
-    def _show_docks(self, on: bool) -> None:
-        canvas = self.viewer.window._qt_viewer
-        for dock in (canvas.dockLayerControls, canvas.dockLayerList):
-            dock.setVisible(on)
 
     @property
     def job(self) -> Job | None:
@@ -182,14 +178,20 @@ class RestorePanel(QWidget):
         extent = self._extent(scan)
         obstacle = self.form.obstacle(scan) or self.run.cost.obstacle(extent)
         request, last = self.form.request(scan), self.judge.last()
-        doubts = [] if obstacle or request.task == "synthesize" else self.form.model.doubts(scan, request.scale)
-        self.banner.show_doubts(doubts, () if last is None else last.result.report.get("warnings", ()))
-        self.start.setEnabled(bool(not self.run.running() and not obstacle and self.banner.confirmed()))
-        self.form.this_slice.setEnabled(bool(scan is not None and not self.run.running() and self.banner.confirmed()))
+        doubts: list[str] | None = []
+        if not obstacle and request.task != "synthesize":
+            doubts = self.doubts.of(request.model, scan, request.scale)
+        self.banner.show_doubts(doubts or (), () if last is None else last.result.report.get("warnings", ()))
+        ready = not self.run.running() and doubts is not None and self.banner.confirmed()
+        self.start.setEnabled(ready and not obstacle)
+        self.form.this_slice.setEnabled(ready and scan is not None)
+        for button in (self.again, self.undo, *self.judge.buttons.values(), *self.saving.buttons.values()):
+            button.setEnabled(last is not None)
         most = self.form.draw.isVisibleTo(self.form)  # what is drawn may be small
         new = request.task == "synthesize"
         self.start.setText("Draw" if new else "Restore")
-        self.advice.setText(obstacle or (NEW if new else self.run.cost.describe(extent, request, most)))
+        cost = LOOKING if doubts is None else self.run.cost.describe(extent, request, most)
+        self.advice.setText(obstacle or (NEW if new else cost))
         self.view.follow()
 
     def _extent(self, scan: Volume | LazyScan | None) -> Extent:
@@ -264,14 +266,13 @@ class RestorePanel(QWidget):
 
     def undo_last(self) -> None:
         """Take the layers of the last restoration away."""
-        if not self.judge.remove_last():
-            self.message.say("Nothing to undo.")
+        self.judge.remove_last()
+        self._look()
 
     def run_again(self) -> None:
         """Set the form as it was for the last result, and start."""
         last = self.judge.last()
         if last is None:
-            self.message.say("Nothing to run again.")
             return
         self.active.choose(last.comparison.source)
         self.form.set_request(last.request)

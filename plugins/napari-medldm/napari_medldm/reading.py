@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QWidget
@@ -42,6 +44,8 @@ class Reading(QObject):
         active.changed.connect(self.corners.update)
         view.opened.connect(self._views)
         view.orthogonal.toggled.connect(self._cross)
+        self.viewer.dims.events.ndim.connect(self._hide_numbers)
+        self._hide_numbers()
 
     def comparison(self) -> Comparison | None:
         last = self.judge.last()
@@ -55,6 +59,13 @@ class Reading(QObject):
         """Three more canvases are there, or will be."""
         for model in self.view.views.models.values():
             self.readout.listen(model)
+
+    def _hide_numbers(self, event: Any = None, hidden: bool = True) -> None:
+        """Napari counts slices from 0, and the corner from 1 as everybody else."""
+        sliders = self.viewer.window._qt_viewer.dims
+        for name in ("slice_label", "slice_label_sep"):
+            for each in sliders.findChildren(QWidget, name):
+                each.setHidden(hidden)
 
     def _cross(self, on: bool) -> None:
         self.corners.crosshair = on
@@ -74,6 +85,8 @@ class Reading(QObject):
     def end(self) -> None:
         """The window is napari's again; safe to call again."""
         self._wiping.stop()
+        self.viewer.dims.events.ndim.disconnect(self._hide_numbers)
+        self._hide_numbers(hidden=False)
         self.mouse.let_go()
         self.corners.close_corners()
         self.readout.ignore()

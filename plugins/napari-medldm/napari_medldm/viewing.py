@@ -188,7 +188,8 @@ class ViewBox(QWidget):
             shift, factor = np.zeros(3), 1.0
 
         def again(event: Any = None) -> None:
-            self.viewer.reset_view(layers=layers)
+            there = [layer for layer in layers or () if layer in self.viewer.layers]  # they may go meanwhile
+            self.viewer.reset_view(layers=there or None)
             camera.center, camera.zoom = tuple(np.add(camera.center, shift)), camera.zoom * factor
             if self.views is not None:
                 self.views.fit()

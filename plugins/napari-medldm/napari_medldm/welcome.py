@@ -9,7 +9,7 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_medldm._sample import noisy_head
-from napari_medldm.adding import add_layer
+from napari_medldm.adding import add_layer, first_layer
 from napari_medldm.opening import FOLDER, OpenBox
 
 _TEXT = """<h2>Drop a scan anywhere in this window</h2>
@@ -60,6 +60,7 @@ class Welcome(QWidget):
     def _make_sample(self) -> None:
         """A head, which the model of the brain knows; it is made in the background."""
         self.sample.setEnabled(False)
+        first_layer()
         thread_worker(noisy_head, connect={"returned": self._show_sample})()
 
     def _show_sample(self, made: list[Any]) -> None:

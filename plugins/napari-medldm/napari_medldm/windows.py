@@ -35,7 +35,7 @@ _limits: WeakKeyDictionary[Volume | LazyScan, dict[str, tuple[float, float]]] = 
 def values_of(volume: Volume | LazyScan) -> NDArray[np.float32]:
     """Some values of a scan, at even distances; of one that is read slice by slice, those of a few slices."""
     if isinstance(volume, Volume):
-        return volume.array.ravel()[:: max(1, volume.array.size // SAMPLED)]
+        return volume.array.ravel(order="K")[:: max(1, volume.array.size // SAMPLED)]  # as it lies: no copy
     if volume not in _known:
         _known[volume] = _values_of_slices(volume)
     return _known[volume]

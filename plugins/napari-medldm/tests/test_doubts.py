@@ -59,13 +59,12 @@ def test_doubts_about_a_result_stay_with_it(viewer, panel, phantom, restored, cl
     assert "of the range" in panel.banner.text()
 
 
-def test_no_message_takes_the_place_of_another(viewer, panel, phantom, click):
+def test_no_message_takes_the_place_of_another(viewer, panel, phantom, click, press):
     panel.form.place.setCurrentText("drawn region")
     click(panel.start)
-    click(panel.undo)
-    click(panel.again)
+    press("F8")
     said = panel.message.text().splitlines()
-    assert ["nothing drawn" in said[0], *said[1:]] == [True, "Nothing to undo.", "Nothing to run again."]
+    assert ["nothing drawn" in said[0], *said[1:]] == [True, "Restore a scan first."]
 
 
 def test_colours_are_those_of_what_was_changed():

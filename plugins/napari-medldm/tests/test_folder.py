@@ -112,7 +112,8 @@ def test_results_of_other_settings_are_not_mixed(viewer, folder, scans, pack, un
 
 def test_nothing_lies_on_anything_else(folder, click, until):
     def shown():
-        found = [each for each in folder.findChildren((QAbstractButton, QComboBox, QLineEdit)) if each.isVisible()]
+        kinds = QAbstractButton, QComboBox, QLineEdit  # PySide6 finds one kind at a time
+        found = [each for kind in kinds for each in folder.findChildren(kind) if each.isVisible()]
         return [each for each in found if not isinstance(each.parent(), QAbstractSpinBox)]
 
     def apart():

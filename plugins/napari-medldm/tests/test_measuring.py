@@ -1,5 +1,7 @@
 """Measuring with the mouse: mm, mm² and mL, the same regions on scan and result, a table to copy."""
 
+import itertools
+
 import numpy as np
 import pytest
 from napari_medldm.layers import entry_of, layer_data
@@ -57,7 +59,7 @@ def test_a_length_is_that_of_the_world(viewer, panel, phantom, tools, draw, worl
     wanted = float(np.linalg.norm(np.subtract(*map(world, ends))))
     assert row["unit"] == "mm" and row["size"] == pytest.approx(wanted, rel=0.03)
     shapes = viewer.layers.selection.active
-    assert list(shapes.features["said"]) == [f"{row['size']:.3g} mm"]  # beside the line as well
+    assert list(shapes.features["said"]) == [f"{row['size']:.0f} mm"]  # beside the line as well
 
 
 @pytest.mark.parametrize("tool", ["Length", "Rectangle", "Ellipse"])
@@ -104,6 +106,32 @@ def test_areas_and_volumes(viewer, panel, phantom, tools, draw, world, click, un
     values = phantom.data[painted]
     assert volume["mean"] == pytest.approx(values.mean()) and volume["SD"] == pytest.approx(values.std(ddof=1))
     assert volume["SNR"] == pytest.approx(values.mean() / values.std(ddof=1))
+
+
+def test_sizes_stand_beside_what_was_drawn_and_cover_nothing(viewer, panel, phantom, tools, draw, click, until, press):
+    """A box and an ellipse close to one another, and a line beneath both: each text is read by itself."""
+    click(tools.tools["Rectangle"])
+    draw((-70, -50), (-10, 0))
+    click(tools.tools["Ellipse"])
+    draw((-5, -50), (50, 0))
+    click(tools.tools["Length"])
+    draw((-60, 15), (60, 15))
+    until(lambda: len(tools.rows) == 3)
+    corners = panel.reading.corners
+    found = corners.sizes()
+    assert [text for text, _ in found] == list(viewer.layers.selection.active.features["said"])
+    boxes = [box for _, box in found]
+    assert not any(a.intersects(b) for a, b in itertools.combinations(boxes, 2))
+    shot = corners.grab().toImage()
+    for text, box in corners.sizes():
+        colours = [
+            shot.pixelColor(x, y)
+            for x in range(int(box.left()), int(box.right()))
+            for y in range(int(box.top()), int(box.bottom()))
+        ]
+        assert sum(each.red() > 200 and each.green() > 150 and each.blue() < 80 for each in colours) > 10, text
+    press("Right")
+    assert corners.sizes() == []  # drawn in another slice
 
 
 def test_original_and_restored_are_measured_alike_and_nobody_else(

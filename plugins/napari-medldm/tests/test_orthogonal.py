@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +11,8 @@ from napari.qt import QtViewer
 from napari.utils.action_manager import action_manager
 from napari_medldm.compare import PLANES
 from napari_medldm.layers import layer_data
-from napari_medldm.mark import is_marked
-from napari_medldm.orthogonal import CROSSHAIR
-from qtpy.QtCore import QCoreApplication, QEvent
-from qtpy.QtGui import QOpenGLContext
+from qtpy.QtCore import QCoreApplication, QEvent, QPoint, Qt
+from qtpy.QtGui import QImage, QOpenGLContext
 from test_orientation import ORDERS, oriented
 
 from medldm import Volume
@@ -32,6 +29,21 @@ def views(viewer, panel):
 
 def images(model):
     return [layer for layer in model.layers if isinstance(layer, Image)]
+
+
+def seen(views, plane):
+    """What stands in one of the views, (Y, X, 3), with what is painted above the image."""
+    native = views.canvases[list(views.models).index(plane)].canvas.native
+    shot = native.grab().toImage().convertToFormat(QImage.Format.Format_RGB888)
+    size = shot.bytesPerLine() * shot.height()
+    bits = shot.constBits()
+    rows = np.frombuffer(bits.asarray(size) if hasattr(bits, "asarray") else bits, np.uint8)  # PyQt6, PySide6
+    return rows.reshape(shot.height(), -1)[:, : 3 * shot.width()].reshape(shot.height(), -1, 3).astype(int)
+
+
+def orange(picture):
+    """How many pixels of the mark are there."""
+    return int((picture[:30, :, 0] - picture[:30, :, 2] > 100).sum())
 
 
 @pytest.fixture
@@ -69,14 +81,26 @@ def test_a_marker_is_under_the_crosshair_in_every_plane(viewer, views, copied):
             assert np.shares_memory(copy.data, layer.data)
             # spacings are not commensurate with those of other orientations: the nearest voxel counts
             assert copy.get_value(model.dims.point, world=True) == 1
-            (lines,) = (each for each in model.layers if each.name == CROSSHAIR)
-            np.testing.assert_allclose(lines.data[0, 0, PLANES[plane][2]], model.dims.point[PLANES[plane][2]])
-            np.testing.assert_allclose(lines.data[1, 0, PLANES[plane][1]], model.dims.point[PLANES[plane][1]])
         viewer.layers.clear()  # and the next layer comes at once: without contexts.py the process dies here
         assert not any(images(model) for model in views.models.values())
 
 
-def test_looks_follow_and_made_layers_are_marked_everywhere(viewer, views, panel, compared, copied):
+def test_lines_cross_at_the_point(views, phantom, copied, settled, viewer):
+    copied()
+    viewer.dims.point = tuple(phantom.data_to_world((30, 40, 50)))
+    settled()
+    before, index = seen(views, "coronal"), list(views.models).index("coronal")
+    corners = views.corners[index]
+    x, y = round(corners.x_of(viewer.dims.point[2])), round(corners.y_of(viewer.dims.point[0]))
+    corners.crosshair = False
+    without = seen(views, "coronal")
+    changed = np.abs(before - without).sum(2) > 30
+    assert changed[:, x - 1 : x + 2].any(1).mean() > 0.7 and changed[y - 1 : y + 2].any(0).mean() > 0.7
+    assert not changed[y - 8 : y + 9, x - 8 : x + 9].any()  # the point itself is seen
+    assert changed.sum() <= 3 * sum(changed.shape)
+
+
+def test_looks_follow_and_made_layers_are_marked_everywhere(viewer, views, panel, compared, copied, settled):
     copied()
     panel.view.window_.setCurrentText("5 to 90 %")
     compared.source.colormap = "viridis"
@@ -84,12 +108,14 @@ def test_looks_follow_and_made_layers_are_marked_everywhere(viewer, views, panel
         for layer, copy in zip([x for x in viewer.layers if isinstance(x, Image)], images(model), strict=True):
             assert (copy.name, copy.visible, copy.colormap.name) == (layer.name, layer.visible, layer.colormap.name)
             assert copy.contrast_limits == layer.contrast_limits
-        assert is_marked(model)
+    settled()
+    assert all(orange(seen(views, plane)) > 200 for plane in ("coronal", "sagittal"))
     compared.show("residual")
     assert all([each.visible for each in images(model)].count(True) == 1 for model in views.models.values())
     for layer in viewer.layers:
         layer.visible = False
-    assert not any(is_marked(model) for model in views.models.values())
+    settled()
+    assert not any(orange(seen(views, plane)) for plane in ("coronal", "sagittal"))
 
 
 def test_canvases_come_one_by_one_and_bind_no_shortcut_anew(viewer, panel, phantom, until):
@@ -116,29 +142,39 @@ def test_a_scan_that_comes_after_the_planes_is_seen_whole(viewer, panel, press, 
     np.testing.assert_allclose(viewer.scene.camera.center[1:], (low + high)[1:] / 2, atol=2)
 
 
-def click(viewer, callback, position, moves=0):
-    """What napari does with a press, moves and a release."""
-    event = SimpleNamespace(type="mouse_press", position=position)
-    drag = callback(viewer, event)
-    next(drag)
-    for _ in range(moves):
-        event.type = "mouse_move"
-        next(drag)
-    event.type = "mouse_release"
-    with pytest.raises(StopIteration):
-        next(drag)
-
-
-def test_a_click_moves_every_plane_and_a_drag_none(viewer, views, phantom, copied):
+def test_a_click_moves_every_plane_and_a_drag_none(viewer, views, phantom, copied, settled, drag, qtbot):
     copied()
-    coronal = views.models["coronal"]
-    wanted = tuple(phantom.data_to_world((30, 40, 50)))
-    click(coronal, coronal.mouse_drag_callbacks[-1], wanted)
+    settled()
+    index = list(views.models).index("coronal")
+    native, corners = views.canvases[index].canvas.native, views.corners[index]
+    wanted = phantom.data_to_world((30, viewer.dims.current_step[1], 50))
+    at = QPoint(round(corners.x_of(wanted[2])), round(corners.y_of(wanted[0])))
+    qtbot.mouseMove(native, at + QPoint(3, 3))
+    qtbot.mouseMove(native, at)
+    qtbot.mouseClick(native, Qt.MouseButton.LeftButton, pos=at)
     for each in (viewer, *views.models.values()):
-        np.testing.assert_allclose(each.dims.point, wanted, atol=1.01)
+        np.testing.assert_allclose(each.dims.point, wanted, atol=2.01)
     before = viewer.dims.point
-    click(coronal, coronal.mouse_drag_callbacks[-1], tuple(phantom.data_to_world((3, 4, 5))), moves=2)
+    drag(Qt.MouseButton.LeftButton, at, (-30, 20), on=native)
     assert viewer.dims.point == before
+
+
+def test_what_changed_while_the_views_were_away_is_seen_when_they_come_back(viewer, phantom, panel, copied, press):
+    press("F4")
+    copied()
+    kept = [images(model)[0] for model in panel.view.views.models.values()]
+    press("F4")
+    phantom.contrast_limits, phantom.visible = (1, 2), False
+    viewer.dims.set_current_step(0, 3)
+    assert all(copy.visible and copy.contrast_limits != [1, 2] for copy in kept)
+    press("F4")
+    copied()
+    for copy, model in zip(kept, panel.view.views.models.values(), strict=True):
+        assert images(model) == [copy] and copy.contrast_limits == [1, 2] and not copy.visible
+        assert model.dims.point == viewer.dims.point
+    press("F4")
+    viewer.layers.clear()
+    assert not any(model.layers for model in panel.view.views.models.values())
 
 
 def test_opening_again_takes_the_same_views_and_closing_leaves_none(viewer, panel, phantom, copied):
@@ -152,7 +188,6 @@ def test_opening_again_takes_the_same_views_and_closing_leaves_none(viewer, pane
         assert (alive(ViewerModel), alive(QtViewer)) == (models + 3, canvases + 3)
         panel.view.orthogonal.click()
         assert not panel.view.views.isVisible()
-        assert not any(model.layers for model in panel.view.views.models.values())
         assert len(viewer.mouse_drag_callbacks) == callbacks
         assert len(viewer.dims.events.point.callbacks) == listening
     panel.view.close_views()

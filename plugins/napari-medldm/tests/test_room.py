@@ -6,8 +6,8 @@ import sys
 
 import pytest
 from napari_medldm import room
-from qtpy.QtCore import QPoint, QRect
-from qtpy.QtWidgets import QAbstractButton, QComboBox, QScrollArea
+from qtpy.QtCore import QCoreApplication, QEvent, QPoint, QRect
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QScrollArea, QWidget
 
 import medldm
 
@@ -44,13 +44,15 @@ def strip(viewer, workshop, monkeypatch, until):
     until(lambda: viewer.canvas.size[1] > 800)
     yield strip
     strip.end()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)  # PySide6 keeps what is not yet deleted
 
 
 def cut(strip):
     """Texts of what cannot be seen whole."""
     seen = strip.findChild(QScrollArea).viewport()
     area = QRect(seen.mapToGlobal(QPoint(0, 0)), seen.size())
-    shown = [each for each in strip.findChildren((QAbstractButton, QComboBox)) if each.isVisible()]
+    kinds = QAbstractButton, QComboBox
+    shown = [each for kind in kinds for each in strip.findChildren(kind) if each.isVisible()]
     assert len(shown) > 15
     hidden = [each for each in shown if not area.contains(QRect(each.mapToGlobal(QPoint(0, 0)), each.size()))]
     buttons = [each for each in shown if isinstance(each, QAbstractButton)]
@@ -125,6 +127,31 @@ def test_samples_steps_and_seed_stand_under_advanced(viewer, strip, click):
     assert not any(each.isVisible() for each in fine)
     click(strip.form.advanced)
     assert all(each.isVisible() for each in fine)
+
+
+def test_what_has_nothing_to_act_on_cannot_be_pressed(viewer, strip, restored_in, click):
+    judge, saving = strip.judge.buttons.values(), strip.saving.buttons.values()
+    after = (strip.undo, strip.again, *judge, *saving)
+    assert not any(each.isEnabled() for each in after)
+    viewer.open_sample("napari-medldm", "mr")
+    assert not any(each.isEnabled() for each in after)
+    restored_in(strip)
+    assert all(each.isEnabled() for each in after)
+    click(strip.undo)
+    assert not any(each.isEnabled() for each in after)
+
+
+def test_slices_are_counted_from_one_and_by_nothing_else(viewer, strip, press):
+    viewer.open_sample("napari-medldm", "mr")
+    numbers = viewer.window._qt_viewer.dims.findChildren(QWidget, "slice_label")
+    (pane,) = strip.reading.corners.panes()
+    assert numbers and not any(each.isVisible() for each in numbers)
+    assert pane.slice == f"slice {viewer.dims.current_step[0] + 1} / {viewer.dims.nsteps[0]}"
+    press("Right")
+    (after,) = strip.reading.corners.panes()
+    assert int(after.slice.split()[1]) == int(pane.slice.split()[1]) + 1
+    strip.end()
+    assert any(each.isVisible() for each in numbers)
 
 
 def test_the_mode_that_is_on_is_seen(viewer, strip, restored_in, press):
