@@ -23,7 +23,7 @@ from medldm.training.stages import build_stage, stage_batches
 from medldm.volume import Volume
 from tests.fake_gpu import GPU, fake_gpu
 from tests.foreign_models import maisi
-from tests.tiny import tiny_table, with_mask_head, with_pack
+from tests.tiny import tiny_table, with_alike_head, with_mask_head, with_pack
 
 CONDITIONS = {
     "view": {"kind": "class", "values": ["front", "side"]},
@@ -38,7 +38,7 @@ CONDITIONS = {
 def recipe(request):
     """Of a model that does everything: three problems, a cascade of two levels, all kinds of conditions."""
     dims = request.param
-    table = with_mask_head(tiny_table(dims))
+    table = with_mask_head(with_alike_head(tiny_table(dims)))
     unet = {"channels": [16, 32], "attention_levels": [False, True]}
     size = [32, 16, 1] if dims == 2 else [32, 16, 16]
     cascade = [{"coarsen": 2, "unet": unet}, {"unet": unet, "tile": [7] * dims}]
@@ -114,6 +114,7 @@ def test_every_problem_is_solved_on_a_gpu(gpu, recipe):
     shown = []
     medldm.denoise(scan, model=model, mode=0.7, steps=2, preview=shown.append)
     assert len(shown) >= 1
+    assert medldm.denoise(scan, model=model).array.shape == scan.array.shape  # by both heads, with the filter between
     factor = (2, 2, 1) if recipe.pack.dims == 2 else (1, 1, 2)
     finer = medldm.super_resolve(scan, model=model, scale=factor)
     assert finer.array.shape == tuple(n * f for n, f in zip(scan.array.shape, factor, strict=True))
@@ -150,9 +151,9 @@ def _learn(recipe, number, change=None):
     assert len(learned) > 2 and {p.grad.device for p in learned} == {GPU}
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(7))
 def test_every_stage_learns_on_a_gpu(gpu, recipe, number):
-    """The autoencoder, the denoiser, both heads, both levels of the cascade."""
+    """The autoencoder, the denoiser, all three heads, both levels of the cascade."""
     _learn(recipe, number)
 
 
