@@ -61,7 +61,8 @@ def test_a_model_is_trained_on_twenty_scans_and_what_it_draws_is_evaluated(tmp_p
     known = run_page(shorter, tmp_path)
     recipe = tomllib.loads((tmp_path / "recipe.toml").read_text(encoding="utf-8"))
     assert recipe["pack"]["synthesis"]["conditions"]["heart"]["values"] == ["large", "small"]
-    assert [stage["train"] for stage in recipe["stage"]] == ["autoencoder", "denoiser", "head", "generator"]
+    stages = [stage["train"] for stage in recipe["stage"]]
+    assert stages == ["autoencoder", "denoiser", "head", "head", "generator"]
     assert known["stages"][0] == "autoencoder" and known["stages"][-1] == "generator-0"  # those long enough to tell
     assert known["after"] < 1.5 * known["before"]
     check_pictures("train.md", tmp_path)

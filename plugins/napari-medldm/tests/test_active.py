@@ -141,7 +141,8 @@ def test_f4_keeps_the_place_and_shows_the_scan_in_every_view(
     zoom, center = camera.zoom, camera.center
     press("F4")
     models = panel.view.views.models.values()
-    until(lambda: all(len(model.layers) == 2 for model in models))  # with the crosshair
+    until(lambda: all(len(model.layers) == 1 for model in models))
+    until(panel.view.views.complete)
     for each in (viewer, *models):
         np.testing.assert_allclose(each.dims.point, before, atol=1e-6)
     for canvas in panel.view.views.canvases[1:]:  # the axial plane is that of the main canvas

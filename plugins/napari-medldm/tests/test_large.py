@@ -105,7 +105,8 @@ def test_planes_across_the_slices_say_why_they_are_empty(viewer, panel, series, 
     assert "slice by slice" in panel.view.note.text() and not panel.view.load.isHidden()
     panel.view.orthogonal.click()
     models = panel.view.views.models
-    until(lambda: all(len(model.layers) == 2 for model in models.values()))
+    until(panel.view.views.complete)
+    assert all(len(model.layers) == 1 for model in models.values())
     viewer.dims.ndisplay = 3
     viewer.dims.ndisplay = 2
     assert len(read_slices) - before <= 1

@@ -52,7 +52,7 @@ def planes(viewer, panel, phantom, press, until, settled):
     press("F4")
     views = panel.view.views
     until(views.complete)
-    assert all(len(model.layers) == 2 for model in views.models.values())  # with the crosshair
+    assert all(len(model.layers) == 1 for model in views.models.values())
     until(lambda: sum(canvas.isVisible() for canvas in views.canvases) == 2)
     settled()
     return views
