@@ -92,6 +92,14 @@ def test_small_images_are_filtered_too(size):
     assert found.shape == (1, 2, *size) and torch.isfinite(found).all()
 
 
+def test_a_spike_at_the_edge_is_compared_with_what_is_inside():
+    """However far from all else its value is, nothing beyond the edge is nearer to it."""
+    y = torch.rand(1, 1, 40, 40, generator=torch.Generator().manual_seed(7))
+    y[..., :3, :3] = 600.0
+    found = collaborative_estimates(measured(y, 0.05, 2), y, Gaussian())
+    assert torch.isfinite(found).all() and (found[..., :3, :3] > 500).all() and found[..., 20:, 20:].max() < 2
+
+
 def test_blocks_do_not_show(monkeypatch):
     x, y = repeated((90, 75), 0.1)
     whole = collaborative_estimates(measured(y, 0.1, 2), x, Gaussian())

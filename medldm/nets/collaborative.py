@@ -23,7 +23,6 @@ from medldm.operators.measurement import Measurement, Noise
 ESTIMATES = 2  # what `collaborative_estimates` gives of each image
 _LEAST_NOISE = 0.001  # of the range; below there is nothing to filter, and single precision ends
 _GROUPS = 1024  # at a time: bounds the memory
-_OUTSIDE = 100.0  # ranges away from any value: no patch is taken from there
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def _alike(pilot: Tensor, search: Search, first: Sequence[int], counts: Sequence
     dims, edge, radius = pilot.ndim, search.edge, search.radius
     lengths = [(count - 1) * search.stride + edge for count in counts]
     reference = pilot[tuple(slice(a, a + n) for a, n in zip(first, lengths, strict=True))]
-    wide = pad(pilot, [radius, radius] * dims, value=_OUTSIDE)
+    wide = pad(pilot, [radius, radius] * dims, value=math.inf)  # no patch is taken from outside
     across, pool = 2 * radius + 1, avg_pool2d if dims == 2 else avg_pool3d
     distances = []
     for shift in itertools.product(range(across), repeat=dims - 1):  # all shifts along the last axis at once
