@@ -32,7 +32,7 @@ class Conditions(NamedTuple):
     """What is asked for, by the conditions' names; whatever is not `present` is not said.
 
     values : class (B,) int64; number (B,) float32; tokens (B, length) int64, 0 where there is none; image (B, 1, *S) in
-        the model's range; label map (B, 1, *S) int64, numbers of the pack's labels from 1. *S: the model's grid
+        the model's range; label map (B, 1, *S) int16, numbers of the pack's labels from 1. *S: the model's grid
     present : (B,) bool each
     """
 
@@ -54,7 +54,7 @@ class Conditions(NamedTuple):
                 words = cast("list[int]", given or [])
                 values[name] = torch.tensor([words + [0] * (table.length - len(words))])
             else:
-                kind = torch.float32 if isinstance(table, ImageCondition) else torch.int64
+                kind = torch.float32 if isinstance(table, ImageCondition) else torch.int16  # not 8 bytes a voxel
                 scan = torch.zeros(tuple(size)) if given is None else cast(Tensor, given)
                 values[name] = scan.to(kind)[None, None]
         return cls(values, present)
