@@ -21,6 +21,7 @@ import medldm
 from benchmarks import protocol, record
 from medldm.evaluate.intervals import interval
 from medldm.model import Model
+from medldm.nets.head import MeasurementHead
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.measurement import Measurement, noise_model
 from medldm.restoration.estimate import merge_both_ways
@@ -48,17 +49,19 @@ def parts(model: Model, x: Tensor, noise_std: float, seed: int) -> Iterator[tupl
         networks.denoiser.posterior_mean(networks.condition(told), networks.autoencoder.channels)
     )
     yield "latent estimate", decoded[0, 0][inside]
-    one = torch.ones(1)
-    if head.after is None:
-        yield "first head", merge_both_ways(head, decoded, told, one, lambda done: None)[0][0, 0][inside]
+
+    def merge(head: MeasurementHead, decoded: Tensor, told: Measurement) -> Tensor:
+        return merge_both_ways(head, decoded, told, torch.ones(1), lambda done: None)[0]
+
+    given, told = networks.before(head.after, decoded, told, merge)
+    answer = merge(head, given, told)[0, 0][inside]
+    if told.alike is None:
+        yield "first head", answer
         return
-    first, _ = merge_both_ways(networks.head(head.after), decoded, told, one, lambda done: None)
-    yield "first head", first[0, 0][inside]
-    told = networks.with_alike(told, first)
-    assert told.alike is not None
+    yield "first head", given[0, 0][inside]
     yield "filter once", told.alike[0, 0][inside]
     yield "filter twice", told.alike[0, 1][inside]
-    yield "second head", merge_both_ways(head, first, told, one, lambda done: None)[0][0, 0][inside]
+    yield "second head", answer
 
 
 @torch.inference_mode()

@@ -62,7 +62,7 @@ class Case:
         }
 
 
-def _table(path: Path) -> list[dict[str, str]]:
+def table(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise EmptyInput(f"data {path.name}", "no such file", "the prepared data", "set MEDLDM_DATA; see datasets/")
     with path.open(newline="", encoding="utf-8") as file:
@@ -75,7 +75,7 @@ def chest_cases(count: int | None = None, folder_name: str = "chest-xray-256") -
 
     folder = data_folder() / folder_name
     first: dict[str, str] = {}
-    for row in sorted(_table(folder / "index.csv"), key=lambda row: row["file"]):
+    for row in sorted(table(folder / "index.csv"), key=lambda row: row["file"]):
         if row["split"] == "test":
             first.setdefault(row["patient"], row["file"])
     cases = []
@@ -91,7 +91,7 @@ def brain_cases(count: int | None = None) -> list[Case]:
     import nibabel as nib
 
     folder = data_folder() / "brain-t1-2mm"
-    heads = sorted(row["participant"] for row in _table(folder / "participants.csv") if row["split"] == "test")
+    heads = sorted(row["participant"] for row in table(folder / "participants.csv") if row["split"] == "test")
     cases = []
     for index, head in enumerate(heads[:count]):
         scan = nib.Nifti1Image.from_filename(folder / "t1" / f"{head}.nii.gz")
@@ -106,7 +106,7 @@ def stripped_cases(count: int | None = None) -> list[Case]:
     import nibabel as nib
 
     folder = data_folder() / "brain-t1-stripped"
-    heads = sorted(row["participant"] for row in _table(folder / "participants.csv") if row["split"] == "test")
+    heads = sorted(row["participant"] for row in table(folder / "participants.csv") if row["split"] == "test")
     cases = []
     for index, head in enumerate(heads[:count]):
         scan = nib.Nifti1Image.from_filename(folder / "t1" / f"{head}.nii.gz")

@@ -1,6 +1,6 @@
 """How good are denoising and super-resolution beside classical methods? (Protocol: benchmarks/protocol.py.)
 
-    python -m benchmarks.restoration [--quick] [--task chest|children|brain|stripped] [--skip-slow] [--skip-model]
+    python -m benchmarks.restoration [--quick] [--task chest|children|brain|stripped|ct] [--skip-slow] [--skip-model]
 
 Means over patients with 95 % bootstrap intervals. Bars: the mean gain in PSNR over the classical method that
 `TARGETS` asks for; the share of BM3D's and BM4D's processor time, measured side by side on one scan; and no patient's
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import methods, plot, protocol, record
+from benchmarks import ct, methods, plot, protocol, record
 from benchmarks.methods import Method
 from benchmarks.protocol import Case
 from medldm.evaluate.intervals import Interval, interval, paired_difference
@@ -41,9 +41,11 @@ TARGETS = {
     ("Rician noise", 0.10): ("BM4D debiased", 0.4),
     ("through-plane block average", 2): ("cubic back-projected", 1.1),
     ("through-plane block average", 4): ("cubic back-projected", 0.7),
+    **{("white noise", level): ("BM3D", 0.3) for level in ct.NOISE_HU},
+    **{("noise of a sharp kernel", level): ("BM3D", 0.3) for level in ct.NOISE_HU},
 }
 TIME_SHARES = {"BM3D": 0.5, "BM4D debiased": 0.25}
-AREAS = ("chest", "children", "brain", "stripped")
+AREAS = ("chest", "children", "brain", "stripped", "ct")
 RADIOGRAPHS = {"chest": "chest-xray-256", "children": "chest-xray-children-256"}
 
 
@@ -61,6 +63,11 @@ class Task:
 
 def tasks(area: str, *, quick: bool) -> list[Task]:
     """The two tables of an area; `quick` leaves out x2 of the radiographs."""
+    if area == "ct":
+        return [
+            Task("ct, white noise", ct.white, ct.NOISE_HU, methods.CT_DENOISE, NLM),
+            Task("ct, noise of a sharp kernel", ct.sharp, ct.NOISE_HU, methods.CT_DENOISE_SHARP, NLM),
+        ]
     if area in RADIOGRAPHS:
         factors = (4,) if quick else protocol.FACTORS
         return [
@@ -77,6 +84,8 @@ def tasks(area: str, *, quick: bool) -> list[Task]:
 def cases_of(area: str, *, quick: bool) -> list[Case]:
     if area in RADIOGRAPHS:
         return protocol.chest_cases(protocol.QUICK_CHEST if quick else None, RADIOGRAPHS[area])
+    if area == "ct":
+        return ct.slices(quick=quick)
     return protocol.brain_cases() if area == "brain" else protocol.stripped_cases()
 
 
@@ -90,24 +99,27 @@ def _through_plane(case: Case, factor: float) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Scores of one method at one level, by patient, and the mean seconds an image."""
+    """Scores of one method at one level, by patient, and the mean seconds an image; bias: of CT, in soft tissue."""
 
     method: str
     psnr: dict[str, float]
     ssim: dict[str, float]
+    bias: dict[str, float]
     seconds: float
 
 
 def measure(task: Task, method: Method, level: float, cases: Sequence[Case]) -> Measured:
-    psnr, ssim, seconds = {}, {}, 0.0
+    scores: dict[str, dict[str, list[float]]] = {"psnr": {}, "ssim": {}, "bias": {}}  # by patient, of each image
+    seconds = 0.0
     for case in cases:
         y = task.degrade(case, level)
         start = time.perf_counter()
         result = method.restore(case, y, level)
         seconds += time.perf_counter() - start
-        score = case.score(result)
-        psnr[case.patient], ssim[case.patient] = score["psnr"], score["ssim"]
-    return Measured(method.name, psnr, ssim, seconds / len(cases))
+        for name, value in case.score(result).items():
+            scores[name].setdefault(case.patient, []).append(value)
+    psnr, ssim, bias = ({who: float(np.mean(v)) for who, v in found.items()} for found in scores.values())
+    return Measured(method.name, psnr, ssim, bias, seconds / len(cases))
 
 
 def difference(measured: Measured, other: Measured) -> Interval:
@@ -185,6 +197,8 @@ def _bars(task: Task, level: float, done: dict[str, Measured]) -> list[dict[str,
         worst = min(done[MODEL].psnr[p] - done["noisy"].psnr[p] for p in done[MODEL].psnr)
         label = f"{where}: worst patient above the input (dB)"
         bars.append(record.bar(label, worst, f">= {-NO_HARM_DB}", worst >= -NO_HARM_DB))
+    if done[MODEL].bias:
+        bars.append(ct.bias_bar(task.name, level, done[MODEL].bias))
     return bars
 
 
@@ -209,7 +223,7 @@ def _print(task: Task, level: float, rows: Sequence[dict[str, Any]], console: Co
 def panels(rows: Sequence[dict[str, Any]]) -> list[plot.Panel]:
     """PSNR over the levels of each task that has more than one; without what was measured itself."""
     found = []
-    for name in dict.fromkeys(row["task"] for row in rows):
+    for name in dict.fromkeys(row["task"] for row in rows if "method" in row):
         mine = [row for row in rows if row["task"] == name and row["method"] != "noisy"]
         levels = sorted({row["level"] for row in mine})
         if len(levels) < 2:
@@ -218,14 +232,17 @@ def panels(rows: Sequence[dict[str, Any]]) -> list[plot.Panel]:
         for method in dict.fromkeys(row["method"] for row in mine):
             one = [row for row in mine if row["method"] == method]
             curves.append(plot.Curve(method, [row["level"] for row in one], [row["psnr"] for row in one]))
-        said = "noise, share of the range" if "noise" in name else "voxels averaged"
+        unit = "HU" if name.startswith("ct") else "share of the range"
+        said = f"noise, {unit}" if "noise" in name else "voxels averaged"
         found.append(plot.Panel(name, curves, said, "PSNR of test patients (dB)", log_x=True, marks=levels))
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.restoration", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="24 radiographs, x4 only, BM4D of 2 heads")
+    parser.add_argument(
+        "--quick", action="store_true", help="24 radiographs, x4 only, BM4D of 2 heads, a CT slice each"
+    )
     parser.add_argument("--task", choices=AREAS, help="one of the areas; without: chest and brain")
     parser.add_argument("--skip-slow", action="store_true", help="without BM3D and BM4D")
     parser.add_argument("--skip-model", action="store_true", help="classical rows only; nothing is recorded")
@@ -244,6 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 skip_model=chosen.skip_model,
                 console=console,
             )
+            rows, bars = rows + more_rows, bars + more_bars
+        if area == "ct" and not chosen.skip_model:
+            more_rows, more_bars = ct.real_pair()
             rows, bars = rows + more_rows, bars + more_bars
     for entry in bars:
         verdict = "holds" if entry["holds"] else "FAILS"

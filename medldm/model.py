@@ -97,11 +97,24 @@ class Networks(nn.Module):
         """What the denoiser is told of a measurement."""
         return Condition(concat=latent_condition(measurement, self.autoencoder, self.told))
 
-    def with_alike(
-        self, measurement: Measurement, pilot: Tensor, on_block: Callable[[], None] = lambda: None
-    ) -> Measurement:
-        """With what patches that look alike make of `pilot`, an estimate (B, 1, *S) of the image."""
-        return measurement._replace(alike=collaborative_estimates(measurement, pilot, self.noise, on_block))
+    def before(
+        self,
+        after: str | None,
+        decoded: Tensor,
+        measurement: Measurement,
+        merge: Callable[[MeasurementHead, Tensor, Measurement], Tensor],
+        on_block: Callable[[], None] = lambda: None,
+    ) -> tuple[Tensor, Measurement]:
+        """What a head is given in place of a decoded estimate (B, 1, *S) and a measurement.
+
+        Where it comes `after` another head, that one's image, as `merge` gets it, and beside the measurement what
+        patches that look alike make of it (docs/decisions/0022-collaborative.md).
+        """
+        if after is None:
+            return decoded, measurement
+        pilot = merge(self.head(after), decoded, measurement)
+        alike = collaborative_estimates(measurement, pilot, self.noise, on_block)
+        return pilot, measurement._replace(alike=alike)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

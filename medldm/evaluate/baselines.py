@@ -59,8 +59,9 @@ def total_variation(image: Image, noise_std: float) -> Image:
     return result
 
 
-def bm3d(image: Image, noise_std: float) -> Image:
-    """BM3D (Dabov et al. 2007) by its authors' package. Raises ImportError where it is not installed."""
+def bm3d(image: Image, noise_std: float | Image) -> Image:
+    """BM3D (Dabov et al. 2007) by its authors' package; noise_std: or, of coloured noise, its power at the frequencies
+    of `numpy.fft.fft2`, a like array (Mäkinen et al. 2020). Raises ImportError where it is not installed."""
     import bm3d as package
 
     return np.asarray(package.bm3d(image, sigma_psd=noise_std), dtype=np.float64)

@@ -88,14 +88,19 @@ def posterior_mean(
         first = tuple(slice(0, n - h) for n, h in zip(decoded.shape[2:], half, strict=True))
         last = tuple(slice(h, n) for n, h in zip(decoded.shape[2:], half, strict=True))
         decoded[(*whole, *first)] = (decoded[(*whole, *first)] + further[(*whole, *last)]) / 2
-    level, total = torch.ones(len(decoded), device=decoded.device), 1 + _WAYS if head.after is None else 2 * (1 + _WAYS)
+    level, so_far = torch.ones(len(decoded), device=decoded.device), 1
+    total = 1 + _WAYS if head.after is None else 2 * (1 + _WAYS)
     on_step(1, total, decoded)
+
+    def earlier(first: MeasurementHead, decoded: Tensor, measurement: Measurement) -> Tensor:
+        return merge_both_ways(first, decoded, measurement, level, lambda done: on_step(1 + done, total, None))[0]
+
+    decoded, measurement = networks.before(
+        head.after, decoded, measurement, earlier, lambda: on_step(1 + _WAYS, total, None)
+    )
     if head.after is not None:
-        earlier = networks.head(head.after)
-        decoded, _ = merge_both_ways(earlier, decoded, measurement, level, lambda done: on_step(1 + done, total, None))
-        measurement = networks.with_alike(measurement, decoded, lambda: on_step(1 + _WAYS, total, None))
-        on_step(2 + _WAYS, total, decoded)
-    so_far = total - _WAYS
+        so_far = 2 + _WAYS
+        on_step(so_far, total, decoded)
     return merge_both_ways(head, decoded, measurement, level, lambda done: on_step(so_far + done, total, None))
 
 

@@ -29,11 +29,9 @@ def restored(networks: Networks, validation: Batches) -> Tensor:
     z = networks.denoiser.posterior_mean(networks.condition(moved), networks.autoencoder.channels)
     head = networks.head(validation.problems[batch.problem].head)
     level = torch.ones(len(z), device=device)
-    image = networks.autoencoder.decode(z)
-    if head.after is not None:
-        image, _ = networks.head(head.after)(image, moved, level)
-        moved = networks.with_alike(moved, image)
-    image, _ = head(image, moved, level)
+    decoded = networks.autoencoder.decode(z)
+    given, moved = networks.before(head.after, decoded, moved, lambda first, image, told: first(image, told, level)[0])
+    image, _ = head(given, moved, level)
     row = [t[0, 0].float().cpu() for t in (batch.measurement.image, image, batch.x)]
     planes = [t if t.ndim == 2 else t[:, :, t.shape[2] // 2] for t in row]
     return torch.cat(planes, dim=1).clamp(0, 1)[None]

@@ -235,9 +235,9 @@ class HeadStage(Stage):
         self.table, self.problems, self.condition = table, problems, networks.condition
         self.autoencoder = networks.autoencoder.requires_grad_(False)
         self.denoiser = networks.denoiser.requires_grad_(False)
-        after = networks.head(table.head).after
-        self.first = None if after is None else networks.head(after).requires_grad_(False)
-        self.with_alike = networks.with_alike
+        self.after, self.before = networks.head(table.head).after, networks.before
+        if self.after is not None:
+            networks.head(self.after).requires_grad_(False)
 
     def batch(self, batches: Batches, step: int) -> Batch:
         return batches.restoration(step)
@@ -251,13 +251,14 @@ class HeadStage(Stage):
             z, _ = self.autoencoder.encode(x)
             sigma = process.draw(own.normal())
             x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
-            share = self.table.mean_share if self.first is None else 1.0
+            share = self.table.mean_share if self.after is None else 1.0
             x_t, sigma = _some_ask_the_mean(x_t, sigma, own, share, process.sigma_max)
+            level = process.level(sigma)
             decoded = self.autoencoder.decode(self.denoiser(x_t, sigma, condition))
-            if self.first is not None:
-                decoded, _ = self.first(decoded, measurement, process.level(sigma))
-                measurement = self.with_alike(measurement, decoded)
-        image, std = self.trained(decoded, measurement, process.level(sigma))
+            decoded, measurement = self.before(
+                self.after, decoded, measurement, lambda first, image, told: first(image, told, level)[0]
+            )
+        image, std = self.trained(decoded, measurement, level)
         error = (image - x).square()
         weight = self.problems[batch.problem].error_weight(x, measurement)
         fidelity = (weight * _mean(error, measurement)).mean()

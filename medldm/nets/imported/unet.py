@@ -60,7 +60,7 @@ class ForeignConditioner(nn.Module):
         name, kind = next((n, k) for n, k in self.tables.items() if isinstance(k, LabelMapCondition))
         numbers, here = asked.values[name], asked.present[name]
         values = torch.tensor([0, *(group[0] for group in kind.labels.values())], device=numbers.device)
-        return values[numbers], here.view(-1, *(1,) * (self.dims + 1)).float()
+        return values[numbers.long()], here.view(-1, *(1,) * (self.dims + 1)).float()
 
     def _number(self, name: str, asked: Conditions) -> Tensor:
         kind, value = self.tables[name], asked.values[name].float()
