@@ -64,7 +64,8 @@ class Comparison:
         if mode == "side by side":
             # the grid counts from the last layer: the scan on the left, the result on the right
             grid = _grid(self.viewer)
-            grid.enabled, grid.shape, grid.stride = True, (1, 2), 1
+            grid.shape, grid.stride = (1, 2), 1
+            grid.enabled = True  # last: as soon as it is, each change lays everything out anew
         elif mode == "blink":
             self._timer.start()
         elif mode == "wipe":
@@ -130,10 +131,10 @@ class Comparison:
         self.source.visible, self.result.visible = shown, not shown
 
     def _order(self, wanted: list[Any]) -> None:
-        for layer in wanted:
-            index = self.viewer.layers.index(layer)
-            if index != len(self.viewer.layers) - 1:
-                self.viewer.layers.move(index, len(self.viewer.layers))
+        """Above all others, the last on top; in one move, since each draws the list and the canvas anew."""
+        layers = self.viewer.layers
+        if list(layers)[-len(wanted) :] != wanted:
+            layers.move_multiple([layers.index(each) for each in wanted], len(layers))
 
     def _wipe_layer(self) -> None:
         """A display layer with the right part of the result: 2D has no clipping planes."""
