@@ -17,7 +17,7 @@ from medldm.io.manifest import (
 from medldm.recipe import parse_recipe
 from medldm.training.data import load_scans
 from tests.dicom_maker import CANARY
-from tests.mixed_set import make_mixed_set, nifti
+from tests.mixed_set import nifti
 from tests.tiny import tiny_table
 
 NAMES = ("file", "series", "select", "patient", "modality", "spacing", "shape", "doubts", "split")
@@ -25,14 +25,6 @@ NAMES = ("file", "series", "select", "patient", "modality", "spacing", "shape", 
 
 def call(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
-
-
-@pytest.fixture
-def mixed(tmp_path, monkeypatch):
-    """The working folder."""
-    root = make_mixed_set(tmp_path / "set")
-    monkeypatch.chdir(root)
-    return root
 
 
 def rows_of(path):

@@ -17,17 +17,9 @@ from medldm.io.manifest import (
 from medldm.io.survey import describe
 from medldm.recipe import parse_recipe
 from medldm.training.data import load_scans
-from tests.mixed_set import make_mixed_set, nifti
+from tests.mixed_set import nifti
 from tests.test_check import call, recipe_of, rows_of
 from tests.tiny import tiny_table, with_pack
-
-
-@pytest.fixture
-def mixed(tmp_path, monkeypatch):
-    """The working folder."""
-    root = make_mixed_set(tmp_path / "set")
-    monkeypatch.chdir(root)
-    return root
 
 
 def test_training_reads_the_table_dicom_and_nifti_alike(mixed):

@@ -5,31 +5,13 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 import medldm
 from medldm.cli import app
-from tests.tiny import mask_model, tiny_model
+from tests.tiny import mask_model
 
 AFFINE = np.array([[0, 0, 1.0, -9], [-1.0, 0, 0, 8], [0, 2.0, 0, -7], [0, 0, 0, 1]])
-
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory):
-    """Folder with the packs tiny-2d and tiny-3d."""
-    folder = tmp_path_factory.mktemp("packs")
-    for dims in (2, 3):
-        tiny_model(folder, dims)
-    return folder
-
-
-@pytest.fixture
-def picture(tmp_path):
-    path = tmp_path / "in.png"
-    pixels = np.add.outer(np.arange(24), 2 * np.arange(20)).astype(np.uint8) * 3
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 @pytest.fixture

@@ -5,34 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import typer
-from PIL import Image
 
 from medldm.cli import app
 from medldm.cli.options import parse_mode, parse_scale, parse_spacing
 from medldm.cli.output import time_left
 from medldm.errors import InputError
 from tests.test_cli import call, names, one_line_error
-from tests.tiny import tiny_model
-
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory):
-    """Folder with the packs tiny-2d and tiny-3d."""
-    folder = tmp_path_factory.mktemp("packs")
-    for dims in (2, 3):
-        tiny_model(folder, dims)
-    return folder
-
-
-@pytest.fixture
-def picture(tmp_path):
-    path = tmp_path / "in.png"
-    pixels = np.add.outer(np.arange(24), 2 * np.arange(20)).astype(np.uint8) * 3
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 def refusals(packs, picture, tmp_path):
