@@ -165,7 +165,7 @@ def test_a_pack_that_cannot_be_read_is_a_problem_not_a_crash(tmp_path, json_text
 
 def test_the_demonstration_refuses_a_folder_with_files(packs, tmp_path):
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
-    models = ("--brain-model", packs / "tiny-3d", "--chest-model", packs / "tiny-2d")
+    models = ("--brain-model", packs / "tiny-3d", "--chest-model", packs / "tiny-2d", "--ct-model", packs / "tiny-2d")
     assert "a folder with files" in one_line_error(call("demo", "--out", tmp_path, *models))
     assert names(tmp_path) == ["mine.txt"]
 
@@ -174,13 +174,14 @@ def test_the_demonstration_refuses_a_folder_with_files(packs, tmp_path):
 def test_the_demonstration_leaves_a_report_with_every_part(packs, picture, tmp_path):
     pytest.importorskip("nilearn")
     out = tmp_path / "demo"
-    models = ("--brain-model", packs / "tiny-3d", "--chest-model", packs / "tiny-2d")
+    models = ("--brain-model", packs / "tiny-3d", "--chest-model", packs / "tiny-2d", "--ct-model", packs / "tiny-2d")
     done = call("demo", "--out", out, "--scan", picture, *models)
     assert done.exit_code == 0, done.output
     found = json.loads((out / "demo.json").read_text(encoding="utf-8"))
     assert found["left_out"] == []
     assert set(found["figures"]) == {
         "head, noise 10 %", "head, slices x2", "radiograph, noise 10 %", "radiograph, pixels x4",
+        "CT slice, noise of 40 HU",
     }  # fmt: skip
     text = (out / "report.html").read_text(encoding="utf-8")
     for title in ("Your scan", "Head: Rician", "A DICOM slice", "Synthetic heads", "Synthetic radiographs"):

@@ -20,6 +20,7 @@ Scan = Annotated[Path | None, typer.Option("--scan", help="Your own scan as well
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Brain = Annotated[str, typer.Option("--brain-model", help="Model of heads.")]
 Chest = Annotated[str, typer.Option("--chest-model", help="Model of radiographs.")]
+Slices = Annotated[str, typer.Option("--ct-model", help="Model of slices of CT.")]
 
 
 def demo(
@@ -27,6 +28,7 @@ def demo(
     out: Out = Path("demo-output"),
     brain_model: Brain = "brain-t1-2mm",
     chest_model: Chest = "chest-xray-256",
+    ct_model: Slices = "ct-torso",
     seed: o.Seed = 0,
     device: o.Device = None,
     overwrite: o.Overwrite = False,
@@ -34,29 +36,32 @@ def demo(
 ) -> None:
     """Denoise and super-resolve scans that ship with packages; leaves report.html."""
     _check(out, scan, overwrite=overwrite)
-    packs = [describe(brain_model), describe(chest_model)]
-    unusable = [f"model {pack.name}: {pack.problem}" for pack in packs if pack.problem]
+    packs = [(describe(brain_model), 3), (describe(chest_model), 2), (describe(ct_model), 2)]
+    unusable = [f"model {pack.name}: {pack.problem}" for pack, _ in packs if pack.problem]
     unusable += [
         f"model {pack.name}: {pack.dims}D where {dims}D is needed"
-        for pack, dims in zip(packs, (3, 2), strict=True)
+        for pack, dims in packs
         if not pack.problem and pack.dims != dims
     ]
-    if len(unusable) == 2:
+    if len(unusable) == len(packs):
         raise ModelError("demo", "; ".join(unusable), "an installed model", "see medldm doctor")
-    from medldm.cli.demo_parts import Head, Radiograph, Run, own_scan
+    from medldm.cli.demo_parts import Head, Radiograph, Run, Torso, own_scan
     from medldm.report.page import write_report
 
     start = time.perf_counter()
     out.mkdir(exist_ok=True)
     with Progress(quiet=quiet) as progress:
         run = Run(out, progress, quiet, seed, overwrite, list(unusable))
-        models = {pack.dims: medldm.load_model(pack.name, device) for pack in packs if not pack.problem}
+        kinds: tuple[type[Head | Radiograph | Torso], ...] = (Head, Radiograph, Torso)
+        models = {
+            part: medldm.load_model(pack.name, device)
+            for part, (pack, dims) in zip(kinds, packs, strict=True)
+            if not pack.problem and pack.dims == dims
+        }
         if scan is not None:
             run.part("your scan", lambda: own_scan(run, scan, list(models.values())))
-        if 3 in models:
-            Head(run, models[3]).all()
-        if 2 in models:
-            Radiograph(run, models[2]).all()
+        for part, model in models.items():
+            part(run, model).all()
     found = {"figures": run.figures, "seconds": run.seconds, "left_out": run.failures}
     (out / "demo.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in run.seconds.items())

@@ -50,13 +50,13 @@ def synthetic_radiograph() -> Volume:
     return replace(scan, geometry=Geometry.from_spacing(scan.array.shape, (1.6, 1.6, 1.0)), modality="DX")
 
 
-def sample_dicom() -> Path:
-    """The small MR slice that ships with pydicom."""
+def sample_dicom(name: str) -> Path:
+    """A small slice that ships with pydicom: "MR_small.dcm", "CT_small.dcm"."""
     from pydicom.data import get_testdata_file
 
-    path = get_testdata_file("MR_small.dcm", download=False)
+    path = get_testdata_file(name, download=False)
     if path is None:
-        raise InputError("demo", "no MR_small.dcm in pydicom", "pydicom with its test files")
+        raise InputError("demo", f"no {name} in pydicom", "pydicom with its test files")
     return Path(str(path))
 
 
@@ -72,8 +72,8 @@ def with_rician_noise(scan: Volume, noise_std: float, seed: int = SEED) -> Volum
 def with_gaussian_noise(scan: Volume, noise_std: float, seed: int = SEED) -> Volume:
     noise = noise_std * np.random.default_rng(seed).standard_normal(scan.array.shape)
     step = {"step": "degrade", "noise": "gaussian", "noise_std": noise_std, "seed": seed}
-    array = (scan.array + noise).astype(np.float32)
-    return Volume(array, scan.geometry, "arbitrary", scan.modality, (*scan.history, step))
+    unit = "HU" if scan.unit == "HU" else "arbitrary"  # a picture's grey values are beyond their range now
+    return replace(scan, array=(scan.array + noise).astype(np.float32), unit=unit, history=(*scan.history, step))
 
 
 def coarsened(scan: Volume, factor: Sequence[int]) -> Volume:
