@@ -51,7 +51,7 @@ def parts(model: Model, x: Tensor, noise_std: float, seed: int) -> Iterator[tupl
     yield "latent estimate", decoded[0, 0][inside]
 
     def merge(head: MeasurementHead, decoded: Tensor, told: Measurement) -> Tensor:
-        return merge_both_ways(head, decoded, told, torch.ones(1), lambda done: None)[0]
+        return merge_both_ways(head, decoded, told, torch.ones(1), lambda: None)[0]
 
     given, told = networks.before(head.after, decoded, told, merge)
     answer = merge(head, given, told)[0, 0][inside]

@@ -10,7 +10,7 @@ from scipy.stats import rice
 
 import medldm
 from medldm.nets import collaborative
-from medldm.nets.collaborative import Search, collaborative_estimates
+from medldm.nets.collaborative import Search, collaborative_estimates, count_blocks
 from medldm.operators.measurement import Gaussian, Measurement, Rician
 from medldm.pack import ModelPack
 from tests.tiny import pack_of, tiny_pack, tiny_table, with_alike_head
@@ -144,6 +144,13 @@ def test_the_filter_can_be_cancelled_between_blocks():
         collaborative_estimates(measured(y, 0.1, 2), y, Gaussian(), stop)
 
 
+@pytest.mark.parametrize("size", [(5, 9), (40, 300), (131, 133), (3, 60, 50)])
+def test_the_parts_of_the_work_are_known_before(size):
+    y, calls = torch.rand(1, 1, *size), []
+    collaborative_estimates(measured(y, 0.1, len(size)), y, Gaussian(), lambda: calls.append(1))
+    assert len(calls) == count_blocks(size)
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_second_head_restores_and_says_how_far_it_is(tmp_path, dims):
     model = pack_of(tmp_path / "alike", with_alike_head(tiny_table(dims)), scale=0.02)
@@ -151,7 +158,7 @@ def test_a_second_head_restores_and_says_how_far_it_is(tmp_path, dims):
     calls = []
     options = {"noise_std": 5.0, "spacing": (1, 1, 1)} if dims == 3 else {"noise_std": 5.0}
     told = medldm.denoise(scan, model=model, progress=lambda task, done, total: calls.append((done, total)), **options)
-    assert calls[-1][0] == calls[-1][1] == 6 and [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert calls == [(done, 8) for done in range(1, 9)]  # latents; two ways and their mean; two passes; two ways
     assert told.array.shape == scan.shape and (told.uncertainty.array >= 0).all()
     fine = medldm.super_resolve(scan, model=model, scale=2, **({"spacing": (1, 1, 1)} if dims == 3 else {}))
     assert fine.report["task"] == "super_resolve"  # by the first head

@@ -67,15 +67,31 @@ def collaborative_estimates(
     return torch.stack(found).to(measurement.image)
 
 
+def count_blocks(size: Sequence[int]) -> int:
+    """How often `collaborative_estimates` calls `on_block` for an image of that size."""
+    search = SEARCH[len(size)]
+    starts = (_starts(n + more, search) for n, more in zip(size, _tail(size, search), strict=True))
+    return ESTIMATES * math.prod(map(len, starts))
+
+
+def _tail(size: Sequence[int], search: Search) -> list[int]:
+    """By how much an image is lengthened, so that its last patches are references."""
+    edge, stride = search.edge, search.stride
+    return [max((edge - n) % stride if n > edge else edge - n, 0) for n in size]
+
+
+def _starts(n: int, search: Search) -> range:
+    return range(0, n - search.edge + 1, search.block // search.stride * search.stride)
+
+
 def _filtered(y: Tensor, pilot: Tensor, noise_std: Tensor, search: Search, on_block: Callable[[], None]) -> Tensor:
     """One pass: (*S) of the noisy image and of the pilot."""
     edge, stride, radius = search.edge, search.stride, search.radius
-    size = y.shape
-    tail = [max((edge - n) % stride if n > edge else edge - n, 0) for n in size]
+    size, tail = y.shape, _tail(y.shape, search)
     y, pilot = (_lengthened(field, tail) for field in (y, pilot))
     total, weight = torch.zeros_like(y), torch.zeros_like(y)
     block = search.block // stride * stride
-    for start in itertools.product(*(range(0, n - edge + 1, block) for n in y.shape)):
+    for start in itertools.product(*(_starts(n, search) for n in y.shape)):
         last = [min(a + block - stride, n - edge) for a, n in zip(start, y.shape, strict=True)]
         around = [max(a - radius, 0) for a in start]
         ends = [min(b + radius + edge, n) for b, n in zip(last, y.shape, strict=True)]

@@ -19,6 +19,7 @@ from medldm.diffusion.noise import noise_of, sample_generator
 from medldm.diffusion.predict import bind
 from medldm.diffusion.samplers import Sampler
 from medldm.model import Networks
+from medldm.nets.collaborative import count_blocks
 from medldm.nets.head import MeasurementHead
 from medldm.nets.tiling import tiles
 from medldm.operators.measurement import Measurement
@@ -88,20 +89,22 @@ def posterior_mean(
         first = tuple(slice(0, n - h) for n, h in zip(decoded.shape[2:], half, strict=True))
         last = tuple(slice(h, n) for n, h in zip(decoded.shape[2:], half, strict=True))
         decoded[(*whole, *first)] = (decoded[(*whole, *first)] + further[(*whole, *last)]) / 2
-    level, so_far = torch.ones(len(decoded), device=decoded.device), 1
-    total = 1 + _WAYS if head.after is None else 2 * (1 + _WAYS)
-    on_step(1, total, decoded)
-
-    def earlier(first: MeasurementHead, decoded: Tensor, measurement: Measurement) -> Tensor:
-        return merge_both_ways(first, decoded, measurement, level, lambda done: on_step(1 + done, total, None))[0]
-
-    decoded, measurement = networks.before(
-        head.after, decoded, measurement, earlier, lambda: on_step(1 + _WAYS, total, None)
-    )
+    level, total = torch.ones(len(decoded), device=decoded.device), 1 + _WAYS
     if head.after is not None:
-        so_far = 2 + _WAYS
-        on_step(so_far, total, decoded)
-    return merge_both_ways(head, decoded, measurement, level, lambda done: on_step(so_far + done, total, None))
+        total += 1 + count_blocks(decoded.shape[2:]) + _WAYS
+    done = itertools.count(1)
+    on_step(next(done), total, decoded)
+
+    def part() -> None:
+        on_step(next(done), total, None)
+
+    def pilot(first: MeasurementHead, decoded: Tensor, measurement: Measurement) -> Tensor:
+        image, _ = merge_both_ways(first, decoded, measurement, level, part)
+        on_step(next(done), total, image)
+        return image
+
+    decoded, measurement = networks.before(head.after, decoded, measurement, pilot, part)
+    return merge_both_ways(head, decoded, measurement, level, part)
 
 
 def _decoded(networks: Networks, measurement: Measurement) -> Tensor:
@@ -122,7 +125,7 @@ def merge_both_ways(
     decoded: Tensor,
     measurement: Measurement,
     level: Tensor,
-    on_way: Callable[[int], None],
+    on_way: Callable[[], None],
 ) -> tuple[Tensor, Tensor]:
     """Mean of the head's answers for the image and its mirror image, which it was trained on alike.
 
@@ -131,12 +134,12 @@ def merge_both_ways(
     """
     images, variances = torch.zeros_like(decoded), torch.zeros_like(decoded)
     flips: tuple[tuple[int, ...], ...] = ((), tuple(range(2, decoded.ndim)))
-    for done, flip in enumerate(flips, start=1):
+    for flip in flips:
         turned = measurement.on_image(lambda t, flip=flip: t.flip(flip))  # type: ignore[misc]
         image, std = merge_by_tiles(head, decoded.flip(flip), turned, level)
         images += image.flip(flip) / len(flips)
         variances += std.square().flip(flip) / len(flips)
-        on_way(done)
+        on_way()
     return images, variances.sqrt()
 
 
