@@ -137,7 +137,11 @@ def test_files_name_no_machine():
 def test_each_package_brings_its_licence_and_a_pack_its_card(path):
     folder = ROOT / "plugins" / path
     meta = project(f"plugins/{path}/pyproject.toml")["project"]
-    named = {"Apache-2.0": "Apache License", "CC-BY-SA-3.0": "Attribution-ShareAlike 3.0"}[meta["license"]]
+    named = {
+        "Apache-2.0": "Apache License",
+        "CC-BY-4.0": "Creative Commons Attribution 4.0",
+        "CC-BY-SA-3.0": "Attribution-ShareAlike 3.0",
+    }[meta["license"]]
     first, *others = (folder / name for name in meta["license-files"])  # others: of data that came from elsewhere
     assert named in first.read_text(encoding="utf-8") and all(path.stat().st_size > 100 for path in others)
     if meta["license"] == "Apache-2.0":  # a copy: a link is no file where there are no links

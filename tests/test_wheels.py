@@ -131,7 +131,7 @@ def test_wheels_bring_recipes_licences_and_cards(wheels):
             info = f"{name.replace('-', '_')}-{medldm.__version__}.dist-info"
             said = HeaderParser().parsestr(opened.read(f"{info}/METADATA").decode())
             assert opened.read(f"{info}/licenses/LICENSE").strip()
-            assert said["License-Expression"] in ("Apache-2.0", "CC-BY-SA-3.0")
+            assert said["License-Expression"] in ("Apache-2.0", "CC-BY-4.0", "CC-BY-SA-3.0")
             (card,) = [file for file in opened.namelist() if file.endswith("/pack/card.md")] or [None]
             if card is not None:
                 assert said.get_payload().strip() == opened.read(card).decode().strip()

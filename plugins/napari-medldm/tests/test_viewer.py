@@ -51,7 +51,8 @@ def test_from_a_dicom_folder_to_a_derived_series(viewer, panel, save, begin, unt
     begin()  # a slab of a head is doubted
     panel.job.progressed.connect(lambda *content: said.append(content))
     until(lambda: bool(panel.judge.done))
-    assert [each[1] for each in said if each[0] == "denoise"] == [1, 2, 3]
+    steps = [each[1] for each in said if each[0] == "denoise"]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) > 3  # the network's, and many of the filter's
     comparison, volume, _, _, result = panel.judge.done[-1]
     wanted = medldm.denoise(folder, model="brain-t1-2mm", seed=3)
     np.testing.assert_allclose(result.array, wanted.array, rtol=1e-4, atol=1e-2)
