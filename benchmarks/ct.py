@@ -168,16 +168,16 @@ def real_pair() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         lung = ndimage.binary_dilation(inside & (smooth < -700), iterations=3) & inside
         edges = lung & (steep > np.quantile(steep[lung], 0.95))
         along = np.stack(np.gradient(smooth)) / np.maximum(steep, 1e-6)
-        slope = {
-            name: (np.stack(np.gradient(x)) * along).sum(0)[edges].mean() for name, x in (("a", after), ("s", soft))
-        }
-        row["edges kept"] = float(slope["a"] / slope["s"])
+        slopes = [(np.stack(np.gradient(x)) * along).sum(0)[edges].mean() for x in (soft, after, told)]
+        row["edges kept"], row[f"edges kept, told {TOLD_HU:g} HU"] = (float(s / slopes[0]) for s in slopes[1:])
         rows.append(row)
     mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key not in ("task", "slice")}
+    kept = mean[f"edges kept, told {TOLD_HU:g} HU"]
     left = mean["soft tissue: after (HU)"] / mean["soft tissue: before (HU)"]
     return rows, [
         record.bar("two kernels, soft tissue: difference that is left", left, "<= 0.5", left <= 0.5),
-        record.bar("two kernels: edges of vessels kept", mean["edges kept"], ">= 0.9", mean["edges kept"] >= 0.9),
+        # of the result that was told its noise: a scan that comes back as it was keeps its edges for no merit
+        record.bar(f"two kernels, told {TOLD_HU:g} HU: edges of vessels kept", kept, ">= 0.9", kept >= 0.9),
     ]
 
 
