@@ -32,8 +32,8 @@ DICOM_SLICE = (
     "a DICOM file, not quality. The result is a derived series that refers to its source."
 )
 CT_SLICE = (
-    "A slice of a thoracic CT that ships with pydicom, with white noise of 40 HU beside its own. Figures are against the "
-    "slice as it was, of a range of 1400 HU. medldm estimates the noise level; non-local means is given the added one. "
+    "A slice of a thoracic CT that ships with pydicom, with white noise of 40 HU beside its own. Figures are against "
+    "the slice as it was, of a range of 1400 HU. medldm estimates the noise level; non-local means is given that. "
     "The result is a derived DICOM image in HU."
 )
 GREY_TOP = 255.0
