@@ -33,7 +33,7 @@ DICOM_SLICE = (
 )
 CT_SLICE = (
     "A slice of a thoracic CT that ships with pydicom, with white noise of 40 HU beside its own. Figures are against "
-    "the slice as it was, of a range of 1400 HU. medldm estimates the noise level; non-local means is given that. "
+    "the slice as it was, of a range of 1400 HU. medldm estimates the noise level; non-local means knows it. "
     "The result is a derived DICOM image in HU."
 )
 GREY_TOP = 255.0
