@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from medldm.model import Model, Networks
+from medldm.model import Model
+from medldm.networks import Networks
 from medldm.recipe import Recipe
 from medldm.training.batches import Batch
 from medldm.training.latents import begin_from_data

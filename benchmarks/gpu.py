@@ -23,7 +23,8 @@ from rich.table import Table
 
 import medldm
 from benchmarks import record
-from medldm.model import Model, Networks
+from medldm.model import Model
+from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import Recipe, Source, parse_recipe
 from medldm.training.parallel import alone

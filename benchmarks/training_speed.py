@@ -37,7 +37,7 @@ from torch.utils.tensorboard import SummaryWriter
 from benchmarks import monai_loop, protocol, record
 from benchmarks.monai_loop import Terms
 from medldm.io.manifest import load_manifest
-from medldm.model import Networks
+from medldm.networks import Networks
 from medldm.recipe import parse_recipe
 from medldm.training.batches import prefetch
 from medldm.training.data import load_scans

@@ -10,8 +10,9 @@ from medldm import registry
 from medldm.conditions import ClassCondition, LabelMapCondition
 from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.process import NoiseProcess
-from medldm.model import Model, Networks
+from medldm.model import Model
 from medldm.nets.build import build_autoencoder
+from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.pack import AutoencoderPack
 from medldm.recipe import Source, parse_recipe

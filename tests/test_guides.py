@@ -13,8 +13,8 @@ from medldm.cli import app
 from medldm.diffusion.cascade import Guidance, levels_of, sample_level
 from medldm.diffusion.samplers import ddim
 from medldm.errors import RecipeError
-from medldm.model import Networks
 from medldm.nets.conditioner import Conditions
+from medldm.networks import Networks
 from medldm.recipe import parse_recipe
 from tests.tiny import tiny_pack
 

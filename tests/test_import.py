@@ -16,8 +16,9 @@ from medldm.cli import app
 from medldm.errors import AmbiguousInput, EmptyInput, InputError, ModelError, UnsafeInput
 from medldm.evaluate.autoencoder import measure_autoencoder
 from medldm.installed import describe, read_tables
-from medldm.model import Model, Networks, load_autoencoder, load_model, save_autoencoder
+from medldm.model import Model, load_autoencoder, load_model, save_autoencoder
 from medldm.nets.imported.weights import open_weights
+from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
 from medldm.training.importing import Wishes, adopt, recognised

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medldm.io.array_cache import ArrayCache
-from medldm.model import Networks
+from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
 from medldm.training.data import load_scans

@@ -11,8 +11,8 @@ import medldm
 from medldm.diffusion.noise import PerSample
 from medldm.errors import RunError
 from medldm.geometry import Geometry
-from medldm.model import Networks
 from medldm.nets.blocks import rows_last
+from medldm.networks import Networks
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe

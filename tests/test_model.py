@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 import medldm
 from medldm.errors import InputError, ModelError
 from medldm.installed import describe
-from medldm.model import Model, Networks
+from medldm.model import Model
+from medldm.networks import Networks
 from medldm.recipe import parse_recipe
 from tests.tiny import pack_of, tiny_model, tiny_table, with_alike_head
 

@@ -26,8 +26,8 @@ from benchmarks.sweep_rows import (
     recipe_of,
     table_8,
 )
-from medldm.model import Networks
 from medldm.nets.build import build_autoencoder
+from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import load_recipe, parse_recipe
 from medldm.training.scan import Scan

@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import medldm
 from medldm.errors import InputError, ModelError, RecipeError, RunError
 from medldm.geometry import Geometry
-from medldm.model import Networks
 from medldm.nets.patches import pad_to_multiple
+from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import parse_recipe
 from medldm.training.batches import Batches

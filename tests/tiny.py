@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from medldm.conformal import DECILES, LEVELS, REGIONS, Case, Intervals, Row
-from medldm.model import Model, Networks, load_model
+from medldm.model import Model, load_model
+from medldm.networks import Networks
 from medldm.recipe import parse_recipe
 
 

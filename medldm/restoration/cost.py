@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from medldm.model import Networks
 from medldm.nets.head import MeasurementHead
+from medldm.networks import Networks
 from medldm.operators.measurement import Measurement
 from medldm.restoration.estimate import estimate
 from medldm.restoration.settings import Settings

@@ -18,10 +18,10 @@ from medldm import registry
 from medldm.diffusion.noise import noise_of, sample_generator
 from medldm.diffusion.predict import bind
 from medldm.diffusion.samplers import Sampler
-from medldm.model import Networks
 from medldm.nets.collaborative import count_blocks
 from medldm.nets.head import MeasurementHead
 from medldm.nets.tiling import tiles
+from medldm.networks import Networks
 from medldm.operators.measurement import Measurement
 from medldm.restoration.memory import MAX_VOXELS
 from medldm.restoration.settings import Settings

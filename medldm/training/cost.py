@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medldm.io.array_cache import ArrayCache
-from medldm.model import Networks
+from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import Recipe
 from medldm.stage_tables import ReflowStage, StageTable

@@ -8,7 +8,7 @@ from typing import Any
 
 from medldm.errors import ModelError
 from medldm.installed import TRAINING, folder_of, read_tables
-from medldm.model import Networks
+from medldm.networks import Networks
 from medldm.pack import ModelPack
 from medldm.recipe import Recipe, parse_recipe
 

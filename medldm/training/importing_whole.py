@@ -16,11 +16,12 @@ from torch import Tensor
 from medldm import registry
 from medldm.conditions import ClassCondition, ConditionTable, LabelMapCondition, in_words
 from medldm.errors import InputError, ModelError
-from medldm.model import Model, Networks
+from medldm.model import Model
 from medldm.net_tables import ImportedNetTable, IntensityTable
 from medldm.nets.imported.unet import REGIONS
 from medldm.nets.imported.weights import Reading
 from medldm.nets.imported.whole import Whole, open_whole
+from medldm.networks import Networks
 from medldm.pack import PROMPT, ModelPack
 from medldm.training.importing import HU_WINDOW, MAGNITUDE, OTHER, build_imported, recognised
 

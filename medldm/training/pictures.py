@@ -12,7 +12,7 @@ from medldm.diffusion.cascade import Guidance, sample_cascade
 from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.samplers import dpmpp_2m
 from medldm.io.atomic import write_whole
-from medldm.model import Networks
+from medldm.networks import Networks
 from medldm.stage_tables import GeneratorStage
 from medldm.training.batches import Batch, Batches
 

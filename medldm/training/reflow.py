@@ -23,8 +23,8 @@ from medldm.diffusion.noise import PerSample
 from medldm.diffusion.samplers import dpmpp_2m
 from medldm.errors import OutputError
 from medldm.io.atomic import write_whole
-from medldm.model import Networks
 from medldm.nets.autoencoder import Autoencoder
+from medldm.networks import Networks
 from medldm.stage_tables import ReflowStage as ReflowTable
 from medldm.training.batches import Batch, Batches
 from medldm.training.losses import pseudo_huber

@@ -16,9 +16,9 @@ from medldm.diffusion.generator import Coarse, Generator
 from medldm.diffusion.noise import PerSample
 from medldm.errors import RecipeError
 from medldm.io.array_cache import ArrayCache
-from medldm.model import Networks
 from medldm.nets.blocks import channels_last
 from medldm.nets.conditioner import Conditions
+from medldm.networks import Networks
 from medldm.operators.measurement import Measurement
 from medldm.operators.problem import Problem
 from medldm.recipe import Recipe

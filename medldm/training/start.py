@@ -8,8 +8,9 @@ from typing import Any
 from medldm import registry
 from medldm.errors import InputError, ModelError, RecipeError
 from medldm.installed import read_tables
-from medldm.model import LoadedAutoencoder, Networks, load_autoencoder, load_model
+from medldm.model import LoadedAutoencoder, load_autoencoder, load_model
 from medldm.net_tables import AutoencoderTable, ImportedTable
+from medldm.networks import Networks
 from medldm.operators.problem import problem_of
 from medldm.pack import AutoencoderPack, ModelPack
 from medldm.recipe import Recipe, parse_recipe, read_table

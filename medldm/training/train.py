@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from medldm.io.array_cache import ArrayCache
-from medldm.model import Model, Networks, load_model
+from medldm.model import Model, load_model
+from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import Recipe
 from medldm.stage_tables import GeneratorStage, ReflowStage, StageTable
