@@ -72,7 +72,7 @@ class Comparison:
             self.source.visible = True
             self._wipe_layer()
         if mode == "side by side":
-            self.viewer.reset_view(layers=self.layers())
+            self._fit()
 
     def toggle(self, mode: str) -> None:
         self.show("single" if self.mode == mode else mode)
@@ -117,11 +117,15 @@ class Comparison:
         grid = _grid(self.viewer)
         if grid.enabled:
             grid.enabled = False
-            self.viewer.reset_view(layers=[each for each in self.layers() if each in self.viewer.layers] or None)
+            self._fit()
         while self._put_away:
             self._put_away.pop().visible = True
         remove_layers(self.viewer, [self._part])
         self._part = None
+
+    def _fit(self) -> None:
+        """The scan fills the canvas, with all else inside. Of it alone: napari makes a new list of what it is told."""
+        self.viewer.reset_view(layers=[self.source] if self.source in self.viewer.layers else None)
 
     def _swap(self) -> None:
         if not self.alive():
