@@ -1,6 +1,7 @@
 """The command line on tiny random models: results, exit codes, one-line errors, nothing half-written."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -113,6 +114,19 @@ def test_synthetic_heads_are_nifti_unless_told_otherwise(packs, tmp_path):
     assert "nonsense" in one_line_error(
         call("synthesize", "-o", tmp_path / "n", "--model", packs / "tiny-3d", "--format", "nonsense")
     )
+
+
+def test_what_a_picture_cannot_hold_is_drawn_as_nifti(packs, tmp_path):
+    ct = shutil.copytree(packs / "tiny-2d", tmp_path / "ct")
+    told = json.loads((ct / "pack.json").read_text())
+    told["synthesis"] |= {"unit": "HU", "scale": 2000.0, "offset": -1000.0}
+    (ct / "pack.json").write_text(json.dumps(told))
+    words = ("synthesize", "-o", tmp_path / "new", "--model", ct, "--steps", 2)
+    assert "values in HU" in one_line_error(call(*words, "--format", "picture"))
+    assert not (tmp_path / "new").exists()
+    assert call(*words).exit_code == 0
+    assert "ct-seed0-0000.nii.gz" in names(tmp_path / "new")
+    assert medldm.read(tmp_path / "new" / "ct-seed0-0000.nii.gz").array.min() >= -1000
 
 
 def test_what_may_be_assumed_reaches_the_reader(packs, head, tmp_path):

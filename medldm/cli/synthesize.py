@@ -66,21 +66,28 @@ Strength = Annotated[
     float | None, typer.Option("--strength", help="How much of it is drawn anew: 0.4 details, 0.7 anatomy, 1 all.")
 ]
 Form = Annotated[
-    str | None, typer.Option("--format", help="nifti, dicom, picture, or bids: NIfTI with participants.tsv.")
+    str | None, typer.Option("--format", help="nifti, dicom, picture (grey values), or bids: NIfTI with a table.")
 ]
 Contrast = Annotated[
     str | None, typer.Option("--suffix", help="Of BIDS: the contrast, e.g. T1w, where the model does not say it.")
 ]
 SUFFIX = {"nifti": ".nii.gz", "picture": ".png", "dicom": "", "bids": ".nii.gz"}
+_GREY_UNITS = ("grey8", "grey16")  # what a picture can hold
 
 
 def _format(model: str, wanted: str | None) -> str:
     pack = describe(model)
     if pack.problem:
         raise ModelError(f"model {model}", pack.problem)
-    form = wanted or ("picture" if pack.dims == 2 else "nifti")
+    tables = read_tables(model)
+    unit = tables.synthesis.unit if isinstance(tables, ModelPack) and tables.synthesis is not None else ""
+    grey = pack.dims == 2 and unit in _GREY_UNITS
+    form = wanted or ("picture" if grey else "nifti")
     if form not in SUFFIX:
         raise OutputError("--format", form, ", ".join(SUFFIX))
+    if form == "picture" and not grey:
+        got = f"picture, of a model that draws {'volumes' if pack.dims == 3 else f'values in {unit}'}"
+        raise OutputError("--format", got, "nifti, dicom or bids")
     return form
 
 
