@@ -1,6 +1,6 @@
 """Does a model say when a scan is none of its kind, and keep still when it is?
 
-    python -m benchmarks.foreign [--split train] [--only chest]
+    python -m benchmarks.foreign [--split train] [--only chest|brain|ct]
 
 About seventy kinds of foreign inputs a pack; a kind counts by the share of its examples that `model.fits` warns of or
 `denoise` refuses. Beside them scans of the model's kind in the states that it is there to restore: clean, noisy,
@@ -11,7 +11,7 @@ third bar is of the worst native state alone.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,18 @@ from rich.console import Console
 from rich.table import Table
 
 import medldm
-from benchmarks import foreign_inputs, record
+from benchmarks import ct, foreign_ct, foreign_inputs, record
+from benchmarks.foreign_inputs import Kinds
 from benchmarks.methods import BRAIN_MODEL, CHEST_MODEL
 from medldm.errors import MedldmError
 from medldm.volume import Volume
 
 FOREIGN, NATIVE = 0.95, 0.05
+AREAS: dict[str, tuple[str, Callable[[str], Kinds], Callable[[str], Kinds]]] = {
+    "chest": (CHEST_MODEL, foreign_inputs.native_films, foreign_inputs.foreign_films),
+    "brain": (BRAIN_MODEL, foreign_inputs.native_heads, foreign_inputs.foreign_heads),
+    "ct": (ct.MODEL, foreign_ct.native_slices, foreign_ct.foreign_slices),
+}
 
 
 def judged(model: Any, scan: Volume) -> str:
@@ -40,11 +46,9 @@ def judged(model: Any, scan: Volume) -> str:
 
 
 def rows_of(area: str, split: str) -> list[dict[str, Any]]:
-    model = medldm.load_model(CHEST_MODEL if area == "chest" else BRAIN_MODEL)
-    chest = area == "chest"
-    native = (foreign_inputs.native_films if chest else foreign_inputs.native_heads)(split)
-    foreign = (foreign_inputs.foreign_films if chest else foreign_inputs.foreign_heads)(split)
-    if not chest:
+    name, of_native, of_foreign = AREAS[area]
+    model, native, foreign = medldm.load_model(name), of_native(split), of_foreign(split)
+    if area == "brain":
         foreign |= {name: [scan] for name, scan in foreign_inputs.dicom_heads()}
     rows = []
     for kind, scans in foreign.items():
@@ -63,9 +67,9 @@ def rows_of(area: str, split: str) -> list[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.foreign", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--split", choices=("train", "test"), default="test")
-    parser.add_argument("--only", choices=("chest", "brain"))
+    parser.add_argument("--only", choices=AREAS, help="CT has slices of the test split alone")
     given = parser.parse_args(arguments)
-    areas = ("chest", "brain") if given.only is None else (given.only,)
+    areas = tuple(AREAS) if given.only is None else (given.only,)
     rows, bars, console = [], [], Console(width=150)
     for area in areas:
         found = rows_of(area, given.split)
@@ -87,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for entry in bars:
         verdict = "holds" if entry["holds"] else "FAILS"
         console.print(f"{verdict}  {entry['name']}: {entry['value']:.3f} (target {entry['target']})")
-    if given.split == "test" and given.only is None:
-        record.write("foreign", rows, bars)
+    if given.split == "test":
+        record.write("foreign" if given.only is None else f"foreign-{given.only}", rows, bars)
     return 0
 
 

@@ -48,13 +48,13 @@ def head(image: Image, spacing: Any = (2.0, 2.0, 2.0), modality: str = "MR") -> 
     return Volume(image.astype(np.float32), Geometry(affine, image.shape), "arbitrary", modality)
 
 
-def _grey(name: str) -> Image:
+def grey(name: str) -> Image:
     image = np.asarray(getattr(pictures, name)(), dtype=np.float64)
     image = image[..., :3].mean(-1) if image.ndim == 3 else image
     return image / max(float(image.max()), 1e-9)
 
 
-def _square(image: Image, n: int = 256) -> Image:
+def square(image: Image, n: int = 256) -> Image:
     return np.asarray(resize(image, (n, n), anti_aliasing=True))
 
 
@@ -63,7 +63,7 @@ def _rows(folder: str, table: str, split: str) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["split"] == split]
 
 
-def _films(folder: str, split: str, count: int) -> list[Image]:
+def load_films(folder: str, split: str, count: int) -> list[Image]:
     """The first radiograph of each patient."""
     first: dict[str, str] = {}
     for row in sorted(_rows(folder, "index.csv", split), key=lambda row: row["file"]):
@@ -82,7 +82,7 @@ def _oriented(path: Path) -> tuple[Image, Image]:
     return np.asarray(image.dataobj, dtype=np.float64), np.asarray(image.header.get_zooms()[:3], dtype=np.float64)
 
 
-def _heads(split: str) -> list[tuple[Image, Image, NDArray[Any] | None]]:
+def load_heads(split: str) -> list[tuple[Image, Image, NDArray[Any] | None]]:
     """(voxels, mm, labels): of whole heads, then of brains that were extracted elsewhere, whose labels are None."""
     root, found = protocol.data_folder(), []
     for row in sorted(_rows("brain-t1-2mm", "participants.csv", split), key=lambda row: row["participant"]):
@@ -94,16 +94,16 @@ def _heads(split: str) -> list[tuple[Image, Image, NDArray[Any] | None]]:
     return found
 
 
-def _bodies() -> list[tuple[Image, Image]]:
+def load_bodies() -> list[tuple[Image, Image]]:
     """CT of the torso, HU."""
     return [_oriented(path) for path in sorted((protocol.data_folder() / "ct-torso-256" / "volumes").glob("*.nii.gz"))]
 
 
-def _hu(values: Image, low: float = -1000, high: float = 400) -> Image:
+def hu_window(values: Image, low: float = -1000, high: float = 400) -> Image:
     return np.clip((values - low) / (high - low), 0, 1)
 
 
-def _fractal(shape: tuple[int, ...], power: float, seed: int) -> Image:
+def fractal(shape: tuple[int, ...], power: float, seed: int) -> Image:
     """Noise whose power falls with frequency."""
     grid = np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij")
     radius = np.sqrt(sum(g**2 for g in grid))
@@ -114,7 +114,7 @@ def _fractal(shape: tuple[int, ...], power: float, seed: int) -> Image:
     return np.clip(0.5 + found / (6 * found.std()), 0, 1)
 
 
-def _shuffled(image: Image, parts: int, seed: int) -> Image:
+def shuffled(image: Image, parts: int, seed: int) -> Image:
     """Blocks of an image in another order."""
     n, rng = image.shape[0] // parts, np.random.default_rng(seed)
     blocks = [image[n * i : n * (i + 1), n * j : n * (j + 1)] for i in range(parts) for j in range(parts)]
@@ -124,7 +124,7 @@ def _shuffled(image: Image, parts: int, seed: int) -> Image:
 
 def native_films(split: str) -> Kinds:
     """Radiographs of the model's kind, in all the states that a restorer is for."""
-    films = _films("chest-xray-256", split, 80)
+    films = load_films("chest-xray-256", split, 80)
 
     def noisy(level: float) -> list[Volume]:
         rng = np.random.default_rng(11)
@@ -145,7 +145,7 @@ def native_films(split: str) -> Kinds:
 
 def native_heads(split: str) -> Kinds:
     """T1-weighted heads, whole and extracted."""
-    heads = _heads(split)
+    heads = load_heads(split)
     cases = [(x, s) for x, s, _ in heads] + [(x * (labels > 0), s) for x, s, labels in heads if labels is not None]
 
     def noisy(level: float) -> list[Volume]:
@@ -168,9 +168,10 @@ def native_heads(split: str) -> Kinds:
 
 
 def foreign_films(split: str) -> Kinds:
-    films = _films("chest-xray-256", split, EXAMPLES)
-    children = _films("chest-xray-children-256", split, EXAMPLES)
-    brains, bodies, rng = _heads(split)[:EXAMPLES], _bodies(), np.random.default_rng(5)
+    films = load_films("chest-xray-256", split, EXAMPLES)
+    children = load_films("chest-xray-children-256", split, EXAMPLES)
+    brains, bodies, rng = load_heads(split)[:EXAMPLES], load_bodies(), np.random.default_rng(5)
+    axial = [b[:, b.shape[1] // 2] for b, _ in bodies[:EXAMPLES]]
     y, x = np.mgrid[:256, :256] / 255.0
 
     def of(change: Callable[[Image], Image]) -> list[Volume]:
@@ -193,7 +194,7 @@ def foreign_films(split: str) -> Kinds:
         "noise x 4": of(lambda f: f + rng.standard_normal(f.shape)),
         "two in one": [radiograph(np.hstack([films[0], films[1]])), radiograph(np.vstack([films[2], films[3]]))],
         "four in one": [radiograph(np.block([[f[::2, ::2], f[::2, ::2]]] * 2)) for f in films],
-        "blocks in another order": [radiograph(_shuffled(f, 4, n)) for n, f in enumerate(films)],
+        "blocks in another order": [radiograph(shuffled(f, 4, n)) for n, f in enumerate(films)],
         "halves swapped": of(lambda f: np.roll(f, 128, 1)),
         "half is black": of(lambda f: f * (x < 0.5)),
         "a large black square": of(lambda f: f * ((abs(x - 0.5) > 0.3) | (abs(y - 0.5) > 0.3))),
@@ -210,37 +211,37 @@ def foreign_films(split: str) -> Kinds:
         "head, projected from ahead": flat([b.mean(0)[::-1] for b, _, _ in brains]),
         "head, projected from the side": flat([b.mean(2).T[::-1] for b, _, _ in brains]),
         "labels of a head": flat([la[:, la.shape[1] // 2] for _, _, la in brains if la is not None]),
-        "CT, axial": [radiograph(_hu(b[:, b.shape[1] // 2])) for b, _ in bodies[:EXAMPLES]],
-        "CT, axial, soft tissue": [radiograph(_hu(b[:, b.shape[1] // 2], -160, 240)) for b, _ in bodies[:EXAMPLES]],
-        "CT, coronal": [radiograph(_square(_hu(b[b.shape[0] // 2])[::-1])) for b, _ in bodies],
-        "CT, sagittal": [radiograph(_square(_hu(b[:, :, b.shape[2] // 2]).T[::-1])) for b, _ in bodies],
-        "lateral, projected from CT": [radiograph(_square(_hu(b).mean(2).T[::-1] * 1.2)) for b, _ in bodies],
+        "CT, axial": [radiograph(hu_window(b)) for b in axial],
+        "CT, axial, soft tissue": [radiograph(hu_window(b, -160, 240)) for b in axial],
+        "CT, coronal": [radiograph(square(hu_window(b[b.shape[0] // 2])[::-1])) for b, _ in bodies],
+        "CT, sagittal": [radiograph(square(hu_window(b[:, :, b.shape[2] // 2]).T[::-1])) for b, _ in bodies],
+        "lateral, projected from CT": [radiograph(square(hu_window(b).mean(2).T[::-1] * 1.2)) for b, _ in bodies],
         "white noise": flat(
             [rng.random((256, 256)), rng.standard_normal((200, 300)) - rng.standard_normal((200, 300))]
         ),
         "speckle": flat([rng.exponential(1, (256, 256)), rng.rayleigh(1, (300, 200))]),
         "blank": [radiograph(np.full((256, 256), level)) for level in (0.0, 0.5, 1.0)],
         "nearly blank": flat([np.ones((256, 256)) + 0.01 * (np.hypot(x - 0.5, y - 0.5) < 0.01)]),
-        "clouds": [radiograph(_fractal((256, 256), power, 3)) for power in (1.0, 1.5, 2.0)],
+        "clouds": [radiograph(fractal((256, 256), power, 3)) for power in (1.0, 1.5, 2.0)],
         "ramps": [radiograph(x), radiograph(y), radiograph((x + y) / 2)],
         "chessboard": [radiograph((((n * x).astype(int) + (n * y).astype(int)) % 2) * 1.0) for n in (8, 32)],
         "stripes": [radiograph(0.5 + 0.5 * np.sin(n * x)) for n in (20, 150)],
         "disc": [radiograph((np.hypot(x - 0.5, y - 0.5) < r) * 1.0) for r in (0.1, 0.3)],
         "Gaussian": [radiograph(np.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) / s)) for s in (0.02, 0.2)],
-        "Shepp-Logan phantom": [radiograph(_grey("shepp_logan_phantom"))],
+        "Shepp-Logan phantom": [radiograph(grey("shepp_logan_phantom"))],
         "blobs": [radiograph(pictures.binary_blobs(256, rng=1) * 1.0)],
         "faces": flat([np.asarray(f, dtype=np.float64) for f in pictures.lfw_subset()[:6]]),
         "two lungs, drawn": [
             radiograph(1 - 0.8 * sum((((x - c) / 0.12) ** 2 + ((y - 0.5) / 0.25) ** 2) < 1 for c in (0.3, 0.7)))
         ],
     }
-    kinds |= {f"picture: {name}": [radiograph(_grey(name))] for name in (*PHOTOS, *TEXTURES, *SCREENS, *MEDICAL)}
+    kinds |= {f"picture: {name}": [radiograph(grey(name))] for name in (*PHOTOS, *TEXTURES, *SCREENS, *MEDICAL)}
     kinds |= {f"modality {name}": [radiograph(f, name) for f in films] for name in ("CT", "MR", "US", "MG")}
     return kinds
 
 
 def foreign_heads(split: str) -> Kinds:
-    heads, bodies, rng = _heads(split), _bodies(), np.random.default_rng(5)
+    heads, bodies, rng = load_heads(split), load_bodies(), np.random.default_rng(5)
     stripped = [h for h in heads if h[2] is None]
     cases = [*heads[: EXAMPLES // 2], *stripped[: EXAMPLES // 2]]
     labelled = [h for h in heads if h[2] is not None][:EXAMPLES]
@@ -260,9 +261,9 @@ def foreign_heads(split: str) -> Kinds:
         return [head(b.transpose(axes), s[list(axes)]) for b, s, _ in cases]
 
     def stack(image: Image, count: int = 80) -> Volume:
-        return head(np.repeat(_square(image, 110)[:, :, None], count, 2))
+        return head(np.repeat(square(image, 110)[:, :, None], count, 2))
 
-    films = _films("chest-xray-256", split, 80)
+    films = load_films("chest-xray-256", split, 80)
     kinds: Kinds = {
         "upside down": of(lambda b: b[:, ::-1]),
         "front to back": of(lambda b: b[::-1]),
@@ -319,17 +320,17 @@ def foreign_heads(split: str) -> Kinds:
         "waves": [head(np.sin(20 * i) * np.sin(20 * j) * np.sin(20 * k) + 1)],
         "Gaussian": [head(np.exp(-3 * r**2))],
         "chessboard": [head((((5 * i).astype(int) + (5 * j).astype(int) + (5 * k).astype(int)) % 2) * 1.0)],
-        "clouds": [head(_fractal((100, 110, 90), power, 3)) for power in (1.5, 2.5)],
+        "clouds": [head(fractal((100, 110, 90), power, 3)) for power in (1.5, 2.5)],
         "blobs": [head(pictures.binary_blobs(100, n_dim=3, rng=1) * 1.0)],
-        "Shepp-Logan phantom, stacked": [stack(_grey("shepp_logan_phantom"))],
-        "radiographs, stacked": [head(np.stack([_square(f, 100) for f in films], 2))],
+        "Shepp-Logan phantom, stacked": [stack(grey("shepp_logan_phantom"))],
+        "radiographs, stacked": [head(np.stack([square(f, 100) for f in films], 2))],
         "one radiograph, repeated": [stack(films[0])],
-        "pictures, stacked": [head(np.stack([_square(_grey(name), 100) for name in PHOTOS * 8], 2))],
+        "pictures, stacked": [head(np.stack([square(grey(name), 100) for name in PHOTOS * 8], 2))],
         "faces, stacked": [head(np.repeat(np.repeat(np.stack(list(pictures.lfw_subset()[:80]), 2), 4, 0), 4, 1))],
         "modality PT": [head(b, s, "PT") for b, s, _ in cases],
         "voxels of 5 mm": [head(b[::2, ::2, ::2], s * 2.5) for b, s, _ in cases],
     }
-    kinds |= {f"picture repeated: {name}": [stack(_grey(name))] for name in ("camera", "coins", "brick", "retina")}
+    kinds |= {f"picture repeated: {name}": [stack(grey(name))] for name in ("camera", "coins", "brick", "retina")}
     return kinds
 
 

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 FLAT_CELLS, DEEP_CELLS = 32, 20  # of the picture, along each axis
 FLAT_FINE, DEEP_FINE = 2.0, 1.5  # the texture's cells are so many times smaller
-DARK, BRIGHT = 2, 98  # percentiles that become 0 and 1
+DARK, BRIGHT = 2, 98  # percentiles that become 0 and 1, where values mean nothing by themselves
 SHARES = np.append(np.linspace(-0.5, 1.4, 20) - 1e-4, 1.5)  # bins of grey values; none ends at 0, as air does
 OBJECT = 0.25  # above it a cell belongs to what was scanned, and not to air
 BANDS = (0.02, 0.06, 0.1, 0.14, 0.2, 0.3, 0.42, 0.6, 0.8, 1.0)  # edges, as shares of the highest frequency
@@ -40,20 +40,25 @@ class Appearance:
     texture: Array
 
 
-def appearance_of(array: NDArray[Any], spacing: Sequence[float], dims: int, cell: float) -> Appearance:
+def appearance_of(
+    array: NDArray[Any], spacing: Sequence[float], dims: int, cell: float, levels: tuple[float, float] | None = None
+) -> Appearance:
     """Of a scan (I, J, K) in the model's axes.
 
     spacing : mm an axis
     cell : mm, of the picture of a volume; a single image is divided evenly, since few pictures know their size
+    levels : values that are dark and bright, where values mean something by themselves, as HU do; None: the scan's own
     """
     if dims == 2:
         flat = array[..., 0] if array.ndim == 3 else array
-        fine = _levelled(_means(flat, [np.linspace(0, n, int(FLAT_CELLS * FLAT_FINE) + 1) for n in flat.shape]))
+        cells = int(FLAT_CELLS * FLAT_FINE)
+        fine = _levelled(_means(flat, [np.linspace(0, n, cells + 1) for n in flat.shape]), levels)
         edges = [np.linspace(0, n, FLAT_CELLS + 1) for n in fine.shape]
         return Appearance(_means(fine, edges), _texture(fine, float((fine > OBJECT).mean())))
     extent = np.multiply(array.shape, spacing)
     counts = np.maximum(1, np.round(extent / (cell / DEEP_FINE))).astype(int)
-    fine = _levelled(_means(array, [np.linspace(0, n, c + 1) for n, c in zip(array.shape, counts, strict=True)]))
+    bounds = [np.linspace(0, n, c + 1) for n, c in zip(array.shape, counts, strict=True)]
+    fine = _levelled(_means(array, bounds), levels)
     size, edges = extent / counts, []
     for axis, middle in enumerate(_middle(fine)):
         edges.append(middle + (np.arange(DEEP_CELLS + 1) - DEEP_CELLS / 2) * cell / size[axis])
@@ -113,9 +118,10 @@ def _variance(array: NDArray[Any]) -> float:
     return float(sum(squares)) / array.size
 
 
-def _levelled(fine: Array) -> Array:
-    low, high = np.percentile(fine, (DARK, BRIGHT))
-    return np.asarray(np.clip((fine - low) / max(high - low, 1e-9), -0.5, 1.5))
+def _levelled(fine: Array, levels: tuple[float, float] | None) -> Array:
+    low, high = np.percentile(fine, (DARK, BRIGHT)) if levels is None else levels
+    least = -0.5 if levels is None else 0.0  # outside of a CT's field there is anything below air
+    return np.asarray(np.clip((fine - low) / max(high - low, 1e-9), least, 1.5))
 
 
 def _middle(fine: Array) -> list[float]:

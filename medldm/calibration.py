@@ -32,7 +32,7 @@ from medldm.volume import Volume
 CALIBRATION = "calibration.safetensors"
 CUT = "cut"  # the step of a part that was cut out of a scan
 INTERVALS = "intervals"
-FORMAT, FORMAT_WITH_INTERVALS = "1", "2"  # a file has the first that can hold it
+FORMATS = ("1", "2", "3")  # without intervals, with, by absolute values; a file has the first that can hold it
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +43,14 @@ class Calibration:
     cell : mm, of the pictures of volumes
     patients : how many the references are of
     intervals : what its errors are multiples of; None: not known
+    absolute : whether the references know values as they are, of a pack whose window is in HU
     """
 
     references: Mapping[str, Reference]
     cell: float
     patients: int
     intervals: Intervals | None = None
+    absolute: bool = False
     _said: WeakKeyDictionary[Volume, str] = field(default_factory=WeakKeyDictionary, repr=False)
 
     def doubts(self, scan: Volume, pack: AutoencoderPack) -> list[str]:
@@ -80,7 +82,8 @@ class Calibration:
         if few:
             return f"it has {few} values in all: a mask, a drawing or a map of labels?"
         turned = scan.reorient(pack.axcodes) if pack.turns and pack.axcodes else scan
-        found = appearance_of(turned.array, turned.geometry.spacing, pack.dims, self.cell)
+        levels = (pack.intensity.low, pack.intensity.high) if self.absolute else None
+        found = appearance_of(turned.array, turned.geometry.spacing, pack.dims, self.cell, levels)
         return doubt(found, list(self.references.values()))
 
     def save(self, folder: Path) -> None:
@@ -88,10 +91,12 @@ class Calibration:
         arrays: dict[str, NDArray[Any]] = {
             f"{name}.{key}": a for name, r in self.references.items() for key, a in r.to_arrays().items()
         }
-        facts = {"format": FORMAT, "cell": json.dumps(self.cell), "patients": json.dumps(self.patients)}
+        facts = {"format": FORMATS[0], "cell": json.dumps(self.cell), "patients": json.dumps(self.patients)}
         if self.intervals is not None:
             arrays |= {f"{INTERVALS}.{key}": a for key, a in self.intervals.to_arrays().items()}
-            facts |= {"format": FORMAT_WITH_INTERVALS, INTERVALS: self.intervals.to_facts()}
+            facts |= {"format": FORMATS[1], INTERVALS: self.intervals.to_facts()}
+        if self.absolute:
+            facts |= {"format": FORMATS[2], "absolute": "true"}
         content = save(arrays, facts)
         write_whole(folder / CALIBRATION, lambda path: path.write_bytes(content))
 
@@ -124,9 +129,8 @@ def _loaded(path: Path, where: str, changed: int, size: int) -> Calibration:
     try:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
-            if facts.get("format") not in (FORMAT, FORMAT_WITH_INTERVALS):
-                got = f"a calibration of format {facts.get('format')}"
-                raise ModelError(where, got, f"format {FORMAT} or {FORMAT_WITH_INTERVALS}", do)
+            if facts.get("format") not in FORMATS:
+                raise ModelError(where, f"a calibration of format {facts.get('format')}", f"one of {FORMATS}", do)
             tables: dict[str, dict[str, NDArray[np.generic]]] = {}
             for key in file.keys():  # noqa: SIM118
                 name, part = key.split(".")
@@ -134,7 +138,8 @@ def _loaded(path: Path, where: str, changed: int, size: int) -> Calibration:
         known = tables.pop(INTERVALS, None)
         intervals = None if known is None else Intervals.from_arrays(known, facts[INTERVALS])
         references = {name: Reference.from_arrays(table) for name, table in tables.items()}
-        return Calibration(references, float(json.loads(facts["cell"])), int(json.loads(facts["patients"])), intervals)
+        cell, patients = float(json.loads(facts["cell"])), int(json.loads(facts["patients"]))
+        return Calibration(references, cell, patients, intervals, "absolute" in facts)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as failure:
         raise ModelError(where, f"a damaged {CALIBRATION} ({type(failure).__name__})", "a whole one", do) from None
 

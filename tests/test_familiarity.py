@@ -92,6 +92,45 @@ def test_what_is_none_of_its_scans_is_told_with_the_reason(model, change, said):
     assert all(said in " ".join(each) for each in doubts)
 
 
+def in_hu(image):
+    """Of a film whose darkest is air and whose brightest is 400 HU."""
+    array = (1400 * image - 1000)[..., None].astype(np.float32)
+    return Volume(array, Geometry(np.diag([-1.0, -1, 1, 1]), array.shape), "HU", "CT")
+
+
+@pytest.fixture(scope="module")
+def ct_model(model, tmp_path_factory):
+    import torch
+
+    source = parse_recipe(tiny_table(2)).sources[0]
+    window = model.pack.intensity.model_copy(update={"kind": "window", "low": -1000.0, "high": 400.0})
+    pack = model.pack.model_copy(update={"intensity": window, "modality": ("CT",)})
+    scans = [
+        Scan(torch.from_numpy(film(n).astype(np.float32)), None, source, f"scan {n}", f"patient {n}", Facts("CT"))
+        for n in range(60)
+    ]
+    found = calibrate([scans, []], pack)
+    folder = tmp_path_factory.mktemp("ct")
+    return medldm.load_model(dataclasses.replace(model, pack=pack, calibration=found).save(folder))
+
+
+def test_values_that_mean_something_are_known_as_they_are(ct_model):
+    native = [bool(ct_model.fits(in_hu(film(seed)))) for seed in range(1000, 1040)]
+    assert np.mean(native) <= 0.1
+    for change in (lambda x: x + 1000 / 1400, lambda x: 2 * x, lambda x: 0.72 + 0.18 * x):  # air at 0; bytes as HU
+        assert all(ct_model.fits(in_hu(change(film(seed)))) for seed in range(2000, 2005))
+
+
+def test_what_fills_the_corners_of_a_ct_does_not_count(ct_model):
+    def cornered(value):
+        image = film(1003)
+        x, y = np.ogrid[-1 : 1 : image.shape[0] * 1j, -1 : 1 : image.shape[1] * 1j]
+        image[x**2 + y**2 > 1.3] = value
+        return in_hu(image)
+
+    assert ct_model.fits(cornered(-2.0)) == ct_model.fits(cornered(0.0))
+
+
 def test_a_calibrated_pack_comes_back_as_it_was_and_needs_no_weights(model, tmp_path):
     folder = model.save(tmp_path / "copy")
     again = load_calibration(folder, "model copy")

@@ -46,6 +46,8 @@ def calibrate(parts: Sequence[Sequence[Scan]], pack: ModelPack, progress: Progre
         return None
     extents = [_extent(parts[part][number], pack) for part, number in chosen]
     cell = float(np.round(np.percentile(extents, LARGE) / DEEP_CELLS, 3))
+    absolute = pack.intensity.kind == "window"
+    levels = (0.0, 1.0) if absolute else None  # scans are in the model's range here
     looks: dict[str, list[tuple[Appearance, int]]] = {"whole": [], "part": []}
     for done, (part, number) in enumerate(chosen):
         scan = parts[part][number]
@@ -58,8 +60,10 @@ def calibrate(parts: Sequence[Sequence[Scan]], pack: ModelPack, progress: Progre
             array = image.numpy() if pack.dims == 3 else image.numpy()[..., None]
             rng = np.random.default_rng((SEED, done))
             for kind, copy, size in _copies(array, spacing, pack, rng):
-                looks[kind].append((appearance_of(copy, size.tolist(), pack.dims, cell), numbers[_patient(scan)]))
-    return Calibration({kind: _reference(found) for kind, found in looks.items()}, cell, len(numbers))
+                look = appearance_of(copy, size.tolist(), pack.dims, cell, levels)
+                looks[kind].append((look, numbers[_patient(scan)]))
+    references = {kind: _reference(found) for kind, found in looks.items()}
+    return Calibration(references, cell, len(numbers), absolute=absolute)
 
 
 def calibrate_model(
