@@ -1,9 +1,8 @@
 """The pictures of drawn scans: docs/images/MODEL-drawn.webp, the first sixteen (seed 0), none chosen, above real ones.
 
-    python -m benchmarks.drawn [--model radiographs|ct-slices]
+    python -m benchmarks.drawn [--model radiographs]
 
-Radiographs: adults and children in turn, beside the first test patients of both sets. CT: beside the middle slices of
-the test patients' volumes, then single slices, from -1000 to 400 HU.
+Radiographs: adults and children in turn, beside the first test patients of both sets.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import medldm
-from benchmarks import ct, protocol
+from benchmarks import protocol
 
 COUNT, COLUMNS, EDGE, GAP = 16, 8, 128, 12
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -33,15 +32,7 @@ def _radiographs() -> tuple[list[Picture], list[Picture]]:
     return drawn, [case.truth for case in chain.from_iterable(zip(*sets, strict=True))]
 
 
-def _ct() -> tuple[list[Picture], list[Picture]]:
-    drawn = [(scan.array[:, :, 0].T - ct.LOW) / ct.RANGE for scan in medldm.synthesize(model="ct-slices", n=COUNT)]
-    first = ct.slices(quick=True)
-    seen = {case.patient for case in first}
-    more = [case for case in ct.slices(quick=False)[::5] if case.patient in seen]
-    return drawn, [case.truth.T for case in (first + more)[:COUNT]]
-
-
-MODELS: dict[str, Callable[[], tuple[list[Picture], list[Picture]]]] = {"radiographs": _radiographs, "ct-slices": _ct}
+MODELS: dict[str, Callable[[], tuple[list[Picture], list[Picture]]]] = {"radiographs": _radiographs}
 
 
 def sheet(pictures: list[Picture]) -> NDArray[np.uint8]:
