@@ -16,7 +16,7 @@ from napari_medldm.layers import KEY, entry_of, look_of
 from napari_medldm.orientation import PLANES
 from napari_medldm.windows import SAMPLED, values_of
 
-BLINK_MS = 600
+BLINK_MS, BREATH_MS = 600, 20
 MODES = ("single", "side by side", "wipe", "blink", "residual", "uncertainty")
 AMBER = Colormap([[1, 0.65, 0, 0], [1, 0, 0, 1]], name="medldm uncertainty")
 _LINKED = ("contrast_limits", "colormap", "gamma")
@@ -62,17 +62,12 @@ class Comparison:
                 layer.visible = False
         self._order(visible)
         if mode == "side by side":
-            # the grid counts from the last layer: the scan on the left, the result on the right
-            grid = _grid(self.viewer)
-            grid.shape, grid.stride = (1, 2), 1
-            grid.enabled = True  # last: as soon as it is, each change lays everything out anew
+            QTimer.singleShot(BREATH_MS, self._divide)  # when the layers are painted: together they hold the window
         elif mode == "blink":
             self._timer.start()
         elif mode == "wipe":
             self.source.visible = True
             self._wipe_layer()
-        if mode == "side by side":
-            self._fit()
 
     def toggle(self, mode: str) -> None:
         self.show("single" if self.mode == mode else mode)
@@ -104,6 +99,7 @@ class Comparison:
 
     def close(self) -> None:
         """Stop everything that runs by itself."""
+        self.mode = "single"
         self._leave()
 
     def _turned(self, event: Any = None) -> None:
@@ -122,6 +118,15 @@ class Comparison:
             self._put_away.pop().visible = True
         remove_layers(self.viewer, [self._part])
         self._part = None
+
+    def _divide(self) -> None:
+        """Two pictures beside each other. The grid counts from the last layer: the scan on the left."""
+        if self.mode != "side by side" or not self.alive():
+            return
+        grid = _grid(self.viewer)
+        grid.shape, grid.stride = (1, 2), 1
+        grid.enabled = True  # last: as soon as it is, each change lays everything out anew
+        self._fit()
 
     def _fit(self) -> None:
         """The scan fills the canvas, with all else inside. Of it alone: napari makes a new list of what it is told."""

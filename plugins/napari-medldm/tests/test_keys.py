@@ -10,11 +10,12 @@ def shown(viewer):
     return {layer.name.split(" · ")[-1] for layer in viewer.layers if layer.visible}
 
 
-def test_each_mode_has_its_key(viewer, panel, compared, press):
+def test_each_mode_has_its_key(viewer, panel, compared, press, until):
     assert shown(viewer) == {"MR phantom", "result"}
     for key, wanted in {"F5": {"MR phantom", "result"}, "F8": {"residual"}, "F9": {"result", "uncertainty"}}.items():
         press(key)
-        assert shown(viewer) == wanted and viewer.canvas.grid.enabled == (key == "F5")
+        assert shown(viewer) == wanted
+        until(lambda key=key: viewer.canvas.grid.enabled == (key == "F5"))
         press(key)
         assert shown(viewer) == {"result"} and not viewer.canvas.grid.enabled
     press("F6")
@@ -23,6 +24,17 @@ def test_each_mode_has_its_key(viewer, panel, compared, press):
     assert compared.mode == "blink" and not any(layer.name.endswith("wipe") for layer in viewer.layers)
     press("F7")
     assert compared.mode == "single"
+
+
+def test_a_mode_that_is_left_at_once_does_not_come_back(viewer, panel, compared, press, until, qtbot):
+    press("F5")
+    press("F5")
+    qtbot.wait(200)
+    assert shown(viewer) == {"result"} and not viewer.canvas.grid.enabled
+    compared.show("side by side")
+    compared.close()
+    qtbot.wait(200)
+    assert not viewer.canvas.grid.enabled
 
 
 def test_f4_opens_three_planes_wherever_the_focus_is(viewer, panel, phantom, press):

@@ -80,7 +80,8 @@ def test_modes_show_what_they_say(viewer, panel, compared, until):
         return {layer.name.split(" · ")[-1] for layer in viewer.layers if layer.visible}
 
     panel.judge.buttons["side by side"].click()
-    assert visible() == {"MR phantom", "result"} and viewer.canvas.grid.enabled
+    assert visible() == {"MR phantom", "result"}
+    until(lambda: viewer.canvas.grid.enabled)
     panel.judge.buttons["side by side"].click()
     assert visible() == {"result"} and not viewer.canvas.grid.enabled
     panel.judge.buttons["residual"].click()
