@@ -35,6 +35,10 @@ class Comparison:
         self._timer = QTimer()
         self._timer.setInterval(BLINK_MS)
         self._timer.timeout.connect(self._swap)
+        self._breath = QTimer()
+        self._breath.setSingleShot(True)
+        self._breath.setInterval(BREATH_MS)
+        self._breath.timeout.connect(self._divide)
         viewer.dims.events.order.connect(self._turned)
         viewer.layers.link_layers([source, result], _LINKED)
 
@@ -62,7 +66,7 @@ class Comparison:
                 layer.visible = False
         self._order(visible)
         if mode == "side by side":
-            QTimer.singleShot(BREATH_MS, self._divide)  # when the layers are painted: together they hold the window
+            self._breath.start()  # when the layers are painted: together they hold the window
         elif mode == "blink":
             self._timer.start()
         elif mode == "wipe":
@@ -99,7 +103,6 @@ class Comparison:
 
     def close(self) -> None:
         """Stop everything that runs by itself."""
-        self.mode = "single"
         self._leave()
 
     def _turned(self, event: Any = None) -> None:
@@ -110,6 +113,7 @@ class Comparison:
 
     def _leave(self) -> None:
         self._timer.stop()
+        self._breath.stop()
         grid = _grid(self.viewer)
         if grid.enabled:
             grid.enabled = False
@@ -121,7 +125,7 @@ class Comparison:
 
     def _divide(self) -> None:
         """Two pictures beside each other. The grid counts from the last layer: the scan on the left."""
-        if self.mode != "side by side" or not self.alive():
+        if not self.alive():
             return
         grid = _grid(self.viewer)
         grid.shape, grid.stride = (1, 2), 1
