@@ -295,6 +295,8 @@ class GeneratorTable(Table):
     last_sigma : the lowest level in sampling, of latents of deviation 1; the estimate there is the result, since below
         it networks of short trainings add errors of their own (decision 0017). None: the lowest that was trained
     guide : None for a level that is sampled by its own network alone
+    coordinates : the network is told where each latent cell lies in the image; in training, where it lay before the
+        image was moved, so that it draws images as they are (decision 0025)
     tile : of fields larger than this (latent cells an axis), parts are computed and blended in every step; None: whole
     distilled : None for a level that wants many steps
     """
@@ -307,6 +309,7 @@ class GeneratorTable(Table):
     steps: int = Field(20, ge=2)
     last_sigma: float | None = Field(None, gt=0)
     guide: GuideTable | None = None
+    coordinates: bool = False
     tile: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     distilled: DistilledTable | None = None
 
@@ -320,6 +323,8 @@ class GeneratorTable(Table):
         if isinstance(self.unet, ImportedNetTable) != isinstance(self.process, ScheduleTable):
             expected = "an imported unet with a process of kind schedule, or neither"
             raise wrong(("process",), self.process.__class__.__name__, expected)
+        if self.coordinates and isinstance(self.unet, ImportedNetTable):
+            raise wrong(("coordinates",), "true", "false: an imported network takes none")
         if self.guide is not None:
             if isinstance(self.unet, ImportedNetTable):
                 raise wrong(("guide",), "a table", "none: medldm trains no guide of an imported network")

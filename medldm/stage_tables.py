@@ -113,8 +113,8 @@ class GeneratorStage(_Stage):
     level : its number in pack.synthesis.cascade, from 0
     guide : not the level itself is trained but its guide, a small network, for a short time
     crop : of the level's images, in their voxels; none: whole images
-    shift, zoom : images are moved by so large a share of their size, and made larger or smaller, at most; only coarse
-        levels zoom, since it blurs
+    shift, zoom, stretch : images are moved by so large a share of their size, and made larger or smaller, as a whole
+        and along each axis by itself, at most; only coarse levels zoom and stretch, since it blurs
     flip : share of the images that is mirrored, left to right
     drop : how often each condition, and how often all of them, are not said
     patience : looks at held-out scans (50 in a stage, at most) without a better one, after which it ends; 0: none
@@ -126,6 +126,7 @@ class GeneratorStage(_Stage):
     crop: tuple[Size, ...] = ()
     shift: float = Field(0.0, ge=0, lt=0.5)
     zoom: float = Field(0.0, ge=0, lt=0.5)
+    stretch: float = Field(0.0, ge=0, lt=0.5)
     flip: float = Field(0.0, ge=0, le=1)
     drop: float = Field(0.1, ge=0, lt=1)
     patience: int = Field(20, ge=0)

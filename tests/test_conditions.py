@@ -11,7 +11,7 @@ from medldm.conditions import ConditionTable, LabelMapCondition, check_condition
 from medldm.diffusion.noise import FieldNoise
 from medldm.errors import InputError
 from medldm.nets.conditioner import Conditioner, Conditions
-from medldm.training.whole_images import _zoomed
+from medldm.training.whole_images import _origin, _resampled
 
 TABLES = {
     name: TypeAdapter(ConditionTable).validate_python(table)
@@ -112,12 +112,13 @@ def test_shares_of_labels_are_means_over_the_parts_of_a_cell(dims):
     assert torch.equal(shares, expected)
 
 
-@pytest.mark.parametrize("zoom", [0.8, 1.03])
+@pytest.mark.parametrize("zoom", [[0.8, 0.8, 0.8], [1.03, 0.9, 1.2]])
 def test_zooming_is_linear_for_images_and_nearest_for_labels(zoom):
     shift, shape = [0.02, -0.05, 0.03], (14, 12, 10)
     image, labels = torch.rand(shape, generator=torch.Generator().manual_seed(0)), torch.arange(1680).view(shape)
-    theta = torch.cat([torch.eye(3) / zoom, -2 * torch.tensor(shift[::-1])[:, None]], dim=1)[None]
+    theta = torch.cat([torch.diag(1 / torch.tensor(zoom[::-1])), -2 * torch.tensor(shift[::-1])[:, None]], dim=1)[None]
     grid = F.affine_grid(theta, [1, 1, *shape], align_corners=False)
+    origins = [_origin(n, along, by * n) for n, along, by in zip(shape, zoom, shift, strict=True)]
     for field, mode in ((image, "bilinear"), (labels, "nearest")):
         expected = F.grid_sample(field[None, None].float(), grid, mode=mode, padding_mode="border", align_corners=False)
-        torch.testing.assert_close(_zoomed(field, zoom, shift), expected[0, 0].to(field.dtype), rtol=0, atol=1e-5)
+        torch.testing.assert_close(_resampled(field, origins), expected[0, 0].to(field.dtype), rtol=0, atol=1e-5)

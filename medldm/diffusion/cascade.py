@@ -60,12 +60,14 @@ def sample_cascade(
     guidance: Guidance,
     on_step: OnStep,
     coarser: Tensor | None = None,
+    where: Tensor | None = None,
     wrap: Wrap = lambda generator, guess, predict: predict,
     like: Like | None = None,
 ) -> Tensor:
     """Images (B, 1, *S) in the model's range, of `size` voxels; the i-th depends on the i-th of `noise` alone.
 
     coarser : the image of the level before the first of `generators`, if that is not the cascade's first
+    where : of parts of images, and a single level, where their cells lie (`Generator.where`)
     wrap : what else is to be true of each level's estimates
     like : what every level begins with, instead of noise alone
     on_step(done, total, preview) : within a step, too, where it is computed in parts; may raise to cancel
@@ -104,6 +106,7 @@ def sample_cascade(
             on_step=told,
             wrap=functools.partial(wrap, generator, guess),
             highest=highest,
+            where=where,
         )
         image = autoencoder.decode(generator.of_autoencoder(z, guess))
     assert image is not None
@@ -123,11 +126,13 @@ def sample_level(
     on_step: Callable[[Step], None] = lambda step: None,
     wrap: Callable[[PredictX0], PredictX0] = lambda predict: predict,
     highest: float | None = None,
+    where: Tensor | None = None,
 ) -> Tensor:
     """Latents in the level's units, from noise x_T at the highest level, alike (B, C, *S).
 
     steps : None: as many as the level was distilled for, without guidance, which its teacher had; else as the pack says
     highest : the level at which x_T is, and what is above is left out; None: the process's
+    where : of parts of images, where their cells lie (`Generator.where`)
     """
     cells, denoiser, distilled = x_T.shape[2:], generator.denoiser, generator.table.distilled
     few = distilled if steps is None else None
@@ -135,10 +140,11 @@ def sample_level(
     if guidance.scale != 1:
         variants.append((asked.without(), guidance.scale - 1))
     variants += [(asked.without(name), scale - 1) for name, scale in guidance.each.items() if scale != 1]
-    told = [(generator.condition(which, coarse), by) for which, by in variants]
+    where = generator.where(cells) if where is None else where
+    told = [(generator.condition(which, coarse, where), by) for which, by in variants]
 
     guide = generator.guide if guidance.own and distilled is None else None
-    weak, own = None if guide is None else guide.condition(asked, coarse), generator.table.guide
+    weak, own = None if guide is None else guide.condition(asked, coarse, where), generator.table.guide
 
     def estimator(box: Box | None) -> PredictX0:
         def of(network: Denoiser, condition: Condition) -> PredictX0:

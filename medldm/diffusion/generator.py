@@ -53,6 +53,8 @@ class Generator(nn.Module):
         self.table, self.dims = table or pack.synthesis.cascade[number], pack.dims
         self._guide: tuple[Generator, ...] = ()  # a tuple: its weights are no part of this module's
         self.factor, channels = pack.latent_factor, pack.autoencoder.channels
+        whole = padded_shape(pack, pack.synthesis.shape[: pack.dims])
+        self.cells = [n // (f * self.table.coarsen) for n, f in zip(whole, self.factor, strict=True)]
         unet = self.table.unet
         if isinstance(unet, ImportedNetTable):
             self.ratio = 0
@@ -64,6 +66,7 @@ class Generator(nn.Module):
         conditioner = Conditioner(pack.synthesis.conditions, pack.dims, unet.channels, unet.num_res_blocks, block)
         self.conditioner, concat = conditioner, conditioner.concat_channels
         self.ratio = 0
+        concat += pack.dims * self.table.coordinates
         if number:
             self.ratio = pack.synthesis.cascade[number - 1].coarsen // self.table.coarsen
             self.noise_embedding = NumberEmbedding(4 * unet.channels[0])
@@ -97,9 +100,21 @@ class Generator(nn.Module):
         """Coarse pixels in a latent cell along each axis, 1 where they are as large or larger."""
         return [max(1, factor // self.ratio) for factor in self.factor]
 
-    def condition(self, asked: Conditions, coarse: Coarse | None) -> Condition:
-        """What the denoiser is told of the conditions and, but for the first level, of the coarser image."""
+    def where(self, cells: Sequence[int]) -> Tensor | None:
+        """Where the cells of a field lie, (1, dims, *cells): from its middle, in halves of the model's image.
+
+        None where the network is not told."""
+        if not self.table.coordinates:
+            return None
+        axes = [(torch.arange(n) + 0.5 - n / 2) / (whole / 2) for n, whole in zip(cells, self.cells, strict=True)]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None].to(self.latent_mean)
+
+    def condition(self, asked: Conditions, coarse: Coarse | None, where: Tensor | None) -> Condition:
+        """What the denoiser is told: the conditions; where its cells lie (B, dims, *cells), if it has coordinates; and,
+        but at the first level, the coarser image."""
         told: Condition = self.conditioner(asked)
+        if where is not None and self.table.coordinates:
+            told = told.beside(where)
         if coarse is None:
             return told
         image, depth = (coarse.image - 0.5) * 2, self._depth()
@@ -107,16 +122,19 @@ class Generator(nn.Module):
         fine = [n * d for n, d in zip(size, depth, strict=True)]
         if list(image.shape[2:]) != fine:
             image = F.interpolate(image, size=fine, mode=LINEAR[self.dims], align_corners=False)
-        cells = space_to_depth(image, depth)
-        concat = cells if told.concat is None else torch.cat([told.concat, cells], dim=1)
+        told = told.beside(space_to_depth(image, depth))
         low, high = self.table.coarse_noise
         noise = self.noise_embedding((coarse.noise_std - low) / max(high - low, 1e-6))
         vector = noise if told.vector is None else told.vector + noise
-        return told._replace(concat=concat, vector=vector)
+        return told._replace(vector=vector)
 
-    def forward(self, x_t: Tensor, sigma: Tensor, asked: Conditions, coarse: Coarse | None) -> Tensor:
-        """Noisy latents in this level's units (B, C, *S), (B,) -> E[x_0]."""
-        x_0: Tensor = self.denoiser(x_t, sigma, self.condition(asked, coarse))
+    def forward(
+        self, x_t: Tensor, sigma: Tensor, asked: Conditions, coarse: Coarse | None, where: Tensor | None = None
+    ) -> Tensor:
+        """Noisy latents in this level's units (B, C, *S), (B,) -> E[x_0]; the rest as `condition` takes it, and without
+        `where` they are those of a whole image."""
+        where = self.where(x_t.shape[2:]) if where is None else where
+        x_0: Tensor = self.denoiser(x_t, sigma, self.condition(asked, coarse, where))
         return x_0
 
     def guess(self, autoencoder: Autoencoder, coarse: Coarse | None) -> Tensor | None:

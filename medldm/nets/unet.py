@@ -31,6 +31,14 @@ class Condition(NamedTuple):
     tokens: Tensor | None = None
     control: tuple[Tensor, ...] | None = None
 
+    def beside(self, cells: Tensor) -> Condition:
+        """The same with further channels concatenated; of a batch of one, for the whole batch."""
+        if self.concat is None:
+            return self._replace(concat=cells)
+        size = max(len(self.concat), len(cells))
+        both = [part if len(part) == size else part.expand(size, *part.shape[1:]) for part in (self.concat, cells)]
+        return self._replace(concat=torch.cat(both, dim=1))
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Condition:
         """The same with every tensor changed."""
         concat, vector, tokens = (

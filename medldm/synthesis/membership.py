@@ -35,7 +35,7 @@ def denoising_losses(model: Model, scans: Iterable[Volume]) -> dict[str, NDArray
     generator, tables = networks.generator(0), pack.synthesis.conditions
     size = padded_shape(pack, pack.synthesis.shape[: pack.dims])
     said = Conditions.of(tables, {}, size).map(lambda part: part.to(model.device))
-    predict = bind(generator.denoiser, generator.condition(said, None))
+    predict = bind(generator.denoiser, generator.condition(said, None, generator.where(generator.cells)))
     found: dict[str, list[float]] = {f"noise {sigma:g}": [] for sigma in SIGMAS}
     for scan in scans:
         space = ModelSpace.of(pack, scan)

@@ -40,6 +40,7 @@ class Batch(NamedTuple):
     seeds : one an example, of its own random numbers in the stage
     scans : number of each example's scan
     conditions, coarse : for synthesis, what they are, and (B, 1, *S') their images at the level before
+    where : for synthesis, (B, dims, *cells), where their latent cells lay before they were moved (`Generator.where`)
     """
 
     x: Tensor
@@ -49,6 +50,7 @@ class Batch(NamedTuple):
     scans: tuple[int, ...]
     conditions: Conditions | None = None
     coarse: Tensor | None = None
+    where: Tensor | None = None
 
     def split(self, size: int) -> list[Batch]:
         """The same in parts of `size` examples, the last one maybe smaller."""
@@ -57,8 +59,8 @@ class Batch(NamedTuple):
     def _part(self, part: slice) -> Batch:
         measurement = self.measurement and self.measurement.map(lambda field: field[part])
         asked = self.conditions and self.conditions.map(lambda field: field[part])
-        coarse = None if self.coarse is None else self.coarse[part]
-        return Batch(self.x[part], measurement, self.problem, self.seeds[part], self.scans[part], asked, coarse)
+        coarse, where = (None if field is None else field[part] for field in (self.coarse, self.where))
+        return Batch(self.x[part], measurement, self.problem, self.seeds[part], self.scans[part], asked, coarse, where)
 
 
 class Example(NamedTuple):

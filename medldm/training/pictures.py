@@ -57,6 +57,7 @@ def drawn(networks: Networks, table: GeneratorStage, batch: Batch, seed: int) ->
         guidance=Guidance(),
         on_step=lambda done, total, preview: None,
         coarser=None if shown.coarse is None else shown.coarse.to(device),
+        where=None if shown.where is None else shown.where.to(device),
     )
     generator.train(training)
     planes = [x if x.ndim == 2 else x[:, :, x.shape[2] // 2] for x in images[:, 0].float().cpu()]

@@ -72,7 +72,7 @@ class ReflowStage(Stage):
         x_t = x_0 + time / (1 - time) * noise
         assert batch.conditions is not None
         sigma = (time / (1 - time)).flatten()
-        velocity_error = (self.trained(x_t, sigma, batch.conditions, coarse) - x_0) / time
+        velocity_error = (self.trained(x_t, sigma, batch.conditions, coarse, batch.where) - x_0) / time
         return {"loss": pseudo_huber(velocity_error).mean()}
 
 
@@ -129,6 +129,7 @@ def make_pairs(
             steps=table.teacher_steps,
             sampler=dpmpp_2m,
             guidance=Guidance(table.guidance),
+            where=None if batch.where is None else batch.where.to(device),
         )
         array = made.float().cpu().numpy()
         write_whole(path, functools.partial(_save, array))

@@ -180,7 +180,7 @@ class GeneratorStage(Stage):
         self.table, self.level, self.process = table, generator.table, generator.denoiser.process
         self.own, self.guess = generator.own, generator.guess
         self.autoencoder = networks.autoencoder.requires_grad_(False)
-        still = not (table.shift or table.zoom or table.crop)
+        still = not (table.shift or table.zoom or table.stretch or table.crop)
         self.encoder = KeptLatents(cache, networks.autoencoder) if still else networks.autoencoder
 
     def batch(self, batches: Batches, step: int) -> Batch:
@@ -200,7 +200,7 @@ class GeneratorStage(Stage):
         asked = self._some_dropped(batch.conditions, own) if self.training else batch.conditions
         sigma = process.draw(own.normal())
         x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
-        error = (self.trained(x_t, sigma, asked, coarse) - z).square()
+        error = (self.trained(x_t, sigma, asked, coarse, batch.where) - z).square()
         return {"loss": (self._channel_weights() * process.weight(_per_example(sigma, z)) * error).mean()}
 
     def _channel_weights(self) -> Tensor:

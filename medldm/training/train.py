@@ -115,7 +115,7 @@ class _Training:
 
     def held_out_batches(self, number: int) -> list[Batch]:
         """Of a generator's stage, as they are: nothing is moved or mirrored."""
-        still = {"shift": 0.0, "zoom": 0.0, "flip": 0.0}
+        still = {"shift": 0.0, "zoom": 0.0, "stretch": 0.0, "flip": 0.0}
         table = self.recipe.stages[number].model_copy(update=still)
         assert isinstance(table, GeneratorStage)
         batches = Batches(self.held_out, self.recipe, table, {}, salt=998_000 + number, all_flips=False)

@@ -20,17 +20,20 @@ def whole_batch(batches: Batches, step: int, table: GeneratorTable) -> Batch:
     levels, size = pack.synthesis.cascade, padded_shape(pack, pack.synthesis.shape[: pack.dims])
     coarsen = levels[table.level].coarsen
     examples = [batches.example(step, number) for number in batches.numbers(table.batch_size)]
-    parts, asked, coarse, numbers = [], [], [], []
+    block = [factor * coarsen for factor in pack.latent_factor]
+    parts, asked, coarse, places, numbers = [], [], [], [], []
     for example in examples:
         rng = example.own
         number = batches.whole[int(rng.integers(len(batches.whole)))]
         scan = batches.scans[number]
         maps = {name: value for name, value in scan.conditions.items() if isinstance(value, Tensor)}
-        moved = _moved([scan.image, *maps.values()], size, table, coarsen, batches.left_right, rng)
+        moved, origins = _moved([scan.image, *maps.values()], size, table, coarsen, batches.left_right, rng)
         box = _box(size, table, coarsen, 1 if not table.level else levels[table.level - 1].coarsen, rng)
         cut = [field[box] for field in moved]
         said = scan.conditions | dict(zip(maps, cut[1:], strict=True))
         image = cut[0][None, None]
+        along = [o[part].view(-1, f).mean(1) for o, part, f in zip(origins, box, block, strict=True)]
+        places.append(torch.stack(torch.meshgrid(*along, indexing="ij")))
         parts.append(coarsened(image, coarsen))
         asked.append(Conditions.of(pack.synthesis.conditions, said, cut[0].shape))
         if table.level:
@@ -44,6 +47,7 @@ def whole_batch(batches: Batches, step: int, table: GeneratorTable) -> Batch:
         tuple(numbers),
         Conditions.together(asked),
         torch.cat(coarse) if coarse else None,
+        torch.stack(places),
     )
 
 
@@ -54,45 +58,50 @@ def _moved(
     coarsen: int,
     left_right: int,
     rng: np.random.Generator,
-) -> list[Tensor]:
-    """An image and its maps, cut to the grid's size about its middle, mirrored, moved and zoomed alike.
+) -> tuple[list[Tensor], list[Tensor]]:
+    """An image and its maps, cut to the grid's size about its middle, mirrored, moved and zoomed alike; and where its
+    voxels lay before, along each axis: from the middle, in halves of the grid.
 
     Whole voxels where there is no zoom, so that nothing is blurred.
     """
     mirrored = rng.random() < table.flip
     shift = [float(rng.uniform(-table.shift, table.shift)) for _ in size]
-    zoom = float(np.exp(rng.uniform(-1, 1) * np.log1p(table.zoom))) if coarsen > 1 else 1.0
+    zoom = [1.0] * len(size)
+    if coarsen > 1:
+        whole = rng.uniform(-1, 1) * np.log1p(table.zoom)
+        zoom = np.exp(whole + rng.uniform(-1, 1, len(size)) * np.log1p(table.stretch)).tolist()
+    zoomed = any(along != 1 for along in zoom)
+    voxels = [s * n if zoomed else round(s * n) for s, n in zip(shift, size, strict=True)]
+    origins = [_origin(*axis) for axis in zip(size, zoom, voxels, strict=True)]
     out = []
     for field in fields:
         field = centred(field, size)
         field = field.flip(left_right) if mirrored else field
-        if zoom != 1:
-            field = _zoomed(field, zoom, shift)
-        elif table.shift:
-            field = _shifted(field, [round(s * n) for s, n in zip(shift, size, strict=True)])
+        if zoomed or table.shift:
+            field = _resampled(field, origins)
         out.append(field)
-    return out
+    halves = [origin / (n / 2) for origin, n in zip(origins, size, strict=True)]
+    if mirrored:
+        halves[left_right] = -halves[left_right]
+    return out, halves
 
 
-def _zoomed(field: Tensor, zoom: float, shift: list[float]) -> Tensor:
+def _origin(n: int, zoom: float, voxels: float) -> Tensor:
+    """Where the voxels of a zoomed and moved axis are taken from, from its middle."""
+    return (torch.arange(n) + 0.5 - n / 2) / zoom - voxels
+
+
+def _resampled(field: Tensor, origins: list[Tensor]) -> Tensor:
     """By linear interpolation, axis after axis; numbers of labels by the nearest. The edge is repeated."""
-    for axis, (n, by) in enumerate(zip(field.shape, shift, strict=True)):
-        at = ((torch.arange(n) + 0.5 - n / 2) / zoom - by * n + n / 2 - 0.5).clamp(0, n - 1)
-        if not field.is_floating_point():
+    for axis, (n, origin) in enumerate(zip(field.shape, origins, strict=True)):
+        at = (origin + n / 2 - 0.5).clamp(0, n - 1)
+        low = at.floor().long()
+        if not field.is_floating_point() or torch.equal(at, low):
             field = field.index_select(axis, at.round().long())
             continue
-        low = at.floor().long()
         share = (at - low).view(-1, *(1,) * (field.ndim - 1 - axis))
         above = field.index_select(axis, (low + 1).clamp_max(n - 1))
         field = torch.lerp(field.index_select(axis, low), above, share)
-    return field
-
-
-def _shifted(field: Tensor, by: list[int]) -> Tensor:
-    """By whole voxels; the edge is repeated."""
-    for axis, voxels in enumerate(by):
-        index = (torch.arange(field.shape[axis]) - voxels).clamp(0, field.shape[axis] - 1)
-        field = field.index_select(axis, index)
     return field
 
 

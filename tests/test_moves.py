@@ -1,0 +1,101 @@
+"""How images are moved in the training of a generator: told to the network, which then draws them as they are."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import medldm
+from medldm.networks import Networks
+from medldm.recipe import parse_recipe
+from medldm.stage_tables import GeneratorStage
+from medldm.training.batches import Batches
+from medldm.training.scan import Scan
+from medldm.training.whole_images import whole_batch
+
+SIZE = 32
+ROW, COLUMN = np.mgrid[:SIZE, :SIZE]
+UNET = {"channels": [32, 64], "attention_levels": [False, False]}
+FARTHEST = 0.25  # a quarter of the image, where all lie in the middle
+
+
+def _recipe(steps: int = 1, coarsen: tuple[int, ...] = (1,), **moved: object) -> dict:
+    pack = {
+        "name": "discs",
+        "dims": 2,
+        "modality": ["OT"],
+        "spacing": [1.0, 1.0, 1.0],
+        "spacing_range": [0.5, 2.0],
+        "noise": "gaussian",
+        "intensity": {"kind": "window", "low": 0, "high": 255},
+        "autoencoder": {"factor": 4, "channels": 8, "width": 8, "encoder_depth": 1, "decoder_depth": 1},
+        "synthesis": {
+            "shape": [SIZE, SIZE, 1],
+            "unit": "grey8",
+            "scale": 255.0,
+            "cascade": [{"coordinates": True, "coarsen": n, "unet": UNET} for n in coarsen],
+        },
+    }
+    start = {"train": "autoencoder", "steps": 0, "batch_size": 8, "crop": [32, 32], "lr": 1e-3}
+    generator = {"train": "generator", "steps": steps, "batch_size": 16, "lr": 4e-3, "ema": 0.98, **moved}
+    return {"pack": pack, "seed": 3, "source": [{}], "stage": [start, generator], "validation_fraction": 0.1}
+
+
+def _disc(radius: float) -> np.ndarray:
+    return np.hypot(ROW - 15.5, COLUMN - 15.5) <= radius
+
+
+def _batch(image: np.ndarray, **moved: object):
+    recipe = parse_recipe(_recipe(**moved))
+    scan = Scan(torch.from_numpy(image.astype(np.float32)), None, recipe.sources[0], "scan 1")
+    batches = Batches([scan], recipe, recipe.stages[-1], {}, salt=1, all_flips=False)
+    table = recipe.stages[-1]
+    assert isinstance(table, GeneratorStage)
+    return whole_batch(batches, 0, table)
+
+
+@pytest.mark.parametrize("coarsen", [(1,), (2, 1)])
+def test_what_the_network_is_told_is_where_each_cell_lay(coarsen):
+    ramp = np.stack([ROW, COLUMN]) - 15.5
+    for axis in (0, 1):  # of an image that says its coordinate: its cells' means are what is told
+        batch = _batch(ramp[axis], coarsen=coarsen, shift=0.2, zoom=0.1, stretch=0.1, flip=0.5)
+        means = F.avg_pool2d(batch.x, 4)[:, 0] / (SIZE / 2)
+        inside = batch.where.abs().amax(1) < 0.7  # beyond its edge the image is repeated
+        assert inside.any(2).any(1).all()
+        torch.testing.assert_close(means[inside], batch.where[:, axis][inside], atol=1e-5, rtol=0)
+        assert len(torch.unique(batch.where[:, axis].flatten(1)[:, 0])) > 6
+
+
+def test_parts_of_images_lie_where_they_lie():
+    batch = _batch(ROW - 15.5, shift=FARTHEST, flip=0.5, crop=[16, 16])
+    means, inside = F.avg_pool2d(batch.x, 4)[:, 0] / (SIZE / 2), batch.where.abs().amax(1) < 0.8
+    assert batch.where.shape == (16, 2, 4, 4)
+    torch.testing.assert_close(means[inside], batch.where[:, 0][inside], atol=1e-5, rtol=0)
+
+
+def test_what_is_not_moved_lies_where_sampling_says():
+    networks = Networks(parse_recipe(_recipe()).pack)
+    batch = _batch(ROW)
+    assert torch.equal(batch.where, networks.generator(0).where([8, 8]).expand(16, 2, 8, 8))
+    wider = networks.generator(0).where([16, 8])  # a larger field goes on in the same units
+    assert torch.equal(wider[:, :, 4:12], networks.generator(0).where([8, 8]))
+
+
+@pytest.mark.slow
+def test_moved_images_are_not_drawn(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for number in range(48):
+        grey = 40 + 160 * _disc(rng.uniform(4, 7)) + rng.integers(0, 10, (SIZE, SIZE))
+        Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "data" / f"{number}.png")
+    table = _recipe(300, shift=FARTHEST)
+    model = medldm.train(copy.deepcopy(table), data=tmp_path / "data", out=tmp_path / "out", despite_gate=True)
+    centres = []
+    for scan in medldm.synthesize(model=model, n=16, steps=10):
+        first, second = np.where(scan.array[..., 0] > 120)
+        centres.append((first.mean(), second.mean()))
+    away = np.abs(np.array(centres) - 15.5).max(1)
+    assert np.median(away) < 1.5  # of up to 8, and 4 in the mean, where the network draws what it was shown
