@@ -43,6 +43,7 @@ def recipe(request):
     unet = {"channels": [16, 32], "attention_levels": [False, True]}
     size = [32, 16, 1] if dims == 2 else [32, 16, 16]
     cascade = [{"coarsen": 2, "unet": unet}, {"unet": unet, "tile": [7] * dims}]
+    cascade = [level | {"coordinates": True} for level in cascade]
     synthesis = table["pack"]["synthesis"] | {"shape": size, "conditions": CONDITIONS, "cascade": cascade}
     levels = [{"train": "generator", "level": n, "steps": 2, "batch_size": 2, "lr": 1e-3} for n in (0, 1)]
     table = with_pack(table, synthesis=synthesis)

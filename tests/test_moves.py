@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 import medldm
+from medldm.diffusion.cascade import _cut
+from medldm.diffusion.generator import Coarse
+from medldm.nets.conditioner import Conditions
 from medldm.networks import Networks
 from medldm.recipe import parse_recipe
 from medldm.stage_tables import GeneratorStage
@@ -82,6 +85,15 @@ def test_what_is_not_moved_lies_where_sampling_says():
     assert torch.equal(batch.where, networks.generator(0).where([8, 8]).expand(16, 2, 8, 8))
     wider = networks.generator(0).where([16, 8])  # a larger field goes on in the same units
     assert torch.equal(wider[:, :, 4:12], networks.generator(0).where([8, 8]))
+
+
+def test_tiles_are_told_where_they_lie():
+    generator = Networks(parse_recipe(_recipe(coarsen=(2, 1))).pack).generator(1)
+    cells = [16, 8]
+    coarse = Coarse(torch.rand(3, 1, 32, 16), torch.full((3,), 0.01))
+    told = generator.condition(Conditions({}, {}), coarse, generator.where(cells))
+    tile = _cut(told, (slice(4, 12), slice(2, 6)), cells)
+    assert torch.equal(tile.concat[1, :2], generator.where(cells)[0, :, 4:12, 2:6])
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@
     python datasets/ct-torso-256/slices.py FOLDER OUT
 
 FOLDER is this data set, prepared as the README says; OUT gets `slices/` and `index.csv` (file, patient, split, lungs),
-which `configs/ct-slices.toml` trains on. `lungs` is the share of the body's pixels that hold air (below -400 HU): about
-0.1 at the dome of the diaphragm, 0.3 to 0.5 in the middle of the chest. Slices without lungs are left out, since most of
+which `configs/ct-slices.toml` trains on. `lungs` is the share of the body's pixels that hold air (below -400 HU): 0.1
+at the dome of the diaphragm, 0.3 to 0.5 in the middle of the chest. Slices without lungs are left out, since most of
 them are of one patient; so are those without a body.
 """
 

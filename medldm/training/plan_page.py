@@ -230,6 +230,8 @@ def _synthesis(page: Page, plan: Plan, grid: Grid, unit: str, scale: float, offs
         page.key("unet", {"channels": channels, "attention_levels": levels})
         weak = [] if number else guide_widths(channels)
         last = LAST_SIGMA_GUIDED if weak else LAST_SIGMA
+        if not number:
+            page.key("coordinates", True, "It is told where cells lay before images are moved: moves are not drawn.")
         page.key("last_sigma", last, "Below it, networks of short trainings add errors of their own.")
         if weak:
             unet = {"channels": weak, "attention_levels": _attention(weak, dims)}
@@ -276,7 +278,8 @@ def _stages(page: Page, plan: Plan, grid: Grid) -> None:
         stage("head-alike", "head", head="alike", problems={"denoise": 1.0}, crop=crop, share=0.25)
     if plan.purpose == "restore":
         return
-    first: dict[str, Any] = {"shift": 0.06, "zoom": 0.05 if grid.cascade[0] > 1 else 0.0}
+    first: dict[str, Any] = {"shift": 0.1, "flip": 0.5}
+    first |= {"zoom": 0.1, "stretch": 0.08} if grid.cascade[0] > 1 else {}  # which blurs what is not coarsened
     if guide_widths(plan.size("drawing").generator):
         stage("guide-0", "generator", level=0, guide=True, **first)
     stage("generator-0", "generator", level=0, **first)
