@@ -45,9 +45,13 @@ class Pack:
 
 
 def folder_of(name: str) -> Path:
-    """Folder of a model by its name or itself, whole. Raises ModelError."""
+    """Folder of a model by its name or itself, whole. Raises ModelError.
+
+    A folder of another kind hides no installed model: data sets are often called as the models that were trained on them.
+    """
     path = Path(name)
-    if not path.is_dir():
+    is_pack = any((path / part).is_file() for part in (WEIGHTS, PACK, "recipe.json"))
+    if not path.is_dir() or (not is_pack and name in registry.names("models")):
         if path.parent != Path(".") or name in ("", ".."):
             raise ModelError(f"model {name}", "no such folder", "a model folder, or a name", "see medldm models")
         path = Path(registry.find("models", name).folder())

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import medldm
 from medldm.errors import InputError, ModelError
-from medldm.installed import describe
+from medldm.installed import describe, folder_of
 from medldm.model import Model
 from medldm.networks import Networks
 from medldm.recipe import parse_recipe
@@ -57,6 +58,15 @@ def test_weights_may_lie_in_several_files(tmp_path):
 def test_unknown_names_are_refused_with_what_there_is():
     with pytest.raises(ModelError, match="no such name"):
         medldm.load_model("brain-t2-9mm")
+
+
+def test_a_data_set_of_the_same_name_hides_no_installed_model(tmp_path, monkeypatch):
+    (tmp_path / "chest-xray-256" / "images").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert folder_of("chest-xray-256") != Path("chest-xray-256")
+    (tmp_path / "chest-xray-256" / "pack.json").write_text("{}", encoding="utf-8")  # a model of one's own, damaged
+    with pytest.raises(ModelError, match=r"no weights\.safetensors"):
+        folder_of("chest-xray-256")
 
 
 def test_a_folder_that_is_no_pack_is_refused(tmp_path):
