@@ -47,7 +47,7 @@ class Pack:
 def folder_of(name: str) -> Path:
     """Folder of a model by its name or itself, whole. Raises ModelError.
 
-    A folder of another kind hides no installed model: data sets are often called as the models that were trained on them.
+    A folder of another kind hides no installed model: data sets are often called as the models trained on them.
     """
     path = Path(name)
     is_pack = any((path / part).is_file() for part in (WEIGHTS, PACK, "recipe.json"))
