@@ -81,6 +81,7 @@ def test_radiographs_with_a_table_of_labels(tmp_path, monkeypatch):
     here("check", "set", "--labels", "labels.csv")
     said = here("plan", "set", "-o", "chest.toml", "--minutes", 0.02, "--modality", "DX")
     recipe = loaded(tmp_path / "chest.toml")
+    assert recipe.pack.synthesis.cascade[0].coordinates and recipe.stages[-1].flip == 0.5  # of twelve patients
     assert recipe.pack.modality == ("DX",) and recipe.pack.synthesis.shape == (64, 48, 1)
     assert recipe.pack.synthesis.conditions["finding"].values == ("ill", "well")
     age = recipe.pack.synthesis.conditions["age"]
@@ -158,6 +159,7 @@ def test_of_thirty_thousand_some_hundred_are_read(tmp_path):
     recipe = parse_recipe(tomllib.loads(plan.recipe("many", "many.csv")))
     assert recipe.pack.unet is None and not recipe.pack.problems
     assert [stage.train for stage in recipe.stages] == ["autoencoder", "generator"]
+    assert not recipe.pack.synthesis.cascade[0].coordinates
 
 
 def test_ct_is_told_by_its_values_and_scaled_by_a_window(tmp_path):

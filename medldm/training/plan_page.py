@@ -21,6 +21,7 @@ from medldm.training.recipe_page import Page
 Purpose = Literal["both", "restore", "synthesize"]
 PARTS = frozenset({"autoencoder", "restoring", "drawing"})
 LEAST_STEPS = 10
+FEW_PATIENTS = 100  # of 31 moving far and telling helped, of 1053 it did not (decision 0025)
 LAST_SIGMA, LAST_SIGMA_GUIDED = 0.4, 0.15  # on radiographs (decision 0017)
 
 
@@ -230,8 +231,8 @@ def _synthesis(page: Page, plan: Plan, grid: Grid, unit: str, scale: float, offs
         page.key("unet", {"channels": channels, "attention_levels": levels})
         weak = [] if number else guide_widths(channels)
         last = LAST_SIGMA_GUIDED if weak else LAST_SIGMA
-        if not number:
-            page.key("coordinates", True, "It is told where cells lay before images are moved: moves are not drawn.")
+        if not number and plan.kind.patients < FEW_PATIENTS:
+            page.key("coordinates", True, "Few patients: their images are moved far, and drawn as they lay before.")
         page.key("last_sigma", last, "Below it, networks of short trainings add errors of their own.")
         if weak:
             unet = {"channels": weak, "attention_levels": _attention(weak, dims)}
@@ -278,8 +279,10 @@ def _stages(page: Page, plan: Plan, grid: Grid) -> None:
         stage("head-alike", "head", head="alike", problems={"denoise": 1.0}, crop=crop, share=0.25)
     if plan.purpose == "restore":
         return
-    first: dict[str, Any] = {"shift": 0.1, "flip": 0.5}
-    first |= {"zoom": 0.1, "stretch": 0.08} if grid.cascade[0] > 1 else {}  # which blurs what is not coarsened
+    few = plan.kind.patients < FEW_PATIENTS
+    first: dict[str, Any] = {"shift": 0.15, "flip": 0.5} if few else {"shift": 0.06}
+    if grid.cascade[0] > 1:  # to zoom blurs what is not coarsened
+        first |= {"zoom": 0.2, "stretch": 0.15} if few else {"zoom": 0.05}
     if guide_widths(plan.size("drawing").generator):
         stage("guide-0", "generator", level=0, guide=True, **first)
     stage("generator-0", "generator", level=0, **first)
