@@ -144,6 +144,17 @@ def test_samples_depend_on_their_seed_alone(model_2d):
     assert np.abs(other.array - first.array).max() > 1e-6
 
 
+@pytest.mark.parametrize(("mode", "share"), [("perceptual", 0.2), (0.5, 0.1), ("fidelity", 0.0)])
+def test_perceptual_mode_adds_noise_of_a_share_of_the_deviation(model_2d, mode, share):
+    picture = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    settings = {"model": model_2d, "noise_std": 0.1, "value_range": (0, 1)}
+    mean, found = (medldm.denoise(picture, mode=each, **settings) for each in ("fidelity", mode))
+    grain = (found.array - mean.array) / mean.uncertainty.array
+    assert grain.std() == pytest.approx(share, rel=0.05) and abs(grain.mean()) <= 0.05 * share
+    ratio = found.uncertainty.array / mean.uncertainty.array
+    np.testing.assert_allclose(ratio, np.hypot(1, share), rtol=1e-5)
+
+
 def test_spread_between_samples_joins_the_uncertainty(model_2d):
     picture = np.random.default_rng(0).random((16, 16)).astype(np.float32)
     settings = {"model": model_2d, "noise_std": 0.1, "mode": "perceptual", "steps": 4, "value_range": (0, 1)}

@@ -183,9 +183,9 @@ def test_progress_runs_through_all_slices_and_stops_between_them(model_2d):
     medldm.denoise(torso(), model=model_2d, noise_std=20.0, progress=lambda task, *at: seen.append(at))
     assert seen == [(n, 18) for n in range(1, 19)]
     shown = []
-    more = {"mode": "perceptual", "steps": 3, "preview": shown.append}
+    more = {"samples": 2, "steps": 3, "preview": shown.append}
     medldm.denoise(torso(), model=model_2d, noise_std=20.0, **more)
-    assert len(shown) == 18 and all(part.geometry.shape == (28, 24, 1) for part in shown)
+    assert len(shown) == 36 and all(part.geometry.shape == (28, 24, 1) for part in shown)
 
     def stop(task, done, total):
         if done > 4:
@@ -193,6 +193,18 @@ def test_progress_runs_through_all_slices_and_stops_between_them(model_2d):
 
     with pytest.raises(Cancelled):
         medldm.denoise(torso(), model=model_2d, noise_std=20.0, progress=stop)
+
+
+def test_the_grain_of_slices_differs(model_2d):
+    scan = torso()
+    alike = scan.with_array(np.repeat(scan.array[:, :, :1], scan.array.shape[2], axis=2))
+    settings = {"model": model_2d, "noise_std": 20.0, "seed": 5}
+    mean = medldm.denoise(alike, **settings)
+    found = medldm.denoise(alike, mode="perceptual", **settings)
+    grain = found.array - mean.array
+    assert found.report["seed"] == 5 and np.abs(grain).max() > 0
+    together = np.corrcoef(grain.reshape(-1, grain.shape[2]).T)
+    assert np.abs(together - np.eye(len(together))).max() < 0.2
 
 
 def test_memory_does_not_grow_with_the_slices_beyond_scan_and_results(model_2d):

@@ -26,7 +26,9 @@ NoiseStd = Annotated[
 Mode = Annotated[
     str,
     typer.Option(
-        "--mode", help="fidelity (posterior mean), perceptual (a sample), or a number 0..1.", rich_help_panel=COMPUTING
+        "--mode",
+        help="fidelity (posterior mean), perceptual (with a little noise), or a number 0..1.",
+        rich_help_panel=COMPUTING,
     ),
 ]
 Samples = Annotated[

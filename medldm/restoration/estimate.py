@@ -1,8 +1,8 @@
-"""From the measurement to the estimate: posterior mean, posterior sample, or a point between them.
+"""From the measurement to the estimate: the posterior mean, with grain where that is asked for; and posterior samples.
 
 All of it follows from one identity. The head answers ``E[x | z, y]`` and the denoiser ``E[z | z_t, y]``:
 asked at the highest level, where z_t knows nothing, their composition is the posterior mean; asked at the
-end of sampling, it is a posterior sample; and the mean over samples is the posterior mean again.
+end of sampling, it is a posterior sample, whose spread is what the measurement leaves open.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from medldm.restoration.memory import MAX_VOXELS
 from medldm.restoration.settings import Settings
 
 HALO = 32  # voxels around a tile for the head; beyond, its influence is small (tests/test_restore.py)
+GRAIN = 0.2  # share of the error's deviation that perceptual mode adds as noise (docs/decisions/0026-perceptual.md)
 _WAYS = 2  # the image and its mirror image
 OnStep = Callable[[int, int, "Tensor | None"], None]
 
@@ -34,13 +35,15 @@ OnStep = Callable[[int, int, "Tensor | None"], None]
 def estimate(
     networks: Networks, head: MeasurementHead, measurement: Measurement, settings: Settings, on_step: OnStep
 ) -> tuple[Tensor, Tensor]:
-    """Image and deviation of its error, (1, 1, *S) each; the spread between samples joins the deviation within them.
+    """Image and deviation of its error, (1, 1, *S) each; with several samples, their spread joins the deviation.
+
+    In perceptual mode the posterior mean has white noise of a share of its error's deviation: a mean is smoother than a
+    scan, most where it knows least, and this little noise of the same place and size looks more like one.
 
     `on_step(done, total, estimate)` may raise to cancel; it gets decoded estimates where there is a preview, else None.
     """
-    depth = settings.depth()
-    if depth == 0 and settings.samples == 1:
-        return posterior_mean(networks, head, measurement, on_step)
+    if settings.samples == 1:
+        return _with_grain(*posterior_mean(networks, head, measurement, on_step), settings)
     sampler: Sampler = registry.find("samplers", settings.sampler)
     images, variances = [], []
     for index in range(settings.samples):
@@ -52,7 +55,6 @@ def estimate(
             networks,
             head,
             measurement,
-            depth=depth or 1.0,
             steps=settings.steps,
             sampler=sampler,
             generator=sample_generator(settings.seed, index),
@@ -61,13 +63,19 @@ def estimate(
         )
         images.append(image)
         variances.append(std.square())
-    variance = torch.stack(variances).mean(0)
-    if settings.samples > 1:
-        variance = variance + torch.stack(images).var(0)
-    image = images[0]
-    if depth == 0:
-        image, _ = posterior_mean(networks, head, measurement, lambda done, total, x: None)
-    return image, variance.sqrt()
+    spread = (torch.stack(variances).mean(0) + torch.stack(images).var(0)).sqrt()
+    image, std = posterior_mean(networks, head, measurement, lambda done, total, x: None)
+    image, std_with_grain = _with_grain(image, std, settings)
+    return image, spread * std_with_grain / std
+
+
+def _with_grain(image: Tensor, std: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """The image with its grain, and the deviation of its error then."""
+    share = GRAIN * settings.texture()
+    if not share:
+        return image, std
+    noise = noise_of(sample_generator(settings.seed, 0))
+    return image + share * std * noise(image), std * math.hypot(1, share)
 
 
 def posterior_mean(
@@ -148,14 +156,13 @@ def posterior_sample(
     head: MeasurementHead,
     measurement: Measurement,
     *,
-    depth: float,
     steps: int,
     sampler: Sampler,
     generator: torch.Generator,
     on_step: OnStep,
     decode_steps: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Sample the latents down to the share `depth` (0..1) of the way, then take the mean given them, by the first head.
+    """Sample the latents, then take the mean given them, by the first head.
 
     Returns the image and the deviation that is left, (1, 1, *S) each.
     """
@@ -163,17 +170,13 @@ def posterior_sample(
     assert condition.concat is not None
     told = condition.concat
     sigmas = process.sigmas(steps)
-    reached = process.level(sigmas[:-1]) <= 1.0 - depth
-    total = int(reached.int().argmax()) + 1 if bool(reached.any()) else steps
     shape = (1, networks.autoencoder.channels, *told.shape[2:])
     noise = noise_of(generator)
     x_T = sigmas[0].item() * noise(told.new_empty(shape))
     z, sigma = x_T, sigmas[0].item()
     for step in sampler(bind(networks.denoiser, condition), x_T, sigmas, noise=noise):
         z, sigma = step.x_0, step.sigma
-        on_step(step.index + 1, total, networks.autoencoder.decode(z) if decode_steps else None)
-        if step.index + 1 == total:
-            break
+        on_step(step.index + 1, steps, networks.autoencoder.decode(z) if decode_steps else None)
     level = process.level(torch.full((1,), sigma, device=told.device))
     if head.after is not None:
         head = networks.head(head.after)

@@ -85,5 +85,5 @@ def estimate_with_prior(
         )
         images.append(drawn[(slice(None), slice(None), *inside)])
     spread = torch.cat(images).std(0, keepdim=True)
-    chosen = images[0] if settings.depth() == 1 else torch.cat(images).mean(0, keepdim=True)
+    chosen = images[0] if settings.texture() == 1 else torch.cat(images).mean(0, keepdim=True)
     return chosen, spread

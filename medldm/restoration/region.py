@@ -30,7 +30,7 @@ def fill_region(volume: Volume, mask: NDArray[np.bool_], model: Model, settings:
     """
     if settings.method == "posterior":
         return restore(volume, model, "inpaint", {"mask": mask}, settings)
-    for name, asked in (("mode", settings.depth() > 0), ("samples", settings.samples > 1)):
+    for name, asked in (("mode", settings.texture() > 0), ("samples", settings.samples > 1)):
         if asked:
             got, do = f"{getattr(settings, name)} to fill a region", "the uncertainty says what else it could be"
             raise InputError(name, got, "fidelity and one sample: what is likely, not one draw of it", do)

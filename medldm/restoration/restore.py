@@ -153,7 +153,7 @@ def _facts(
         "model": model.name,
         "weights_sha256": model.weights_sha256,
         "method": settings.method,
-        "mode": settings.depth(),
+        "mode": settings.texture(),
         "samples": settings.samples,
         "steps": settings.steps,
         "sampler": settings.sampler,

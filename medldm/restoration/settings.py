@@ -32,9 +32,11 @@ class RestoreOptions(TypedDict, total=False):
     noise_std : of the scan, in its own unit (default None: estimated; in super-resolution 0 where it may be anatomy)
     method : "trained" (default), by networks trained for the problem; "posterior", by a model that was trained to
         synthesize alone, and any problem: slow, and no better than its samples look
-    mode : "fidelity" (default; posterior mean, one step), "perceptual" (posterior sample), or a number between, 0..1
-    samples : posterior samples drawn (default 1); more than one puts their spread into the uncertainty
-    steps : of the sampler (default 20)
+    mode : "fidelity" (default; the posterior mean), "perceptual" (the same with a little noise, a fifth of the
+        deviation of its error: less smooth), or a number between, 0..1
+    samples : with more than one, so many posterior samples are drawn, and their spread goes into the uncertainty
+        (default 1: none)
+    steps : of the sampler that draws them (default 20)
     sampler : "dpmpp_2m" (default), "heun", "ddim", or that of a plugin
     seed : default 0; the same seed gives the same result
     force : restore what a calibrated model refuses, a scan of noise alone; the report says so (default False)
@@ -91,7 +93,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises InputError for a setting that makes no sense."""
-        self.depth()
+        self.texture()
         if self.method not in METHODS:
             raise InputError("method", repr(self.method), " or ".join(METHODS))
         if self.sampler not in registry.names("samplers"):
@@ -111,15 +113,15 @@ class Settings:
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise InputError(name, repr(getattr(self, name))[:60], "a function, or None")
 
-    def depth(self) -> float:
-        """The dial as a number: 0 posterior mean, 1 posterior sample. Raises InputError."""
+    def texture(self) -> float:
+        """The mode as a number: 0 fidelity, 1 perceptual. Raises InputError."""
         try:
-            depth = MODES[self.mode] if self.mode in MODES else float(self.mode)
+            share = MODES[self.mode] if self.mode in MODES else float(self.mode)
         except (TypeError, ValueError):
-            depth = float("nan")
-        if not 0 <= depth <= 1:
+            share = float("nan")
+        if not 0 <= share <= 1:
             raise InputError("mode", repr(self.mode), "fidelity, perceptual, or a number from 0 to 1")
-        return depth
+        return share
 
 
 def _is_range(value: object) -> bool:

@@ -63,7 +63,9 @@ def restore_slices(
     started = time.perf_counter()
     for done, (k, own) in enumerate(todo.items()):
         here = _slice(stack, k)
-        part = one(here, own, _in_one(shared.settings, done, len(todo), back))
+        told = shared.settings  # the grain of slices differs, lest it stands still while one scrolls through them
+        told = told if told.method == "posterior" else replace(told, seed=told.seed + k)
+        part = one(here, own, _in_one(told, done, len(todo), back))
         if made is None:
             made = _Made(stack, k, part)
             if settings.forecast is not None and len(todo) >= MANY:
@@ -86,6 +88,7 @@ def restore_slices(
     facts = {
         "factor": [i, j, k],
         "slices": stack.geometry.shape[2],
+        "seed": settings.seed,
         "plane": next(name for name, ends in PLANES.items() if across in ends),
     }
     report = {

@@ -28,7 +28,7 @@ class Cost:
 
     def work(self, voxels: int, request: Request) -> float:
         """Voxels times passes."""
-        if request.mode == 0 and request.samples == 1:
+        if request.samples == 1:
             return float(voxels)
         return voxels * request.samples * (1 + STEP_SHARE * request.steps)
 
@@ -69,7 +69,7 @@ class Cost:
 
     def _key(self, request: Request) -> str:
         name = "".join(c if c.isalnum() or c in "-." else "-" for c in request.model)
-        return f"seconds-per-voxel/{name}/{'mean' if request.mode == 0 and request.samples == 1 else 'sampled'}"
+        return f"seconds-per-voxel/{name}/{'mean' if request.samples == 1 else 'sampled'}"
 
 
 def duration(seconds: float) -> str:

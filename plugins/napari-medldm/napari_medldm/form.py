@@ -36,7 +36,7 @@ _TIPS = {
     "model": "Models that fit the scan can be chosen; the others say why not.",
     "scale": "How much finer: the thickest axis of a volume, both axes of an image.",
     "noise_std": "Standard deviation of the noise, in the scan's own unit.",
-    "dial": "Left: fidelity, the posterior mean. Right: perceptual, one plausible scan with its texture.",
+    "dial": "Left: fidelity, the posterior mean. Right: perceptual, the same with a little noise, less smooth.",
     "samples": "More than one shows where the model is unsure (slower).",
     "steps": "Steps of the sampler; the posterior mean needs none.",
     "seed": "The same seed gives the same result.",

@@ -17,7 +17,7 @@ def clock(monkeypatch):
 
 
 def test_what_a_model_took_is_known_in_the_next_session(clock):
-    mean, sampled = Request("denoise", "a/model"), Request("denoise", "a/model", mode=1.0, steps=20)
+    mean, sampled = Request("denoise", "a/model"), Request("denoise", "a/model", samples=2, steps=20)
     cost, some, more = Cost(), Extent((10, 10, 10), 3, None), Extent((10, 10, 50), 3, None)
     assert cost.seconds(1000, mean) is None and "not known" in cost.describe(some, mean)
     cost.begin(1000, mean)

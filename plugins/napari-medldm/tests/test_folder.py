@@ -85,7 +85,7 @@ def test_every_scan_of_a_folder_is_restored(viewer, folder, scans, pack, until, 
 def test_a_cancelled_folder_goes_on_where_it_ended(viewer, folder, scans, pack, until, tmp_path):
     out = tmp_path / "results"
     prepare(folder, scans, out, pack)
-    folder.form.dial.setValue(100)
+    folder.form.samples.setValue(2)
     folder.form.steps.setValue(60)
     folder.start.click()
     until(lambda: any(row.state == "done" for row in folder.rows))

@@ -20,7 +20,7 @@ def orange(viewer):
 
 def test_previews_carry_the_mark(viewer, panel, phantom, until):
     assert not is_marked(viewer) and orange(viewer) == 0
-    panel.form.dial.setValue(100)
+    panel.form.samples.setValue(2)
     panel.form.steps.setValue(200)
     panel.start.click()
     assert list(viewer.layers) == [phantom] and not is_marked(viewer)
@@ -45,7 +45,7 @@ def test_the_mark_is_ready_before_it_is_needed(viewer, panel, until):
 
 
 def test_the_layer_of_the_previews_becomes_the_result(viewer, panel, phantom, until):
-    panel.form.dial.setValue(100)
+    panel.form.samples.setValue(2)
     panel.form.steps.setValue(3)
     panel.start.click()
     until(lambda: len(viewer.layers) == 2)
