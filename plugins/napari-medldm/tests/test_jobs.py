@@ -85,13 +85,13 @@ def test_a_job_gives_what_the_api_gives_and_keeps_the_source(noisy_scan, pack, w
     from dataclasses import replace
 
     marked = replace(noisy_scan, source="the source's headers")
-    request = Request("denoise", pack, noise_std=20.0, mode=1.0, steps=4)
+    request = Request("denoise", pack, noise_std=20.0, mode=1.0, samples=2, steps=4)
     heard = last(Job(workshop, marked, None, request))
     kinds = [each[0] for each in heard]
-    assert kinds.count("preview") == 4 and kinds[-1] == "finished"
-    assert [each[2] for each in heard if each[0] == "progress" and each[1] == "denoise"] == [1, 2, 3, 4]
+    assert kinds.count("preview") == 8 and kinds[-1] == "finished"
+    assert [each[2] for each in heard if each[0] == "progress" and each[1] == "denoise"] == [1, 2, 3, 4, 5, 6, 7, 8]
     result = heard[-1][1]
-    wanted = medldm.denoise(noisy_scan, model=pack, noise_std=20.0, mode=1.0, steps=4)
+    wanted = medldm.denoise(noisy_scan, model=pack, noise_std=20.0, mode=1.0, samples=2, steps=4)
     np.testing.assert_allclose(result.array, wanted.array, rtol=1e-5, atol=1e-3)
     assert result.volume.source == result.residual.source == "the source's headers"
 
@@ -104,7 +104,7 @@ def test_errors_come_as_one_line_and_the_process_serves_on(noisy_scan, pack, wor
 
 
 def test_a_process_that_dies_is_reported_and_replaced(noisy_scan, pack, workshop):
-    job = Job(workshop, noisy_scan, None, Request("denoise", pack, mode=1.0, steps=200))
+    job = Job(workshop, noisy_scan, None, Request("denoise", pack, samples=2, steps=200))
     for heard in finished(job):
         if any(each[0] == "preview" for each in heard) and workshop._process is not None:
             workshop._process.kill()
@@ -119,7 +119,7 @@ def test_twenty_starts_and_cancels_leave_no_thread_and_no_memory(noisy_scan, pac
 
     threads, before = threading.active_count(), None
     for number in range(22):
-        job = Job(workshop, noisy_scan, None, Request("denoise", pack, mode=1.0, steps=200))
+        job = Job(workshop, noisy_scan, None, Request("denoise", pack, samples=2, steps=200))
         steps_after = None
         for heard in finished(job):
             done = max((each[2] for each in heard if each[0] == "progress" and each[1] == "denoise"), default=0)
