@@ -63,14 +63,17 @@ def call(installed, *words):
 
 
 def test_a_strangers_sampler_and_writer_are_used(installed, scene):
-    words = ("denoise", "-i", scene / "in.png", "--model", scene / "tiny-2d", "--mode", "perceptual")
+    words = ("denoise", "-i", scene / "in.png", "--model", scene / "tiny-2d", "--samples", 2)
     assert "one_jump" in call(installed, "doctor").stdout
-    done = call(installed, *words, "-o", scene / "out.raw", "--sampler", "one_jump", "--json")
+    done = call(installed, *words, "-o", scene / "out.raw", "--uncertainty", scene / "u.nii.gz",
+                "--sampler", "one_jump", "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert '"sampler": "one_jump"' in done.stdout
     written = np.frombuffer((scene / "out.raw").read_bytes(), "<f4").reshape(24, 20)
-    usual = medldm.denoise(scene / "in.png", model=scene / "tiny-2d", mode="perceptual").volume.array[..., 0]
-    assert np.isfinite(written).all() and not np.allclose(written, usual)
+    usual = medldm.denoise(scene / "in.png", model=scene / "tiny-2d", samples=2)
+    np.testing.assert_allclose(written, usual.array[..., 0], atol=1e-3)
+    found = medldm.read(scene / "u.nii.gz").array
+    assert np.isfinite(found).all() and not np.allclose(found, usual.uncertainty.array, rtol=1e-3)
 
 
 def test_without_the_package_both_are_refused_by_name(scene):

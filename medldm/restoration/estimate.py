@@ -42,9 +42,9 @@ def estimate(
 
     `on_step(done, total, estimate)` may raise to cancel; it gets decoded estimates where there is a preview, else None.
     """
+    sampler: Sampler = registry.find("samplers", settings.sampler)  # an unknown one is refused in any case
     if settings.samples == 1:
         return _with_grain(*posterior_mean(networks, head, measurement, on_step), settings)
-    sampler: Sampler = registry.find("samplers", settings.sampler)
     images, variances = [], []
     for index in range(settings.samples):
 
