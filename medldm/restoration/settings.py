@@ -33,7 +33,8 @@ class RestoreOptions(TypedDict, total=False):
     method : "trained" (default), by networks trained for the problem; "posterior", by a model that was trained to
         synthesize alone, and any problem: slow, and no better than its samples look
     mode : "fidelity" (default; the posterior mean), "perceptual" (the same with a little noise, a fifth of the
-        deviation of its error: less smooth), or a number between, 0..1; of "posterior", "perceptual" is one of its samples
+        deviation of its error: less smooth), or a number between, 0..1; by "posterior", "perceptual" is one of the
+        samples
     samples : with more than one, so many posterior samples are drawn, and their spread goes into the uncertainty
         (default 1: none)
     steps : of the sampler that draws them (default 20)
