@@ -9,6 +9,8 @@ from medldm.errors import InputError, ModelError
 from medldm.geometry import Geometry
 from medldm.operators.mask import fill_harmonic, random_mask
 from medldm.operators.measurement import Measurement
+from medldm.restoration.restore import restore
+from medldm.restoration.settings import Settings
 from medldm.volume import Volume
 from tests.test_restore import OBLIQUE, head_like
 from tests.tiny import mask_model, tiny_model, tiny_table, with_mask_head, with_stages
@@ -203,3 +205,15 @@ def test_a_small_mask_in_a_large_scan_is_filled_as_in_its_surroundings(model_3d)
     np.testing.assert_array_equal(result.array[52:], part.array)
     np.testing.assert_array_equal(result.array[~mask], array[~mask])
     assert result.volume.geometry.isclose(scan.geometry) and result.uncertainty.geometry.isclose(scan.geometry)
+
+
+def test_samples_leave_what_was_measured_certain_and_finite(model_2d):
+    """Where nothing is missing the mean's deviation is 0, with samples and grain as well."""
+    picture, mask = np.random.default_rng(0).random((16, 16, 1)).astype(np.float32), np.zeros((16, 16, 1), dtype=bool)
+    mask[4:9, 5:11] = True
+    scan = Volume(picture, Geometry.from_spacing((16, 16, 1), (1, 1, 1)), "arbitrary", "DX")
+    settings = Settings(noise_std=0.0, samples=2, steps=3, mode="perceptual", value_range=(0, 1))
+    found = restore(scan, model_2d, "inpaint", {"mask": mask}, settings)
+    assert np.isfinite(found.uncertainty.array).all() and np.isfinite(found.array).all()
+    assert (found.uncertainty.array[mask] > 0).all()
+    np.testing.assert_allclose(found.array[~mask], picture[~mask], atol=1e-5)

@@ -44,7 +44,8 @@ def estimate(
     """
     sampler: Sampler = registry.find("samplers", settings.sampler)  # an unknown one is refused in any case
     if settings.samples == 1:
-        return _with_grain(*posterior_mean(networks, head, measurement, on_step), settings)
+        image, std = posterior_mean(networks, head, measurement, on_step)
+        return _with_grain(image, std, settings), std * math.hypot(1, GRAIN * settings.texture())
     images, variances = [], []
     for index in range(settings.samples):
 
@@ -65,17 +66,12 @@ def estimate(
         variances.append(std.square())
     spread = (torch.stack(variances).mean(0) + torch.stack(images).var(0)).sqrt()
     image, std = posterior_mean(networks, head, measurement, lambda done, total, x: None)
-    image, std_with_grain = _with_grain(image, std, settings)
-    return image, spread * std_with_grain / std
+    return _with_grain(image, std, settings), spread * math.hypot(1, GRAIN * settings.texture())
 
 
-def _with_grain(image: Tensor, std: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """The image with its grain, and the deviation of its error then."""
+def _with_grain(image: Tensor, std: Tensor, settings: Settings) -> Tensor:
     share = GRAIN * settings.texture()
-    if not share:
-        return image, std
-    noise = noise_of(sample_generator(settings.seed, 0))
-    return image + share * std * noise(image), std * math.hypot(1, share)
+    return image + share * std * noise_of(sample_generator(settings.seed, 0))(image) if share else image
 
 
 def posterior_mean(
