@@ -215,11 +215,29 @@ def test_the_command_line_asks_for_conditions(shapes, tmp_path):
     names = sorted(p.name for p in (tmp_path / "whole").iterdir())
     assert names == [f"pack-seed1-{i:04d}.png" for i in range(4)]
     (tmp_path / "shared" / names[2]).unlink()
+    _killed_while_writing(tmp_path / "shared" / names[2])
+    _killed_while_writing(tmp_path / "shared" / "another.png")
     _here("synthesize", "-o", tmp_path / "shared", *words, "--resume")
+    left = [p.name for p in (tmp_path / "shared").iterdir() if p.name not in names]
+    assert len(left) == 2 and all("another.png" in name for name in left), "parts of its own scans alone are removed"
     for name in names:
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     wrong = _here("synthesize", "-o", tmp_path / "no", *words, "--condition", "shape=round", expect=2)
     assert "expected one of: tall, wide" in wrong and not (tmp_path / "no").exists()
+
+
+def _killed_while_writing(path: Path) -> None:
+    """By a process that writes it as a file, and by one that writes it as a folder."""
+    for way in ("write_whole", "write_folder_whole"):
+        text = f"""
+import os, pathlib
+from medldm.io.atomic import {way}
+def fill(part):
+    (part / "slice" if part.is_dir() else part).write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+{way}(pathlib.Path({str(path)!r}), fill)
+"""
+        assert subprocess.run([sys.executable, "-c", text]).returncode == -9
 
 
 def _call(*words: object, expect: int = 0, **environment: str) -> str:

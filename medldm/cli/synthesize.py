@@ -16,7 +16,7 @@ from medldm.cli.output import Progress
 from medldm.conditions import MAPS, check_conditions, in_turn
 from medldm.errors import InputError, ModelError, OutputError
 from medldm.installed import describe, folder_of, read_tables
-from medldm.io.atomic import check_folder
+from medldm.io.atomic import check_folder, remove_parts
 from medldm.pack import ModelPack
 
 if TYPE_CHECKING:
@@ -136,6 +136,9 @@ def synthesize(
     mine = [n for n in range(rank, count, world) if not (resume and paths[n].exists())]
     check_folder(output, [paths[n] for n in mine], overwrite=overwrite)
     from medldm.io import write
+    from medldm.io.nifti import sidecar_of
+
+    remove_parts(part for n in mine for part in (paths[n], sidecar_of(paths[n])))
 
     loaded = medldm.load_model(model, device)
     if bids is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from medldm.errors import OutputError
+
+_FILE_PART = re.compile(r"\.\d+\.(.+)")  # process and name, as write_whole puts them together
+_FOLDER_PART = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # as tempfile.mkdtemp does
 
 
 def _sync(path: Path) -> None:
@@ -49,6 +53,20 @@ def write_whole(path: Path, fill: Callable[[Path], Any]) -> None:
         raise _failed(path, failure) from None
     finally:
         hidden.unlink(missing_ok=True)
+
+
+def remove_parts(paths: Iterable[Path]) -> None:
+    """Remove what killed processes left of these files and folders: hidden neighbours. Nobody may be writing them."""
+    wanted: dict[Path, set[str]] = {}
+    for path in paths:
+        wanted.setdefault(path.parent, set()).add(path.name)
+    for folder, names in wanted.items():
+        for part in list(folder.iterdir()) if folder.is_dir() else ():
+            file, whole = _FILE_PART.fullmatch(part.name), _FOLDER_PART.fullmatch(part.name)
+            if file is not None and file[1] in names:
+                part.unlink(missing_ok=True)
+            elif whole is not None and whole[1] in names:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def write_folder_whole(path: Path, fill: Callable[[Path], Any]) -> None:
