@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from medldm.errors import RecipeError
 from medldm.net_tables import ImportedNetTable
 from medldm.pack import ModelPack
-from medldm.stage_tables import AutoencoderStage, DenoiserStage, GeneratorStage, HeadStage, ReflowStage, StageTable
+from medldm.stage_tables import AutoencoderStage, DenoiserStage, GeneratorStage, HeadStage, StageTable, TrajectoryStage
 from medldm.tables import Size, Table, first_wrong, wrong
 
 _EXAMPLES = "medldm plan writes one for your scans; configs/ has those of the models"
@@ -102,7 +102,7 @@ class Recipe(Table):
                 raise wrong(("stage", number, "train"), stage.train, "the autoencoder first, and once")
             if stage.name in names[:number]:
                 raise wrong(("stage", number), stage.name, f"another stage than stage.{names.index(stage.name)}")
-            if isinstance(stage, GeneratorStage | ReflowStage):
+            if isinstance(stage, GeneratorStage | TrajectoryStage):
                 self._check_level(number, stage)
                 continue
             if not isinstance(stage, AutoencoderStage):
@@ -110,7 +110,7 @@ class Recipe(Table):
             self._check_crop(number, stage)
         return self
 
-    def _check_level(self, number: int, stage: GeneratorStage | ReflowStage) -> None:
+    def _check_level(self, number: int, stage: GeneratorStage | TrajectoryStage) -> None:
         """There is such a level, its crop is one that its networks take, and there is something to learn from."""
         synthesis, dims = self.pack.synthesis, self.pack.dims
         levels = () if synthesis is None else synthesis.cascade

@@ -136,35 +136,38 @@ class GeneratorStage(_Stage):
         return f"{'guide' if self.guide else 'generator'}-{self.level}"
 
 
-class ReflowStage(_Stage):
-    """A level of the cascade, taught to arrive in `evaluations` steps where it arrived in many.
+class TrajectoryStage(_Stage):
+    """A level of the cascade, taught to go in the few steps that it is distilled for where it went in many.
 
-    pairs : of noise and what the level made of it, in `teacher_steps` steps with that `guidance`
+    trajectories : of it that are kept, with that `guidance`, and what it is guided by for its own
+    substeps : of the teacher within each step
+    drop : as in the level's own training
     """
 
-    train: Literal["reflow"]
+    train: Literal["trajectory"]
     level: int = Field(0, ge=0)
     crop: tuple[Size, ...] = ()
     flip: float = Field(0.0, ge=0, le=1)
-    pairs: int = Field(4000, ge=1)
-    teacher_steps: int = Field(20, ge=2)
+    drop: float = Field(0.1, ge=0, lt=1)
+    trajectories: int = Field(4000, ge=1)
+    substeps: int = Field(5, ge=1)
     guidance: float = Field(1.0, ge=0)
 
     @property
     def name(self) -> str:
-        return f"reflow-{self.level}"
+        return f"trajectory-{self.level}"
 
     @property
     def files(self) -> int:
-        """A file of pairs is a batch."""
-        return -(-self.pairs // self.batch_size)
+        """A file of trajectories is a batch."""
+        return -(-self.trajectories // self.batch_size)
 
     def as_generator(self) -> GeneratorStage:
-        """How the images are drawn whose conditions the pairs have: nothing is moved."""
+        """How the images are drawn whose conditions the trajectories have: nothing is moved."""
         keys = {key: getattr(self, key) for key in ("steps", "batch_size", "lr", "level", "crop", "flip")}
         return GeneratorStage(train="generator", **keys)
 
 
 StageTable = Annotated[
-    AutoencoderStage | DenoiserStage | HeadStage | GeneratorStage | ReflowStage, Field(discriminator="train")
+    AutoencoderStage | DenoiserStage | HeadStage | GeneratorStage | TrajectoryStage, Field(discriminator="train")
 ]

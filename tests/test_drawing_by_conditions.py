@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import os
 import subprocess
 import sys
@@ -28,76 +27,14 @@ from medldm.recipe import parse_recipe
 from medldm.space import centred_geometry
 from medldm.training.data import load_scans
 from medldm.volume import Volume
-
-# A toy set: an ellipse, tall or wide, of a size, on the left or on the right as the label map says.
-SIZE = 32
-CONDITIONS = {
-    "shape": {"kind": "class", "values": ["tall", "wide"]},
-    "radius": {"kind": "number", "low": 3.0, "high": 7.0},
-    "place": {"kind": "label_map", "labels": {"here": [1]}},
-}
-
-
-ROW, COLUMN = np.mgrid[:SIZE, :SIZE]
-
-
-def _ellipse(kind: str, radius: float, column: float) -> np.ndarray:
-    """Of the area of a circle of that radius, twice as long as it is wide."""
-    di, dj = (ROW - 16) / radius, (COLUMN - column) / radius
-    longer, shorter = (di, dj) if kind == "tall" else (dj, di)
-    return longer**2 / 2 + shorter**2 * 2 <= 1
-
-
-def _place(column: int) -> np.ndarray:
-    return ((abs(COLUMN - column) < 3) & (abs(ROW - 16) < 3)).astype(np.uint8)
-
-
-def _toy_set(folder: Path, count: int) -> None:
-    rng = np.random.default_rng(0)
-    folder.mkdir(parents=True)
-    with (folder / "shapes.csv").open("w", newline="") as handle:
-        table = csv.writer(handle)
-        table.writerow(["file", "patient", "shape", "radius"])
-        for number in range(count):
-            kind, radius, column = ["tall", "wide"][number % 2], rng.uniform(3, 7), int(rng.integers(10, 23))
-            grey = 40 + 160 * _ellipse(kind, radius, column) + rng.integers(0, 10, (SIZE, SIZE))
-            Image.fromarray(grey.astype(np.uint8)).save(folder / f"{number}.png")
-            Image.fromarray(_place(column)).save(folder / f"{number}-place.png")
-            table.writerow([f"{number}.png", number, kind, f"{radius:.3f}"])
-
-
-def _recipe(steps: int) -> dict:
-    pack = {
-        "name": "shapes",
-        "dims": 2,
-        "modality": ["OT"],
-        "spacing": [1.0, 1.0, 1.0],
-        "spacing_range": [0.5, 2.0],
-        "noise": "gaussian",
-        "intensity": {"kind": "window", "low": 0, "high": 255},
-        "autoencoder": {"factor": 4, "channels": 8, "width": 8, "encoder_depth": 1, "decoder_depth": 1},
-        "synthesis": {
-            "shape": [SIZE, SIZE, 1],
-            "unit": "grey8",
-            "scale": 255.0,
-            "conditions": CONDITIONS,
-            "cascade": [{"unet": {"channels": [32, 64], "attention_levels": [False, False]}}],
-        },
-    }
-    source = {
-        "index": "shapes.csv",
-        "conditions": {"shape": "{shape}", "radius": "{radius}", "place": "{patient}-place.png"},
-    }
-    generator = {"train": "generator", "steps": steps, "batch_size": 16, "lr": 4e-3, "ema": 0.98}
-    start = {"train": "autoencoder", "steps": 0, "batch_size": 8, "crop": [32, 32], "lr": 1e-3}
-    return {"pack": pack, "seed": 3, "source": [source], "stage": [start, generator], "validation_fraction": 0.1}
+from tests.toys import SIZE, ellipse, ellipses_recipe, place, write_ellipses
 
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shapes")
-    _toy_set(folder / "data", 96)
-    return medldm.train(_recipe(220), data=folder / "data", out=folder / "out", despite_gate=True)
+    write_ellipses(folder / "data", 96)
+    return medldm.train(ellipses_recipe(220), data=folder / "data", out=folder / "out", despite_gate=True)
 
 
 def _measured(scans) -> tuple[float, float, float]:
@@ -112,7 +49,7 @@ def _measured(scans) -> tuple[float, float, float]:
 
 
 def _map(model, column: int) -> Volume:
-    return Volume(_place(column).T[..., None].astype(np.float32), centred_geometry(model.pack, (SIZE, SIZE, 1)))
+    return Volume(place(column).T[..., None].astype(np.float32), centred_geometry(model.pack, (SIZE, SIZE, 1)))
 
 
 def _drawn(model, guidance: float | dict[str, float] = 1.0, **conditions: object) -> tuple[float, float, float]:
@@ -173,7 +110,7 @@ def test_wrong_conditions_are_refused_before_anything_is_drawn(shapes):
 
 
 def test_a_recipe_names_a_condition_that_the_pack_has_not():
-    recipe = _recipe(1)
+    recipe = ellipses_recipe(1)
     recipe["source"][0]["conditions"]["colour"] = "{colour}"
     with pytest.raises(
         RecipeError, match=r"source.0.conditions.colour: .*expected a condition of pack.synthesis: shape, radius, place"
@@ -182,16 +119,16 @@ def test_a_recipe_names_a_condition_that_the_pack_has_not():
 
 
 def test_a_manifest_with_a_wrong_value_is_refused_before_training(tmp_path):
-    _toy_set(tmp_path / "data", 4)
+    write_ellipses(tmp_path / "data", 4)
     table = tmp_path / "data" / "shapes.csv"
     table.write_text(table.read_text().replace("wide", "broad"))
     with pytest.raises(InputError, match=r"1.png, shape: got 'broad'; expected one of: tall, wide"):
-        medldm.train(_recipe(1), data=tmp_path / "data", out=tmp_path / "out")
+        medldm.train(ellipses_recipe(1), data=tmp_path / "data", out=tmp_path / "out")
 
 
 def test_scans_from_a_cache_have_their_conditions(tmp_path):
-    _toy_set(tmp_path / "data", 6)
-    recipe = parse_recipe(_recipe(1))
+    write_ellipses(tmp_path / "data", 6)
+    recipe = parse_recipe(ellipses_recipe(1))
     plain = load_scans(recipe, tmp_path / "data")
     for _ in range(2):
         cached = load_scans(recipe, tmp_path / "data", cache=ArrayCache(tmp_path / "cache"))
@@ -206,7 +143,7 @@ def test_the_command_line_asks_for_conditions(shapes, tmp_path):
     """Of one process, of two that share the scans, and killed in between."""
     folder = tmp_path / "pack"
     shapes.save(folder)
-    Image.fromarray(_place(12)).save(tmp_path / "place.png")
+    Image.fromarray(place(12)).save(tmp_path / "place.png")
     words = ["--model", folder, "-n", 4, "--seed", 1, "--steps", 5, "--label-map", tmp_path / "place.png"]
     words += ["--condition", "shape=tall", "--condition", "radius=5"]
     _here("synthesize", "-o", tmp_path / "whole", *words)
@@ -262,7 +199,7 @@ def _here(*words: object, expect: int = 0) -> str:
 def test_a_model_of_images_alone_solves_any_problem(shapes, task):
     """Nothing was trained for it: what it knows of ellipses brings a scan nearer to the truth than it came."""
     rng = np.random.default_rng(5)
-    truth = (40 + 160 * _ellipse("wide", 5.5, 17)).astype(np.float32).T[..., None]
+    truth = (40 + 160 * ellipse("wide", 5.5, 17)).astype(np.float32).T[..., None]
     grid = centred_geometry(shapes.pack, truth.shape)
     if task == "denoise":
         came = truth + 40 * rng.standard_normal(truth.shape).astype(np.float32)

@@ -95,7 +95,7 @@ def test_a_guide_is_trained_by_its_own_stage_in_the_levels_units(trained):
 def test_a_distilled_model_has_its_guide_in_its_weights(trained, monkeypatch):
     monkeypatch.chdir(trained)
     command = ["distill", "model", "--data", "data", "-o", "fast", "--evaluations", "2"]
-    command += ["--pairs", "4", "--steps", "3", "--batch-size", "2", "--device", "cpu"]
+    command += ["--trajectories", "4", "--steps", "3", "--batch-size", "2", "--device", "cpu"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     [level] = json.loads((trained / "fast" / "pack.json").read_text())["synthesis"]["cascade"]

@@ -18,33 +18,14 @@ from medldm.stage_tables import GeneratorStage
 from medldm.training.batches import Batches
 from medldm.training.scan import Scan
 from medldm.training.whole_images import whole_batch
+from tests.toys import COLUMN, ROW, SIZE, UNET, recipe_of
 
-SIZE = 32
-ROW, COLUMN = np.mgrid[:SIZE, :SIZE]
-UNET = {"channels": [32, 64], "attention_levels": [False, False]}
 FARTHEST = 0.25  # a quarter of the image, where all lie in the middle
 
 
 def _recipe(steps: int = 1, coarsen: tuple[int, ...] = (1,), **moved: object) -> dict:
-    pack = {
-        "name": "discs",
-        "dims": 2,
-        "modality": ["OT"],
-        "spacing": [1.0, 1.0, 1.0],
-        "spacing_range": [0.5, 2.0],
-        "noise": "gaussian",
-        "intensity": {"kind": "window", "low": 0, "high": 255},
-        "autoencoder": {"factor": 4, "channels": 8, "width": 8, "encoder_depth": 1, "decoder_depth": 1},
-        "synthesis": {
-            "shape": [SIZE, SIZE, 1],
-            "unit": "grey8",
-            "scale": 255.0,
-            "cascade": [{"coordinates": True, "coarsen": n, "unet": UNET} for n in coarsen],
-        },
-    }
-    start = {"train": "autoencoder", "steps": 0, "batch_size": 8, "crop": [32, 32], "lr": 1e-3}
-    generator = {"train": "generator", "steps": steps, "batch_size": 16, "lr": 4e-3, "ema": 0.98, **moved}
-    return {"pack": pack, "seed": 3, "source": [{}], "stage": [start, generator], "validation_fraction": 0.1}
+    levels = [{"coordinates": True, "coarsen": n, "unet": UNET} for n in coarsen]
+    return recipe_of("discs", {"cascade": levels}, {}, {"steps": steps, **moved})
 
 
 def _disc(radius: float) -> np.ndarray:

@@ -191,7 +191,7 @@ def distill(
     data: str | Path,
     out: str | Path,
     evaluations: int = 4,
-    pairs: int = 4000,
+    trajectories: int = 4000,
     steps: int = 4000,
     guidance: float = 1.0,
     batch_size: int = 16,
@@ -199,22 +199,22 @@ def distill(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Model:
-    """Teach a model that synthesizes to do so in `evaluations` steps a level (reflow); the pack is left in `out`.
+    """Teach a model that synthesizes to do so in `evaluations` steps a level; the pack is left in `out`.
 
     model : name or folder of a model that synthesizes
-    data : folder of the data sets that the model was trained on; their conditions are those of the pairs
-    out : folder for the pairs, checkpoints and the finished model
+    data : folder of the data sets that the model was trained on; their conditions are those of the trajectories
+    out : folder for the trajectories, checkpoints and the finished model
     evaluations : of the network at each level that the model will need, default 4
-    pairs, guidance : of noise and what the model makes of it (default 4000, at guidance 1), which are kept in `out`;
-        the guidance stays in
-    steps, batch_size, lr : of the training on them: how many (default 4000), of how many pairs (16), learning rate
+    trajectories, guidance : ways of the model from noise to images that it learns from (default 4000, at guidance 1),
+        which are kept in `out`; the guidance, and the model's guides, stay in
+    steps, batch_size, lr : of the training on them: how many (default 4000), of how many ways (16), learning rate
         (3e-4)
     device : "cpu", "cuda", "cuda:1"; default None: a GPU where there is one
     progress : called with (stage, steps done, steps in all); whatever it raises ends the work; default None
     An interrupted distillation goes on from where it was. Raises ModelError for a model that does not synthesize or was
     distilled, and as `train`.
 
-    >>> fast = medldm.distill("runs/painter", data="pictures", out="runs/fast", pairs=4, steps=2, batch_size=2)
+    >>> fast = medldm.distill("runs/painter", data="pictures", out="runs/fast", trajectories=4, steps=2, batch_size=2)
     >>> len(list(medldm.synthesize(model=fast, n=1)))
     1
     """
@@ -223,7 +223,7 @@ def distill(
     recipe = distillation(
         model,
         evaluations=evaluations,
-        pairs=pairs,
+        trajectories=trajectories,
         steps=steps,
         guidance=guidance,
         batch_size=batch_size,

@@ -15,11 +15,13 @@ from medldm.io.atomic import check_folder
 
 Teacher = Annotated[str, typer.Argument(help="Model (name or folder) that synthesizes in many steps.")]
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the model was trained on.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for pairs, checkpoints and the distilled model.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for trajectories, checkpoints and the distilled model.")]
 Evaluations = Annotated[int, typer.Option("--evaluations", min=1, help="Steps that it is to need at each level.")]
-Pairs = Annotated[int, typer.Option("--pairs", min=1, help="Of noise and what the model makes of it, at each level.")]
+Trajectories = Annotated[
+    int, typer.Option("--trajectories", min=1, help="Ways of the model from noise to images, at each level.")
+]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Of the training on them, at each level.")]
-Guidance = Annotated[float, typer.Option("--guidance", min=0, help="With which the pairs are drawn; it stays in.")]
+Guidance = Annotated[float, typer.Option("--guidance", min=0, help="With which they are drawn; it stays in.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1)]
 LearningRate = Annotated[float, typer.Option("--lr", min=0)]
 
@@ -29,7 +31,7 @@ def distill(
     data: Data,
     out: Out,
     evaluations: Evaluations = 4,
-    pairs: Pairs = 4000,
+    trajectories: Trajectories = 4000,
     steps: Steps = 4000,
     guidance: Guidance = 1.0,
     batch_size: BatchSize = 16,
@@ -48,7 +50,7 @@ def distill(
             data=data,
             out=out,
             evaluations=evaluations,
-            pairs=pairs,
+            trajectories=trajectories,
             steps=steps,
             guidance=guidance,
             batch_size=batch_size,

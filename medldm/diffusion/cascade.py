@@ -119,7 +119,7 @@ def sample_level(
     coarse: Coarse | None,
     x_T: Tensor,
     *,
-    steps: int | None,
+    steps: int | None = None,
     sampler: Sampler,
     guidance: Guidance,
     noise: Noise = torch.randn_like,
@@ -127,15 +127,17 @@ def sample_level(
     wrap: Callable[[PredictX0], PredictX0] = lambda predict: predict,
     highest: float | None = None,
     where: Tensor | None = None,
+    sigmas: Tensor | None = None,
 ) -> Tensor:
     """Latents in the level's units, from noise x_T at the highest level, alike (B, C, *S).
 
     steps : None: as many as the level was distilled for, without guidance, which its teacher had; else as the pack says
     highest : the level at which x_T is, and what is above is left out; None: the process's
     where : of parts of images, where their cells lie (`Generator.where`)
+    sigmas : other levels than those of the steps
     """
-    cells, denoiser, distilled = x_T.shape[2:], generator.denoiser, generator.table.distilled
-    few = distilled if steps is None else None
+    cells, denoiser = x_T.shape[2:], generator.denoiser
+    few = generator.table.distilled if steps is None and sigmas is None else None
     variants = [(asked, 0.0)]
     if guidance.scale != 1:
         variants.append((asked.without(), guidance.scale - 1))
@@ -143,7 +145,7 @@ def sample_level(
     where = generator.where(cells) if where is None else where
     told = [(generator.condition(which, coarse, where), by) for which, by in variants]
 
-    guide = generator.guide if guidance.own and distilled is None else None
+    guide = generator.guide if guidance.own and few is None else None
     weak, own = None if guide is None else guide.condition(asked, coarse, where), generator.table.guide
 
     def estimator(box: Box | None) -> PredictX0:
@@ -165,8 +167,8 @@ def sample_level(
         predict = tiled(estimator, cells, edge, [halo] * len(cells))
     else:
         predict = estimator(None)
-    x, sigmas = x_T, levels_of(generator, steps, highest)
-    for step in (sampler if few is None else ddim)(wrap(predict), x_T, sigmas, noise=noise):
+    x, levels = x_T, levels_of(generator, steps, highest) if sigmas is None else sigmas
+    for step in (sampler if few is None else ddim)(wrap(predict), x_T, levels, noise=noise):
         x = step.x_t
         on_step(step)
     return x

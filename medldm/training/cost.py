@@ -13,12 +13,12 @@ from medldm.io.array_cache import ArrayCache
 from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import Recipe
-from medldm.stage_tables import ReflowStage, StageTable
+from medldm.stage_tables import StageTable, TrajectoryStage
 from medldm.training.batches import Batch
 from medldm.training.data import check_whole_images, load_scans
 from medldm.training.parallel import alone
-from medldm.training.reflow import ReflowStage as Reflow
 from medldm.training.stages import Stage, build_stage, stage_batches
+from medldm.training.trajectories import TrajectoryStage as Trajectories
 
 ADAM_BYTES = 4 * 4  # of a learning number: its gradient, two moments, its running mean
 
@@ -83,8 +83,8 @@ def estimate(recipe: Recipe, *, data: Path, device: str | None = None, cache: Pa
     for number, table in enumerate(recipe.stages):
         if table.steps == 0:
             continue
-        if isinstance(table, ReflowStage):
-            stage: Stage = Reflow(networks, table, None)
+        if isinstance(table, TrajectoryStage):
+            stage: Stage = Trajectories(networks, table, None)
         else:
             stage = build_stage(table, networks, problems)
         drawn = stage.batch(stage_batches(recipe, scans, number, problems), 0)

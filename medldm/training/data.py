@@ -19,7 +19,7 @@ from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.io.manifest import Row, load_manifest, rows_of_folder, split_rows
 from medldm.pack import AutoencoderPack, SeenTable
 from medldm.recipe import Recipe, Source
-from medldm.stage_tables import GeneratorStage, ReflowStage
+from medldm.stage_tables import GeneratorStage, TrajectoryStage
 from medldm.training.scan import Facts, Scan, load_scan, maps_of, table_of, words_of
 
 TREATMENT = {"dims", "axcodes", "intensity", "modality", "spacing_range"}  # what of a pack decides on its scans
@@ -109,7 +109,7 @@ def check_whole_images(recipe: Recipe, scans: Sequence[Scan]) -> None:
     What is a little smaller is set in the middle of nothing.
     """
     table = recipe.pack.synthesis
-    stages = [stage for stage in recipe.stages if isinstance(stage, GeneratorStage | ReflowStage) and stage.steps]
+    stages = [stage for stage in recipe.stages if isinstance(stage, GeneratorStage | TrajectoryStage) and stage.steps]
     if table is None or not stages:
         return
     wanted = table.shape[: recipe.pack.dims]

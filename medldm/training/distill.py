@@ -1,4 +1,4 @@
-"""The recipe of a distillation: the model's own, with a reflow of each level in place of its training."""
+"""The recipe of a distillation: the model's own, each level learning from its ways in place of from scans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from medldm.recipe import Recipe, parse_recipe
 
 
 def distillation(
-    name_or_folder: str | Path, *, evaluations: int, pairs: int, steps: int, guidance: float, batch_size: int, lr: float
+    name_or_folder: str | Path,
+    *,
+    evaluations: int,
+    trajectories: int,
+    steps: int,
+    guidance: float,
+    batch_size: int,
+    lr: float,
 ) -> Recipe:
     """What `medldm.train` does with the model as its start; the data are those that the model was trained on.
 
@@ -27,7 +34,7 @@ def distillation(
     if any(level.distilled for level in pack.synthesis.cascade):
         raise ModelError(where, "a distilled model", "the model that it was distilled from")
     told = _training(name, where)
-    drawn = {stage["level"]: stage for stage in told["stage"] if stage["train"] == "generator"}
+    drawn = {stage["level"]: stage for stage in told["stage"] if stage["train"] == "generator" and not stage["guide"]}
     levels = []
     for level in pack.synthesis.cascade:
         guide_scale = 1.0 if level.guide is None else level.guide.scale
@@ -35,13 +42,14 @@ def distillation(
         levels.append(level.model_dump(mode="json") | {"distilled": few})
     synthesis = pack.synthesis.model_dump(mode="json") | {"cascade": levels}
     idle = next(stage for stage in told["stage"] if stage["train"] == "autoencoder") | {"steps": 0}
-    learned = {"steps": steps, "batch_size": batch_size, "lr": lr, "ema": 0.999, "pairs": pairs, "guidance": guidance}
-    reflows = [
-        {"train": "reflow", "level": number, "crop": stage["crop"], "flip": stage["flip"], **learned}
+    learned = {"steps": steps, "batch_size": batch_size, "lr": lr, "ema": 0.999}
+    learned |= {"trajectories": trajectories, "guidance": guidance}
+    few_steps = [
+        {"train": "trajectory", "level": number, **{key: stage[key] for key in ("crop", "flip", "drop")}, **learned}
         for number, stage in sorted(drawn.items())
     ]
     changed = pack.model_dump(mode="json", exclude={"seen"}) | {"synthesis": synthesis}
-    return parse_recipe(told | {"pack": changed, "stage": [idle, *reflows]}, where=where)
+    return parse_recipe(told | {"pack": changed, "stage": [idle, *few_steps]}, where=where)
 
 
 def forget_guides(pack: ModelPack, networks: Networks) -> ModelPack:

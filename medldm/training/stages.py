@@ -197,7 +197,7 @@ class GeneratorStage(Stage):
             coarse = Coarse(batch.coarse + _per_example(noise_std, noise) * noise, noise_std)
         with torch.no_grad():
             z = self.own(self.encoder.encode(batch.x)[0], self.guess(self.autoencoder, coarse))
-        asked = self._some_dropped(batch.conditions, own) if self.training else batch.conditions
+        asked = some_dropped(batch.conditions, own, self.table.drop) if self.training else batch.conditions
         sigma = process.draw(own.normal())
         x_t = z + _per_example(sigma, z) * own.normal(z.shape[1:])
         error = (self.trained(x_t, sigma, asked, coarse, batch.where) - z).square()
@@ -209,9 +209,11 @@ class GeneratorStage(Stage):
         carried = self.autoencoder.channel_weights() * self.autoencoder.per_channel(own)
         return carried / carried.mean()
 
-    def _some_dropped(self, asked: Conditions, own: PerSample) -> Conditions:
-        every = own.uniform() >= self.table.drop
-        return asked.dropped({name: every & (own.uniform() >= self.table.drop) for name in asked.present})
+
+def some_dropped(asked: Conditions, own: PerSample, share: float) -> Conditions:
+    """Each condition by itself, and all of them, are not said of a share of the examples."""
+    every = own.uniform() >= share
+    return asked.dropped({name: every & (own.uniform() >= share) for name in asked.present})
 
 
 def _some_ask_the_mean(
@@ -312,4 +314,4 @@ def build_stage(
         return GeneratorStage(networks, table, cache)
     if isinstance(table, HeadTable):
         return HeadStage(networks, table, problems)
-    raise TypeError(f"{table.name} is built by medldm.training.reflow")
+    raise TypeError(f"{table.name} is built by medldm.training.trajectories")

@@ -20,7 +20,7 @@ from medldm.model import Model, load_model
 from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.recipe import Recipe
-from medldm.stage_tables import GeneratorStage, ReflowStage, StageTable
+from medldm.stage_tables import GeneratorStage, StageTable, TrajectoryStage
 from medldm.training.batches import Batch, Batches, prefetch
 from medldm.training.calibrate import calibrate
 from medldm.training.checkpoint import load_checkpoint, save_checkpoint, sole_training, written_to
@@ -31,11 +31,11 @@ from medldm.training.latents import begin_from_data, measure_latents, measure_le
 from medldm.training.loop import Hooks, Progress, learning_rate, run_stage
 from medldm.training.parallel import gathered, is_divided, run_launched
 from medldm.training.pictures import drawn, restored, write_picture
-from medldm.training.reflow import ReflowStage as Reflow
-from medldm.training.reflow import make_pairs
 from medldm.training.report import write_card
 from medldm.training.stages import Stage, build_stage, stage_batches
 from medldm.training.start import start_from
+from medldm.training.trajectories import TrajectoryStage as Trajectories
+from medldm.training.trajectories import walk
 from medldm.training.whole_images import whole_batch
 
 VALIDATION_BATCHES = 4
@@ -123,14 +123,14 @@ class _Training:
 
     def stage(self, table: StageTable, number: int) -> Stage:
         """The stage of a table, all that it learns from made ready."""
-        if not isinstance(table, ReflowStage):
+        if not isinstance(table, TrajectoryStage):
             return build_stage(table, self.networks, self.problems, self.cache)
-        folder = self.out / f"pairs-{table.level}"
+        folder = self.out / f"trajectories-{table.level}"
         autoencoder, teacher = self.networks.autoencoder, self.networks.generator(table.level)
-        make_pairs(teacher, autoencoder, table, self.batches(number), folder)
+        walk(teacher, autoencoder, table, self.batches(number), folder)
         self.fabric.barrier()
         self.networks.requires_grad_(True)
-        return Reflow(self.networks, table, folder)
+        return Trajectories(self.networks, table, folder)
 
     def run(self, number: int, progress: Progress | None, inside: dict[str, Any] | None) -> None:
         """Train one stage to its end."""
