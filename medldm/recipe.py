@@ -121,6 +121,8 @@ class Recipe(Table):
             raise wrong(("stage", number, "train"), stage.train, "a source that teaches synthesis")
         if len(stage.crop) not in (0, dims):
             raise wrong(("stage", number, "crop"), list(stage.crop), f"{dims} sizes, or none for whole images")
+        if stage.redraws and not stage.level:
+            raise wrong(("stage", number, "redraws"), stage.redraws, "0: nothing is drawn before the first level")
         ratio = levels[stage.level - 1].coarsen // levels[stage.level].coarsen if stage.level else 1
         if isinstance(levels[stage.level].unet, ImportedNetTable):
             raise wrong(("stage", number, "level"), stage.level, "a level of medldm's, not an imported network")

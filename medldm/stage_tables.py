@@ -117,6 +117,8 @@ class GeneratorStage(_Stage):
         and along each axis by itself, at most; only coarse levels zoom and stretch, since it blurs
     flip : share of the images that is mirrored, left to right
     drop : how often each condition, and how often all of them, are not said
+    redraws : finer levels see so many versions of each coarser image, as the level before draws it again from some
+        noise (`medldm.training.redrawn`); 0: the image as it is
     patience : looks at held-out scans (50 in a stage, at most) without a better one, after which it ends; 0: none
     """
 
@@ -129,6 +131,7 @@ class GeneratorStage(_Stage):
     stretch: float = Field(0.0, ge=0, lt=0.5)
     flip: float = Field(0.0, ge=0, le=1)
     drop: float = Field(0.1, ge=0, lt=1)
+    redraws: int = Field(0, ge=0)
     patience: int = Field(20, ge=0)
 
     @property
@@ -141,7 +144,7 @@ class TrajectoryStage(_Stage):
 
     trajectories : of it that are kept, with that `guidance`, and what it is guided by for its own
     substeps : of the teacher within each step
-    drop : as in the level's own training
+    drop, redraws : as in the level's own training
     """
 
     train: Literal["trajectory"]
@@ -149,6 +152,7 @@ class TrajectoryStage(_Stage):
     crop: tuple[Size, ...] = ()
     flip: float = Field(0.0, ge=0, le=1)
     drop: float = Field(0.1, ge=0, lt=1)
+    redraws: int = Field(0, ge=0)
     trajectories: int = Field(4000, ge=1)
     substeps: int = Field(5, ge=1)
     guidance: float = Field(1.0, ge=0)

@@ -104,6 +104,9 @@ def test_a_distilled_model_has_its_guide_in_its_weights(trained, monkeypatch):
     assert sizes[0] < sizes[1]
     [scan] = medldm.synthesize(model=trained / "fast", n=1)
     assert scan.array.shape == (24, 16, 1)
+    wrong = CliRunner().invoke(app, [*command[:4], "-o", "other", "--evaluations", "2", "--evaluations", "3"])
+    assert wrong.exit_code == 2 and not (trained / "other").exists()
+    assert "evaluations: got 2 3; expected one number >= 1, or 1, one a level" in wrong.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ CONDITIONS = {
 }
 
 
-def recipe_of(name: str, synthesis: dict[str, Any], source: dict[str, Any], generator: dict[str, Any]) -> dict:
+def recipe_of(
+    name: str, synthesis: dict[str, Any], source: dict[str, Any], generator: dict[str, Any]
+) -> dict[str, Any]:
     """A recipe for images of SIZE x SIZE pixels; the last two say more of the source and of the generator's stage."""
     pack = {
         "name": name,
@@ -37,7 +39,7 @@ def recipe_of(name: str, synthesis: dict[str, Any], source: dict[str, Any], gene
     return {"pack": pack, "seed": 3, "source": [source], "stage": [start, learned], "validation_fraction": 0.1}
 
 
-def ellipses_recipe(steps: int) -> dict:
+def ellipses_recipe(steps: int) -> dict[str, Any]:
     source = {
         "index": "shapes.csv",
         "conditions": {"shape": "{shape}", "radius": "{radius}", "place": "{patient}-place.png"},
@@ -49,11 +51,13 @@ def ellipse(kind: str, radius: float, column: float) -> np.ndarray:
     """Of the area of a circle of that radius, twice as long as it is wide."""
     di, dj = (ROW - 16) / radius, (COLUMN - column) / radius
     longer, shorter = (di, dj) if kind == "tall" else (dj, di)
-    return longer**2 / 2 + shorter**2 * 2 <= 1
+    inside: np.ndarray = longer**2 / 2 + shorter**2 * 2 <= 1
+    return inside
 
 
 def place(column: int) -> np.ndarray:
-    return ((abs(COLUMN - column) < 3) & (abs(ROW - 16) < 3)).astype(np.uint8)
+    square: np.ndarray = (abs(COLUMN - column) < 3) & (abs(ROW - 16) < 3)
+    return square.astype(np.uint8)
 
 
 def write_ellipses(folder: Path, count: int) -> None:

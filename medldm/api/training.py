@@ -190,7 +190,7 @@ def distill(
     *,
     data: str | Path,
     out: str | Path,
-    evaluations: int = 4,
+    evaluations: int | Sequence[int] = 4,
     trajectories: int = 4000,
     steps: int = 4000,
     guidance: float = 1.0,
@@ -204,7 +204,7 @@ def distill(
     model : name or folder of a model that synthesizes
     data : folder of the data sets that the model was trained on; their conditions are those of the trajectories
     out : folder for the trajectories, checkpoints and the finished model
-    evaluations : of the network at each level that the model will need, default 4
+    evaluations : of the network that the model will need, at each level (default 4), or one number a level
     trajectories, guidance : ways of the model from noise to images that it learns from (default 4000, at guidance 1),
         which are kept in `out`; the guidance, and the model's guides, stay in
     steps, batch_size, lr : of the training on them: how many (default 4000), of how many ways (16), learning rate

@@ -16,7 +16,12 @@ from medldm.io.atomic import check_folder
 Teacher = Annotated[str, typer.Argument(help="Model (name or folder) that synthesizes in many steps.")]
 Data = Annotated[Path, typer.Option("--data", help="Folder of the data sets that the model was trained on.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for trajectories, checkpoints and the distilled model.")]
-Evaluations = Annotated[int, typer.Option("--evaluations", min=1, help="Steps that it is to need at each level.")]
+Evaluations = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--evaluations", min=1, help="Steps that it is to need at each level (4); once a level: each its own."
+    ),
+]
 Trajectories = Annotated[
     int, typer.Option("--trajectories", min=1, help="Ways of the model from noise to images, at each level.")
 ]
@@ -30,7 +35,7 @@ def distill(
     model: Teacher,
     data: Data,
     out: Out,
-    evaluations: Evaluations = 4,
+    evaluations: Evaluations = None,
     trajectories: Trajectories = 4000,
     steps: Steps = 4000,
     guidance: Guidance = 1.0,
@@ -49,7 +54,7 @@ def distill(
             model,
             data=data,
             out=out,
-            evaluations=evaluations,
+            evaluations=evaluations[0] if evaluations and len(evaluations) == 1 else evaluations or 4,
             trajectories=trajectories,
             steps=steps,
             guidance=guidance,

@@ -11,7 +11,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -75,6 +75,12 @@ class Example(NamedTuple):
     seed: int
 
 
+class Coarser(Protocol):
+    """`medldm.training.redrawn.Redrawn`."""
+
+    def of(self, position: int, rng: np.random.Generator) -> Tensor: ...
+
+
 class Batches:
     """Batches of a stage: `images(step)`, `restoration(step)` of degraded crops.
 
@@ -82,6 +88,7 @@ class Batches:
     salt : tells stages apart
     all_flips : any flip and transposition, else left-right alone
     rank, world : this process draws the examples rank, rank + world, ... of each batch
+    redrawn : versions of the coarser images that a finer level is shown, in place of the real ones (None)
     """
 
     def __init__(
@@ -100,6 +107,7 @@ class Batches:
         self.problems, self.shares = problems, dict(getattr(stage, "problems", {}))
         self.salt, self.all_flips = salt, all_flips
         self.rank, self.world = rank, world
+        self.redrawn: Coarser | None = None
         self.noise = noise_model(self.pack.noise)
         sources = [scan.source for scan in scans]
         numbers = [recipe.sources.index(source) for source in sources]

@@ -31,6 +31,7 @@ from medldm.training.latents import begin_from_data, measure_latents, measure_le
 from medldm.training.loop import Hooks, Progress, learning_rate, run_stage
 from medldm.training.parallel import gathered, is_divided, run_launched
 from medldm.training.pictures import drawn, restored, write_picture
+from medldm.training.redrawn import Redrawn, redraw
 from medldm.training.report import write_card
 from medldm.training.stages import Stage, build_stage, stage_batches
 from medldm.training.start import start_from
@@ -66,7 +67,19 @@ class _Training:
     def batches(self, number: int) -> Batches:
         """Of a stage, shared among the processes."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        return stage_batches(self.recipe, self.scans, number, self.problems, rank=rank, world=world)
+        batches = stage_batches(self.recipe, self.scans, number, self.problems, rank=rank, world=world)
+        batches = self.with_redrawn(batches, number, "redrawn")
+        self.fabric.barrier()
+        return batches
+
+    def with_redrawn(self, batches: Batches, number: int, folder: str) -> Batches:
+        """With the coarser images that a stage is to see drawn again, if it is to."""
+        table, count = self.recipe.stages[number], getattr(self.recipe.stages[number], "redraws", 0)
+        if count and isinstance(table, GeneratorStage | TrajectoryStage):
+            place = self.out / f"{folder}-{number}"
+            redraw(self.networks, table.level, count, batches, place)
+            batches.redrawn = Redrawn(count, place)
+        return batches
 
     def save(self, stage: int, inside: dict[str, Any] | None) -> None:
         """A checkpoint: everything that was finished, and how far `stage` is (None: not begun)."""
@@ -119,6 +132,7 @@ class _Training:
         table = self.recipe.stages[number].model_copy(update=still)
         assert isinstance(table, GeneratorStage)
         batches = Batches(self.held_out, self.recipe, table, {}, salt=998_000 + number, all_flips=False)
+        batches = self.with_redrawn(batches, number, "redrawn-held-out")
         return [whole_batch(batches, step, table) for step in range(VALIDATION_BATCHES)] if batches.whole else []
 
     def stage(self, table: StageTable, number: int) -> Stage:

@@ -18,26 +18,28 @@ def whole_batch(batches: Batches, step: int, table: GeneratorTable) -> Batch:
     pack = batches.pack
     assert pack.synthesis is not None
     levels, size = pack.synthesis.cascade, padded_shape(pack, pack.synthesis.shape[: pack.dims])
-    coarsen = levels[table.level].coarsen
+    coarsen, before = levels[table.level].coarsen, levels[table.level - 1].coarsen if table.level else 1
     examples = [batches.example(step, number) for number in batches.numbers(table.batch_size)]
     block = [factor * coarsen for factor in pack.latent_factor]
     parts, asked, coarse, places, numbers = [], [], [], [], []
     for example in examples:
         rng = example.own
-        number = batches.whole[int(rng.integers(len(batches.whole)))]
+        position = int(rng.integers(len(batches.whole)))
+        number = batches.whole[position]
         scan = batches.scans[number]
         maps = {name: value for name, value in scan.conditions.items() if isinstance(value, Tensor)}
-        moved, origins = _moved([scan.image, *maps.values()], size, table, coarsen, batches.left_right, rng)
-        box = _box(size, table, coarsen, 1 if not table.level else levels[table.level - 1].coarsen, rng)
+        again = [] if batches.redrawn is None else [_as_fine(batches.redrawn.of(position, rng), before)]
+        moved, origins = _moved([scan.image, *again, *maps.values()], size, table, coarsen, batches.left_right, rng)
+        box = _box(size, table, coarsen, before, rng)
         cut = [field[box] for field in moved]
-        said = scan.conditions | dict(zip(maps, cut[1:], strict=True))
+        said = scan.conditions | dict(zip(maps, cut[1 + len(again) :], strict=True))
         image = cut[0][None, None]
         along = [o[part].view(-1, f).mean(1) for o, part, f in zip(origins, box, block, strict=True)]
         places.append(torch.stack(torch.meshgrid(*along, indexing="ij")))
         parts.append(coarsened(image, coarsen))
         asked.append(Conditions.of(pack.synthesis.conditions, said, cut[0].shape))
         if table.level:
-            coarse.append(coarsened(image, levels[table.level - 1].coarsen))
+            coarse.append(coarsened(cut[len(again)][None, None], before))
         numbers.append(number)
     return Batch(
         torch.cat(parts),
@@ -51,6 +53,13 @@ def whole_batch(batches: Batches, step: int, table: GeneratorTable) -> Batch:
     )
 
 
+def _as_fine(image: Tensor, ratio: int) -> Tensor:
+    """Every voxel repeated `ratio` times along each axis: the means of blocks are the image again."""
+    for axis in range(image.ndim):
+        image = image.repeat_interleave(ratio, dim=axis)
+    return image
+
+
 def _moved(
     fields: list[Tensor],
     size: list[int],
@@ -59,8 +68,8 @@ def _moved(
     left_right: int,
     rng: np.random.Generator,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """An image and its maps, cut to the grid's size about its middle, mirrored, moved and zoomed alike; and where its
-    voxels lay before, along each axis: from the middle, in halves of the grid.
+    """An image and what belongs to it, cut to the grid about its middle, mirrored, moved and zoomed alike; and where
+    its voxels lay before, along each axis: from the middle, in halves of the grid.
 
     Whole voxels where there is no zoom, so that nothing is blurred.
     """
