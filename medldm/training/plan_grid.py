@@ -104,6 +104,17 @@ def _cascade(shape: Sequence[int], factor: Sequence[int], halvings: int) -> tupl
     return tuple(levels)
 
 
+def cropped(wanted: int, shape: Sequence[int], multiple: Sequence[int]) -> list[int]:
+    """A crop of about so many voxels along each axis that networks take."""
+    return [max(m, min(wanted, n) // m * m) for n, m in zip(shape, multiple, strict=True)]
+
+
+def attention_levels(channels: Sequence[int], dims: int) -> list[bool]:
+    """Where cells are few, and channels make whole heads of attention."""
+    last = len(channels) - 1
+    return [c % 32 == 0 and (level == last or level > dims - 2) for level, c in enumerate(channels)]
+
+
 def resamples(kind: Kind) -> bool:
     """Whether scans are brought to one voxel size: where they differ, and say so."""
     said = not all(look.assumed for look in kind.looked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +14,15 @@ import numpy as np
 from medldm.io.atomic import write_whole
 from medldm.io.manifest import write_manifest
 from medldm.training.fingerprint import Kind
-from medldm.training.plan_grid import SIZES, Grid, Size, guide_widths, resamples
+from medldm.training.plan_grid import SIZES, Grid, Size, attention_levels, cropped, guide_widths, resamples
 from medldm.training.plan_scans import write_grid, write_intensity
 from medldm.training.recipe_page import Page
 
 Purpose = Literal["both", "restore", "synthesize"]
 PARTS = frozenset({"autoencoder", "restoring", "drawing"})
 LEAST_STEPS = 10
+REDRAWS = 6  # decision 0028
+WHY = {"redraws": "Coarse images are shown as the level before draws them, so that its faults are mended."}
 FEW_PATIENTS = 100  # of 31 moving far and telling helped, of 1053 it did not (decision 0025)
 LAST_SIGMA, LAST_SIGMA_GUIDED = 0.4, 0.15  # on radiographs (decision 0017)
 
@@ -156,18 +158,14 @@ def _multiple(plan: Plan, grid: Grid) -> list[int]:
     return [math.lcm(f * 2 ** (len(plan.size("restoring").unet) - 1), head) for f in grid.factor]
 
 
-def _crop(wanted: int, shape: Sequence[int], multiple: Sequence[int]) -> list[int]:
-    return [max(m, min(wanted, n) // m * m) for n, m in zip(shape, multiple, strict=True)]
-
-
 def _restoring_crop(plan: Plan, grid: Grid) -> list[int]:
-    return _crop(96 if plan.kind.dims == 2 else 48, grid.shape, _multiple(plan, grid))
+    return cropped(96 if plan.kind.dims == 2 else 48, grid.shape, _multiple(plan, grid))
 
 
 def _problems(page: Page, plan: Plan, grid: Grid) -> None:
     page.table("pack.unet")
     page.key("channels", plan.size("restoring").unet)
-    page.key("attention_levels", _attention(plan.size("restoring").unet, plan.kind.dims))
+    page.key("attention_levels", attention_levels(plan.size("restoring").unet, plan.kind.dims))
     page.table("pack.heads.main")
     page.key("channels", plan.size("restoring").head)
     if plan.size("restoring").depth == 1:
@@ -191,12 +189,6 @@ def _problems(page: Page, plan: Plan, grid: Grid) -> None:
             "Slices are thick: what is fine in plane teaches what is coarse." if thick else "Thick slices to thin ones."
         )
         page.key("through_plane", True, why)
-
-
-def _attention(channels: Sequence[int], dims: int) -> list[bool]:
-    """Where cells are few, and channels make whole heads of attention."""
-    last = len(channels) - 1
-    return [c % 32 == 0 and (level == last or level > dims - 2) for level, c in enumerate(channels)]
 
 
 def _synthesis(page: Page, plan: Plan, grid: Grid, unit: str, scale: float, offset: float) -> None:
@@ -227,7 +219,7 @@ def _synthesis(page: Page, plan: Plan, grid: Grid, unit: str, scale: float, offs
         elif coarsen > 1:
             page.key("coarsen", coarsen)
         channels = plan.size("drawing").finer if number else plan.size("drawing").generator
-        levels = [False] * len(channels) if number else _attention(channels, dims)
+        levels = [False] * len(channels) if number else attention_levels(channels, dims)
         page.key("unet", {"channels": channels, "attention_levels": levels})
         weak = [] if number else guide_widths(channels)
         last = LAST_SIGMA_GUIDED if weak else LAST_SIGMA
@@ -235,7 +227,7 @@ def _synthesis(page: Page, plan: Plan, grid: Grid, unit: str, scale: float, offs
             page.key("coordinates", True, "Few patients: their images are moved far, and drawn as they lay before.")
         page.key("last_sigma", last, "Below it, networks of short trainings add errors of their own.")
         if weak:
-            unet = {"channels": weak, "attention_levels": _attention(weak, dims)}
+            unet = {"channels": weak, "attention_levels": attention_levels(weak, dims)}
             page.key("guide", {"unet": unet}, "A small network that estimates are moved away from.")
 
 
@@ -261,7 +253,7 @@ def _stages(page: Page, plan: Plan, grid: Grid) -> None:
         page.array("stage")
         page.key("train", train)
         for key, value in keys.items():
-            page.key(key, value)
+            page.key(key, value, WHY.get(key, ""))
         steps = plan.steps.get(name, LEAST_STEPS)
         page.key("steps", steps, _why_steps(plan, name))
         page.key("batch_size", plan.batches.get(name, max(1, round(share * size.batch[dims]))))
@@ -270,7 +262,7 @@ def _stages(page: Page, plan: Plan, grid: Grid) -> None:
         page.key("ema", ema, "Weights are averaged over about the last " + f"{1 / (1 - ema):.0f} steps.")
 
     small = dims == 2 and len(grid.cascade) > 1 and plan.purpose != "restore"  # the coarsest images have 64 pixels
-    first_crop = _crop(64, grid.shape, _multiple(plan, grid)) if small else crop
+    first_crop = cropped(64, grid.shape, _multiple(plan, grid)) if small else crop
     stage("autoencoder", "autoencoder", crop=first_crop)
     if plan.purpose != "synthesize":
         both = {"denoise": 0.65, "super_resolve": 0.35}
@@ -289,8 +281,8 @@ def _stages(page: Page, plan: Plan, grid: Grid) -> None:
     for number, (before, coarsen) in enumerate(itertools.pairwise(grid.cascade), start=1):
         whole = [n // coarsen for n in grid.padded(plan.size("drawing"))]
         multiples = [math.lcm(f * 2 ** (len(plan.size("drawing").finer) - 1), before // coarsen) for f in grid.factor]
-        part = _crop(128 if dims == 2 else 48, whole, multiples)
-        keys = {} if part == whole else {"crop": part}
+        part = cropped(128 if dims == 2 else 48, whole, multiples)
+        keys: dict[str, Any] = {"redraws": REDRAWS} | ({} if part == whole else {"crop": part})
         stage(f"generator-{number}", "generator", level=number, share=0.5, **keys)
 
 
