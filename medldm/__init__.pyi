@@ -1,11 +1,11 @@
 """The public names, each from its home: read by type checkers, and by lazy_loader when medldm is imported."""
 
+from .api.reporting import write_report as write_report
 from .api.restoring import denoise as denoise
 from .api.restoring import estimate_noise as estimate_noise
 from .api.restoring import inpaint as inpaint
 from .api.restoring import restore as restore
 from .api.restoring import super_resolve as super_resolve
-from .api.restoring import write_report as write_report
 from .api.synthesizing import evaluate_synthetic as evaluate_synthetic
 from .api.synthesizing import synthesize as synthesize
 from .api.training import calibrate as calibrate
