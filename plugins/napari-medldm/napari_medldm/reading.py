@@ -40,8 +40,9 @@ class Reading(QObject):
         self.mouse.wiped.connect(self._wiped)
         self.mouse.windowed.connect(view.follow)
         self.mouse.enlarge.connect(view.enlarge)
-        judge.shown.connect(self.corners.update)
-        active.changed.connect(self.corners.update)
+        for changed in (judge.shown, active.changed):
+            changed.connect(self.corners.update)
+            changed.connect(self.readout.again)
         view.opened.connect(self._views)
         view.orthogonal.toggled.connect(self._cross)
         self.viewer.dims.events.ndim.connect(self._hide_numbers)

@@ -24,6 +24,7 @@ class Readout(QLabel):
         super().__init__()
         self.active, self.comparison = active, comparison
         self._cursors: list[Any] = []
+        self._position: Any = ()
         self.setContentsMargins(0, 0, 12, 0)
         self.setToolTip(
             "95 %: where the value without noise lies in 95 of 100 voxels, by what is known of the model's errors."
@@ -41,7 +42,12 @@ class Readout(QLabel):
         self._cursors.clear()
 
     def _moved(self, event: Any) -> None:
-        self.setText(self.describe(event.source.position))
+        self._position = event.source.position
+        self.again()
+
+    def again(self) -> None:
+        """The cursor is where it was, but what lies there may be another scan, or none."""
+        self.setText(self.describe(self._position))
 
     def describe(self, position: Any) -> str:
         """Of a place in napari's world, mm; "" outside of the scan."""

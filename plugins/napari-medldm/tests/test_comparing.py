@@ -166,6 +166,9 @@ def test_values_and_interval_at_the_cursor(viewer, panel, compared, corners, can
     assert readout.describe((1e4, 1e4, 1e4)) == ""
     panel.undo.click()
     assert readout.describe(place) == f"Value {before:.4g}"
+    until(lambda: readout.text().startswith("Value "))  # without a move of the mouse, too
+    viewer.layers.clear()
+    until(lambda: readout.text() == "")
 
 
 def test_the_interval_of_a_calibrated_model_is_the_one_at_the_cursor(panel, phantom, restored, tmp_path):
