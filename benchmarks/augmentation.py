@@ -33,6 +33,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from benchmarks import protocol, record
 from medldm.io.manifest import draw_splits
+from medldm.io.picture import HISTORY
 
 SIZE, BATCH, STEPS, SEEDS = 64, 32, 500, 5
 SHARES, SYNTHETIC_SHARE = (0.1, 0.25, 1.0), 0.5
@@ -66,9 +67,9 @@ def real(split: str) -> Images:
 
 
 def synthetic(folder: Path) -> Images:
-    """What `medldm synthesize` wrote: pictures with a JSON file each, of what was asked for."""
+    """What `medldm synthesize` wrote: pictures that say what was asked for."""
     files = sorted(folder.glob("*.png"))
-    found = [json.loads(file.with_suffix(".json").read_text())["conditions"]["finding"] for file in files]
+    found = [json.loads(Image.open(file).getexif()[HISTORY])[-1]["conditions"]["finding"] for file in files]
     return Images(_small(files), torch.tensor([float(name != "no_finding") for name in found]), [""] * len(files))
 
 

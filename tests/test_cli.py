@@ -6,10 +6,12 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import medldm
 from medldm.cli import app
+from medldm.io.picture import HISTORY
 from tests.tiny import mask_model
 
 AFFINE = np.array([[0, 0, 1.0, -9], [-1.0, 0, 0, 8], [0, 2.0, 0, -7], [0, 0, 0, 1]])
@@ -100,6 +102,8 @@ def test_synthesize_names_files_by_seed_and_number(packs, tmp_path):
     words = ("synthesize", "-o", out, "--model", packs / "tiny-2d", "-n", 2, "--seed", 4, "--steps", 3)
     assert call(*words).exit_code == 0
     assert names(out) == ["tiny-2d-seed4-0000.png", "tiny-2d-seed4-0001.png"]
+    told = json.loads(Image.open(out / "tiny-2d-seed4-0001.png").getexif()[HISTORY])[-1]
+    assert (told["seed"], told["index"], told["synthetic"]) == (4, 1, True) and len(told["weights_sha256"]) == 64
     before = (out / "tiny-2d-seed4-0000.png").read_bytes()
     assert "existing file" in one_line_error(call(*words))
     done = call(*words, "--overwrite", "--json")

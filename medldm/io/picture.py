@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 import zlib
@@ -24,6 +25,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _MAX_CHANNEL_DIFFERENCE = 2  # grey levels: what chroma of a lossy grey picture may leave behind
 MARK = f"AI-processed, {RESEARCH_USE}"
 _DESCRIPTION = 0x010E  # ImageDescription of Exif
+HISTORY = 0x9213  # ImageHistory: JSON, as beside NIfTI files
 _GREY = {"grey8": (255, np.uint8), "grey16": (65535, np.uint16)}
 _DEEP = ("LA;16B", *(f"{mode};16{order}" for mode in ("RGB", "RGBA") for order in "BLN"))
 _PHOTOMETRIC, _PLANAR, _PALETTE, _SAMPLE_FORMAT = 262, 284, 320, 339  # tags of TIFF
@@ -214,8 +216,9 @@ def _unidentified(path: Path) -> InputError:
 def write(volume: Volume, path: Path) -> Path:
     """Write one slice as an 8- or 16-bit PNG or an 8-bit lossless WebP.
 
-    Values are rounded and limited to the unit's range (0..255 or 0..65535). Raises OutputError for several
-    slices, a unit that is not grey, or a format that would lose detail.
+    Values are rounded and limited to the unit's range (0..255 or 0..65535). What a model made says so, and how, in
+    Exif's ImageDescription and ImageHistory. Raises OutputError for several slices, a unit that is not grey, or a
+    format that would lose detail.
     """
     from PIL import Image
 
@@ -242,6 +245,7 @@ def write(volume: Volume, path: Path) -> Path:
     if volume.ai_processed:
         exif = Image.Exif()
         exif[_DESCRIPTION] = MARK
+        exif[HISTORY] = json.dumps(list(volume.history), default=str)
         options["exif"] = exif
     write_whole(path, lambda part: image.save(part, format=suffix[1:].upper(), **options))
     return path
