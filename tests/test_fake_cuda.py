@@ -11,16 +11,20 @@ from medldm.conditions import ClassCondition, LabelMapCondition
 from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.process import NoiseProcess
 from medldm.model import Model
+from medldm.net_tables import DistilledTable
 from medldm.nets.build import build_autoencoder
 from medldm.networks import Networks
 from medldm.operators.problem import problems_of
 from medldm.pack import AutoencoderPack
 from medldm.recipe import Source, parse_recipe
 from medldm.space import centred_geometry
+from medldm.stage_tables import TrajectoryStage as TrajectoryTable
 from medldm.training.importing_whole import WholeWishes, adopt_whole
 from medldm.training.latents import measure_latents, measure_level
+from medldm.training.redrawn import Redrawn, redraw
 from medldm.training.scan import Scan
 from medldm.training.stages import build_stage, stage_batches
+from medldm.training.trajectories import TrajectoryStage, walk
 from medldm.volume import Volume
 from tests.fake_gpu import GPU, fake_gpu
 from tests.foreign_models import maisi
@@ -157,6 +161,24 @@ def _learn(recipe, number, change=None):
 def test_every_stage_learns_on_a_gpu(gpu, recipe, number):
     """The autoencoder, the denoiser, all three heads, both levels of the cascade."""
     _learn(recipe, number)
+
+
+def test_a_level_is_distilled_on_a_gpu_on_redrawn_images(gpu, recipe, tmp_path):
+    synthesis = recipe.pack.synthesis
+    levels = tuple(level.model_copy(update={"distilled": DistilledTable(steps=2)}) for level in synthesis.cascade)
+    pack = recipe.pack.model_copy(update={"synthesis": synthesis.model_copy(update={"cascade": levels})})
+    table = TrajectoryTable(train="trajectory", level=1, steps=1, batch_size=2, lr=1e-3, trajectories=2, redraws=1)
+    recipe = recipe.model_copy(update={"pack": pack, "stages": (*recipe.stages[:-1], table)})
+    networks = Networks(pack).to(GPU)
+    batches = stage_batches(recipe, _scans(recipe), len(recipe.stages) - 1, {})
+    redraw(networks, 1, 1, batches, tmp_path / "redrawn")
+    batches.redrawn = Redrawn(1, tmp_path / "redrawn")
+    walk(networks.generator(1), networks.autoencoder, table, batches, tmp_path / "ways")
+    assert (tmp_path / "ways" / "000000.npy").exists()
+    stage = TrajectoryStage(networks, table, None).train()
+    loss = stage(move_data_to_device(stage.batch(batches, 0), GPU))["loss"]
+    loss.backward()
+    assert loss.device == GPU and networks.generator(1).denoiser.net.unet.conv_in.conv.weight.grad.device == GPU
 
 
 def test_the_autoencoder_learns_all_its_terms_on_a_gpu(gpu, recipe):

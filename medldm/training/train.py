@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,6 +192,9 @@ class _Training:
             self.done["start"] = start_from(self.networks, self.recipe.pack, start, autoencoder_alone=autoencoder_alone)
         self.networks = self.networks.to(self.fabric.device)
         self.state = load_checkpoint(self.out, self.table) if resume else None
+        if self.state is None and self.fabric.is_global_zero:  # what another training drew here
+            for folder in (*self.out.glob("redrawn-*"), *self.out.glob("trajectories-*")):
+                shutil.rmtree(folder)
         if self.state is not None:
             self.networks.load_state_dict(self.state["networks"])
             self.done = self.state["done"]

@@ -57,7 +57,8 @@ class TrajectoryStage(Stage):
         drawn = _asked(batches, number, self.table)
         if self.folder is None:  # a look at what a step costs
             few = len(levels_of(self.generator, None)) - 1
-            return drawn._replace(x=torch.stack([self.autoencoder.encode(drawn.x)[0]] * few, dim=1))
+            x = drawn.x.to(self.autoencoder.latent_mean)
+            return drawn._replace(x=torch.stack([self.autoencoder.encode(x)[0]] * few, dim=1))
         states = np.load(_file(self.folder, number))[batches.rank :: batches.world]
         return drawn._replace(x=torch.from_numpy(states))
 
