@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import resnet10
+from monai.networks.nets.resnet import ResNet
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -89,8 +89,8 @@ def moved(x: Tensor, generator: torch.Generator) -> Tensor:
 
 def classifier(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return resnet10(spatial_dims=2, n_input_channels=1, num_classes=1, conv1_t_stride=1, no_max_pool=True,
-                    block_inplanes=[16, 32, 64, 128])  # fmt: skip
+    return ResNet("basic", [1, 1, 1, 1], [16, 32, 64, 128], spatial_dims=2, n_input_channels=1, num_classes=1,
+                  conv1_t_stride=1, no_max_pool=True)  # fmt: skip
 
 
 def scores(arm: str, train: Images, made: Images, test: Images, *, seed: int, share: float, steps: int) -> np.ndarray:
