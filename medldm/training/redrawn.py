@@ -19,7 +19,6 @@ from medldm.diffusion.cascade import Guidance, sample_level
 from medldm.diffusion.generator import Coarse, coarsened, padded_shape
 from medldm.diffusion.noise import PerSample
 from medldm.diffusion.samplers import dpmpp_2m
-from medldm.errors import OutputError
 from medldm.io.atomic import write_whole
 from medldm.nets.conditioner import Conditions
 from medldm.networks import Networks
@@ -55,7 +54,7 @@ def redraw(networks: Networks, level: int, count: int, batches: Batches, folder:
     for version in range(batches.rank, count, batches.world):
         path = _file(folder, version)
         if not path.exists():
-            write_whole(path, functools.partial(_save, _version(networks, level - 1, version, batches)))
+            write_whole(path, functools.partial(np.save, arr=_version(networks, level - 1, version, batches)))
     networks.train(training)
 
 
@@ -105,11 +104,3 @@ def _version(networks: Networks, level: int, version: int, batches: Batches) -> 
         )
         out[at] = autoencoder.decode(generator.of_autoencoder(drawn, guess))[:, 0].float().cpu().numpy()
     return out
-
-
-def _save(array: NDArray[np.float16], path: Path) -> None:
-    try:
-        with path.open("wb") as handle:
-            np.save(handle, array)
-    except OSError as failure:
-        raise OutputError(path.name, failure.strerror or "not writable", "room for redrawn images") from None

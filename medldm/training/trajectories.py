@@ -14,14 +14,12 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from medldm.diffusion.cascade import Guidance, levels_of, sample_level
 from medldm.diffusion.generator import Coarse, Generator
 from medldm.diffusion.noise import PerSample
 from medldm.diffusion.samplers import Step, dpmpp_2m
-from medldm.errors import OutputError
 from medldm.io.atomic import write_whole
 from medldm.nets.autoencoder import Autoencoder
 from medldm.networks import Networks
@@ -160,13 +158,5 @@ def walk(
             where=None if batch.where is None else batch.where.to(device),
             on_step=keep,
         )
-        write_whole(path, functools.partial(_save, torch.stack(states, dim=1).numpy()))
+        write_whole(path, functools.partial(np.save, arr=torch.stack(states, dim=1).numpy()))
     generator.train(training)
-
-
-def _save(array: NDArray[np.float32], path: Path) -> None:
-    try:
-        with path.open("wb") as handle:
-            np.save(handle, array)
-    except OSError as failure:
-        raise OutputError(path.name, failure.strerror or "not writable", "room for the trajectories") from None
