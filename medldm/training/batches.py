@@ -246,6 +246,8 @@ def prefetch(
             raise
         except Exception as failure:
             reason = (str(failure).splitlines() or [""])[-1][:120] or type(failure).__name__
+            if isinstance(failure, ConnectionError | EOFError):  # how its death shows where it was answering
+                reason = "its worker died"
             scans = "; ".join(scans_of(step))
             raise RunError(f"{where}, step {step}, {scans}", reason, "a batch", "look at these scans") from None
         yield step, batch

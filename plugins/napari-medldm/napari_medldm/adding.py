@@ -28,10 +28,11 @@ TURN_MS = 30  # other events come first
 COLLECT_MS = 1000  # until the voxels of layers that are gone are given back, when the window is painted anew
 
 
-def make_ready(viewer: Any) -> None:
+@functools.cache
+def make_ready() -> None:
     """Make a first layer, which nobody sees, once in a process: what napari imports and parses for it takes 0.3 s.
 
-    It is imported in a thread; the table of units does not bear to be parsed in one. All of it is set apart, too.
+    It is imported in a thread; the table of units does not bear to be parsed in one.
     """
     importing = threading.Thread(target=_import_first, daemon=True)
     importing.start()
@@ -41,7 +42,6 @@ def make_ready(viewer: Any) -> None:
             QTimer.singleShot(TURN_MS, make)
         else:
             first_layer()
-            set_apart(viewer)
 
     make()
 

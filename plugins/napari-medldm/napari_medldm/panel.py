@@ -62,7 +62,7 @@ class RestorePanel(QWidget):
         self._ready = ReadyMark(viewer, self)
         self._follow()
         set_apart(viewer)
-        QTimer.singleShot(IDLE_MS, partial(make_ready, viewer))
+        QTimer.singleShot(IDLE_MS, make_ready)
 
     def _build(self) -> None:
         names = ("Restore", "Cancel", "Again", "Undo")
