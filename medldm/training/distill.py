@@ -39,7 +39,8 @@ def distillation(
     if any(level.distilled for level in pack.synthesis.cascade):
         raise ModelError(where, "a distilled model", "the model that it was distilled from")
     told = _training(name, where)
-    drawn = {stage["level"]: stage for stage in told["stage"] if stage["train"] == "generator" and not stage["guide"]}
+    levels_own = [stage for stage in told["stage"] if stage["train"] == "generator" and not stage.get("guide")]
+    drawn = {stage["level"]: stage for stage in levels_own}
     cascade, levels = pack.synthesis.cascade, []
     each = [evaluations] * len(cascade) if isinstance(evaluations, int) else list(evaluations)
     if len(each) != len(cascade) or min(each) < 1:
