@@ -101,24 +101,27 @@ def test_noise_belongs_to_its_cell():
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_shares_of_labels_are_means_over_the_parts_of_a_cell(dims):
+@pytest.mark.parametrize(("cell", "part"), [(4, 1), (8, 2), (2, 1)])
+def test_shares_of_labels_are_means_over_the_parts_of_a_cell(dims, cell, part):
     tables = {"tissue": LabelMapCondition(kind="label_map", labels={"a": (1,), "b": (2,), "c": (3,)})}
-    conditioner = Conditioner(tables, dims, (16, 32), 1, (4,) * dims)
-    labels = torch.randint(0, 4, (3, 1, *(16, 8, 12)[:dims]), generator=torch.Generator().manual_seed(0))
+    conditioner = Conditioner(tables, dims, (16, 32), 1, (cell,) * dims)
+    labels = torch.randint(0, 4, (3, 1, *(16, 8, 24)[:dims]), generator=torch.Generator().manual_seed(0))
     shares = conditioner._shares(labels, torch.tensor([True, False, True]), 3)
     pool = (F.avg_pool2d, F.avg_pool3d)[dims - 2]
-    expected = torch.cat([pool((labels == k).float(), 2) for k in (1, 2, 3)] + [pool((labels >= 0).float(), 2)], 1)
+    expected = torch.cat([pool((labels == k).float(), part) for k in (1, 2, 3)] + [pool((labels >= 0).float(), part)], 1)
     expected[1] = 0  # not said
     assert torch.equal(shares, expected)
 
 
-@pytest.mark.parametrize("zoom", [[0.8, 0.8, 0.8], [1.03, 0.9, 1.2]])
-def test_zooming_is_linear_for_images_and_nearest_for_labels(zoom):
+@pytest.mark.parametrize("ratio", [1, 2])
+@pytest.mark.parametrize("zoom", [[0.8, 0.8, 0.8], [1.03, 0.9, 1.2], [1.0, 1.0, 1.0]])
+def test_zooming_is_linear_for_images_and_nearest_for_labels(zoom, ratio):
     shift, shape = [0.02, -0.05, 0.03], (14, 12, 10)
     image, labels = torch.rand(shape, generator=torch.Generator().manual_seed(0)), torch.arange(1680).view(shape)
     theta = torch.cat([torch.diag(1 / torch.tensor(zoom[::-1])), -2 * torch.tensor(shift[::-1])[:, None]], dim=1)[None]
     grid = F.affine_grid(theta, [1, 1, *shape], align_corners=False)
     origins = [_origin(n, along, by * n) for n, along, by in zip(shape, zoom, shift, strict=True)]
-    for field, mode in ((image, "bilinear"), (labels, "nearest")):
+    for field, mode, means in ((image, "bilinear", ratio), (labels, "nearest", 1)):
         expected = F.grid_sample(field[None, None].float(), grid, mode=mode, padding_mode="border", align_corners=False)
-        torch.testing.assert_close(_resampled(field, origins), expected[0, 0].to(field.dtype), rtol=0, atol=1e-5)
+        expected = F.avg_pool3d(expected, means)[0, 0].to(field.dtype)
+        torch.testing.assert_close(_resampled(field, origins, means), expected, rtol=0, atol=1e-5)

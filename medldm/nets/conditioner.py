@@ -26,6 +26,7 @@ from medldm.nets.patches import space_to_depth
 from medldm.nets.unet import Condition
 
 FREQUENCIES = 6
+PARTS = 4  # of a latent cell along an axis, at most: in those of f = 4 a label map is told voxel by voxel
 
 
 class Conditions(NamedTuple):
@@ -97,12 +98,13 @@ class NumberEmbedding(nn.Module):
 
 
 class LabelControl(nn.Module):
-    """Shares of the labels in each latent cell's parts -> what is added to the U-Net's skips, and to its middle."""
+    """Shares of the labels in each latent cell's parts -> what the U-Net is told in each cell, and what is added to its
+    skips and to its middle."""
 
-    def __init__(self, dims: int, labels: int, channels: Sequence[int], blocks: int, stride: int) -> None:
+    def __init__(self, dims: int, labels: int, channels: Sequence[int], blocks: int, parts: Sequence[int]) -> None:
         super().__init__()
-        conv, width = CONVOLUTION[dims], max(32, channels[0] // 2)
-        self.stem = conv(labels, width, 3, stride=stride, padding=1)
+        conv, width = CONVOLUTION[dims], control_width(channels)
+        self.stem = conv(labels, width, tuple(n + 2 for n in parts), stride=tuple(parts), padding=1)
         self.levels = nn.ModuleList([ResidualBlock(dims, width) for _ in channels])
         self.downs = nn.ModuleList([conv(width, width, 3, stride=2, padding=1) for _ in channels[1:]])
         places = [(0, channels[0])]  # level, channels of each skip: the first convolution's, the blocks', the halved
@@ -115,13 +117,17 @@ class LabelControl(nn.Module):
             nn.init.zeros_(out.bias)
         self.outs = nn.ModuleList(outs)
 
-    def forward(self, shares: Tensor) -> tuple[Tensor, ...]:
-        """(B, labels, *stride * latent grid) -> one a skip, the last for the middle."""
+    def forward(self, shares: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(B, labels, *parts * latent grid) -> (B, width, *latent grid); one a skip, the last for the middle."""
         x, features = self.stem(shares), []
         for level, block in enumerate(self.levels):
             x = block(x if level == 0 else self.downs[level - 1](x))
             features.append(x)
-        return tuple(out(features[level]) for level, out in zip(self.places, self.outs, strict=True))
+        return features[0], tuple(out(features[level]) for level, out in zip(self.places, self.outs, strict=True))
+
+
+def control_width(channels: Sequence[int]) -> int:
+    return max(32, channels[0] // 2)
 
 
 class Conditioner(nn.Module):
@@ -135,7 +141,7 @@ class Conditioner(nn.Module):
         self.embeddings, self.nulls, self.controls = nn.ModuleDict(), nn.ParameterDict(), nn.ModuleDict()
         self.positions = nn.ParameterDict()
         self.concat_channels = 0
-        self.stride = 2 if all(length % 2 == 0 for length in block) else 1
+        self.parts = [math.gcd(PARTS, length) for length in block]
         for name, table in self.tables.items():
             if isinstance(table, ClassCondition):
                 self.embeddings[_key(name)] = nn.Embedding(len(table.values) + 1, width)  # the last: not said
@@ -148,7 +154,8 @@ class Conditioner(nn.Module):
             elif isinstance(table, ImageCondition):
                 self.concat_channels += 1 + math.prod(block)
             else:
-                self.controls[_key(name)] = LabelControl(dims, len(table.labels) + 1, channels, blocks, self.stride)
+                self.concat_channels += control_width(channels)
+                self.controls[_key(name)] = LabelControl(dims, len(table.labels) + 1, channels, blocks, self.parts)
 
     @property
     def has_vector(self) -> bool:
@@ -176,7 +183,9 @@ class Conditioner(nn.Module):
                 flag = _along(here, cells)
                 concat.append(torch.cat([flag * cells, flag.expand_as(cells[:, :1])], dim=1))
             else:
-                control.append(self.controls[_key(name)](self._shares(value, here, len(table.labels))))
+                cells, added = self.controls[_key(name)](self._shares(value, here, len(table.labels)))
+                concat.append(cells)
+                control.append(added)
         return Condition(
             concat=torch.cat(concat, dim=1) if concat else None,
             vector=torch.stack(vector).sum(0) if vector else None,
@@ -186,15 +195,19 @@ class Conditioner(nn.Module):
 
     def _shares(self, labels: Tensor, here: Tensor, count: int) -> Tensor:
         """How much of each part of a latent cell is of each label, and whether a map was given: a channel each."""
-        part = [length // self.stride for length in self.block]
-        cell = torch.zeros((), dtype=torch.int64, device=labels.device)  # which part a voxel lies in
-        for n, length in zip(labels.shape[2:], part, strict=True):
-            cell = cell[..., None] * (n // length) + torch.arange(n, device=labels.device) // length
+        part = [length // parts for length, parts in zip(self.block, self.parts, strict=True)]
         size = [n // length for n, length in zip(labels.shape[2:], part, strict=True)]
-        found = torch.zeros(len(labels), math.prod(size) * (count + 1), device=labels.device)
-        place = (cell * (count + 1) + labels[:, 0]).flatten(1)
-        found.scatter_add_(1, place, found.new_ones(1).expand_as(place))  # whole numbers: exact in any order
-        shares = found.view(len(labels), *size, count + 1)[..., 1:].movedim(-1, 1) / math.prod(part)
+        if all(length == 1 for length in part):
+            number = torch.arange(1, count + 1, device=labels.device).to(labels.dtype)
+            shares = (labels == number.view(1, -1, *(1,) * len(size))).float()
+        else:
+            cell = torch.arange(len(labels), device=labels.device)  # which part a voxel lies in, of which sample
+            for n, length, cells in zip(labels.shape[2:], part, size, strict=True):
+                cell = cell[..., None] * cells + torch.arange(n, device=labels.device) // length
+            place = (cell * (count + 1) + labels[:, 0]).flatten()
+            found = torch.bincount(place, minlength=len(labels) * math.prod(size) * (count + 1))
+            found = found.view(len(labels), *size, count + 1)[..., 1:].movedim(-1, 1)
+            shares = found / math.prod(part)
         flag = _along(here, labels).float()
         return torch.cat([flag * shares, flag.expand_as(shares[:, :1])], dim=1)
 

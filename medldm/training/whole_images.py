@@ -28,18 +28,21 @@ def whole_batch(batches: Batches, step: int, table: GeneratorTable) -> Batch:
         number = batches.whole[position]
         scan = batches.scans[number]
         maps = {name: value for name, value in scan.conditions.items() if isinstance(value, Tensor)}
-        again = [] if batches.redrawn is None else [_as_fine(batches.redrawn.of(position, rng), before)]
-        moved, origins = _moved([scan.image, *again, *maps.values()], size, table, coarsen, batches.left_right, rng)
+        again = scan.image if batches.redrawn is None else _as_fine(batches.redrawn.of(position, rng), before)
+        fields = [(scan.image, coarsen), (again, before), *((value, 1) for value in maps.values())]
+        moved, origins = _moved(fields, size, table, coarsen, batches.left_right, rng)
         box = _box(size, table, coarsen, before, rng)
-        cut = [field[box] for field in moved]
-        said = scan.conditions | dict(zip(maps, cut[1 + len(again) :], strict=True))
-        image = cut[0][None, None]
+        cut = [
+            field[tuple(slice(part.start // ratio, part.stop // ratio) for part in box)]
+            for field, (_, ratio) in zip(moved, fields, strict=True)
+        ]
+        said = scan.conditions | dict(zip(maps, cut[2:], strict=True))
         along = [o[part].view(-1, f).mean(1) for o, part, f in zip(origins, box, block, strict=True)]
         places.append(torch.stack(torch.meshgrid(*along, indexing="ij")))
-        parts.append(coarsened(image, coarsen))
-        asked.append(Conditions.of(pack.synthesis.conditions, said, cut[0].shape))
+        parts.append(cut[0][None, None])
+        asked.append(Conditions.of(pack.synthesis.conditions, said, [part.stop - part.start for part in box]))
         if table.level:
-            coarse.append(coarsened(cut[len(again)][None, None], before))
+            coarse.append(cut[1][None, None])
         numbers.append(number)
     return Batch(
         torch.cat(parts),
@@ -61,7 +64,7 @@ def _as_fine(image: Tensor, ratio: int) -> Tensor:
 
 
 def _moved(
-    fields: list[Tensor],
+    fields: list[tuple[Tensor, int]],
     size: list[int],
     table: GeneratorTable,
     coarsen: int,
@@ -71,6 +74,7 @@ def _moved(
     """An image and what belongs to it, cut to the grid about its middle, mirrored, moved and zoomed alike; and where
     its voxels lay before, along each axis: from the middle, in halves of the grid.
 
+    fields : each with how many voxels along each axis make one of what is returned, their mean
     Whole voxels where there is no zoom, so that nothing is blurred.
     """
     mirrored = rng.random() < table.flip
@@ -83,12 +87,13 @@ def _moved(
     voxels = [s * n if zoomed else round(s * n) for s, n in zip(shift, size, strict=True)]
     origins = [_origin(*axis) for axis in zip(size, zoom, voxels, strict=True)]
     out = []
-    for field in fields:
+    for field, ratio in fields:
         field = centred(field, size)
         field = field.flip(left_right) if mirrored else field
         if zoomed or table.shift:
-            field = _resampled(field, origins)
-        out.append(field)
+            out.append(_resampled(field, origins, ratio))
+        else:
+            out.append(coarsened(field[None, None], ratio)[0, 0])
     halves = [origin / (n / 2) for origin, n in zip(origins, size, strict=True)]
     if mirrored:
         halves[left_right] = -halves[left_right]
@@ -100,17 +105,20 @@ def _origin(n: int, zoom: float, voxels: float) -> Tensor:
     return (torch.arange(n) + 0.5 - n / 2) / zoom - voxels
 
 
-def _resampled(field: Tensor, origins: list[Tensor]) -> Tensor:
-    """By linear interpolation, axis after axis; numbers of labels by the nearest. The edge is repeated."""
+def _resampled(field: Tensor, origins: list[Tensor], ratio: int) -> Tensor:
+    """By linear interpolation and means of `ratio` voxels, axis after axis; numbers of labels (ratio 1) by the nearest.
+    The edge is repeated."""
     for axis, (n, origin) in enumerate(zip(field.shape, origins, strict=True)):
         at = (origin + n / 2 - 0.5).clamp(0, n - 1)
         low = at.floor().long()
-        if not field.is_floating_point() or torch.equal(at, low):
+        if not field.is_floating_point() or (ratio == 1 and torch.equal(at, low)):
             field = field.index_select(axis, at.round().long())
             continue
-        share = (at - low).view(-1, *(1,) * (field.ndim - 1 - axis))
-        above = field.index_select(axis, (low + 1).clamp_max(n - 1))
-        field = torch.lerp(field.index_select(axis, low), above, share)
+        weights, row, share = torch.zeros(n, n), torch.arange(n), at - low  # of the voxels for each that is wanted
+        weights[row, low] += 1 - share
+        weights[row, (low + 1).clamp_max(n - 1)] += share
+        means = weights.view(n // ratio, ratio, n).mean(1)
+        field = torch.tensordot(means, field, dims=([1], [axis])).movedim(0, axis)
     return field
 
 
