@@ -7,6 +7,7 @@ a label map is added to what the U-Net's levels hand to each other by a network 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
@@ -201,9 +202,10 @@ class Conditioner(nn.Module):
             number = torch.arange(1, count + 1, device=labels.device).to(labels.dtype)
             shares = (labels == number.view(1, -1, *(1,) * len(size))).float()
         else:
-            cell = torch.arange(len(labels), device=labels.device)  # which part a voxel lies in, of which sample
+            numbers = functools.partial(torch.arange, device=labels.device, dtype=torch.int32)  # half the time of int64
+            cell = numbers(len(labels))  # which part a voxel lies in, of which sample
             for n, length, cells in zip(labels.shape[2:], part, size, strict=True):
-                cell = cell[..., None] * cells + torch.arange(n, device=labels.device) // length
+                cell = cell[..., None] * cells + numbers(n) // length
             place = (cell * (count + 1) + labels[:, 0]).flatten()
             found = torch.bincount(place, minlength=len(labels) * math.prod(size) * (count + 1))
             found = found.view(len(labels), *size, count + 1)[..., 1:].movedim(-1, 1)

@@ -28,21 +28,23 @@ def whole_batch(batches: Batches, step: int, table: GeneratorTable) -> Batch:
         number = batches.whole[position]
         scan = batches.scans[number]
         maps = {name: value for name, value in scan.conditions.items() if isinstance(value, Tensor)}
-        again = scan.image if batches.redrawn is None else _as_fine(batches.redrawn.of(position, rng), before)
-        fields = [(scan.image, coarsen), (again, before), *((value, 1) for value in maps.values())]
+        fields = [(scan.image, coarsen), *((value, 1) for value in maps.values())]
+        if table.level:
+            again = None if batches.redrawn is None else batches.redrawn.of(position, rng)
+            fields.append((scan.image if again is None else _as_fine(again, before), before))
         moved, origins = _moved(fields, size, table, coarsen, batches.left_right, rng)
         box = _box(size, table, coarsen, before, rng)
         cut = [
             field[tuple(slice(part.start // ratio, part.stop // ratio) for part in box)]
             for field, (_, ratio) in zip(moved, fields, strict=True)
         ]
-        said = scan.conditions | dict(zip(maps, cut[2:], strict=True))
+        said = scan.conditions | dict(zip(maps, cut[1:], strict=False))
         along = [o[part].view(-1, f).mean(1) for o, part, f in zip(origins, box, block, strict=True)]
         places.append(torch.stack(torch.meshgrid(*along, indexing="ij")))
         parts.append(cut[0][None, None])
         asked.append(Conditions.of(pack.synthesis.conditions, said, [part.stop - part.start for part in box]))
         if table.level:
-            coarse.append(cut[1][None, None])
+            coarse.append(cut[-1][None, None])
         numbers.append(number)
     return Batch(
         torch.cat(parts),

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from napari.qt.threading import thread_worker
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import (
@@ -23,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from medldm import MedldmError
+from napari_medldm.background import in_background
 from napari_medldm.series import THUMBNAIL, Series
 
 COLUMNS = ("", "Series", "Date", "Slices", "Plane", "Folder")
@@ -131,7 +131,7 @@ class Chooser(QDialog):
         def fail(failure: Exception) -> None:
             button.setText(str(failure) if isinstance(failure, MedldmError) else "It cannot be read so, either")
 
-        thread_worker(each.helped, connect={"returned": show, "errored": fail})()
+        in_background(each.helped, show, fail)
 
 
 def _icon(series: Series) -> QIcon:

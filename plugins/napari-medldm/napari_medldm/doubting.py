@@ -6,11 +6,11 @@ import contextlib
 from functools import partial
 from weakref import WeakKeyDictionary
 
-from napari.qt.threading import thread_worker
 from qtpy.QtCore import QObject, Signal
 
 from medldm import LazyScan, MedldmError, Volume
 from medldm.calibration import doubts_of
+from napari_medldm.background import in_background
 
 AT_ONCE = 2**21  # voxels that are looked at in a turn of the event loop; all those of 300 slices of 512 take a second
 LOOKING = "Looking whether the scan is like those that the model knows …"
@@ -40,11 +40,8 @@ class Doubts(QObject):
         pair = f"{model} {id(scan)}"  # the thread holds the scan, so that no other has its number
         if pair not in self._under_way:
             self._under_way.add(pair)
-            connect = {
-                "returned": partial(self._looked, model, scan),
-                "finished": partial(self._under_way.discard, pair),
-            }
-            thread_worker(_doubts, connect=connect)(model, scan, factor)
+            look, end = partial(_doubts, model, scan, factor), partial(self._under_way.discard, pair)
+            in_background(look, partial(self._looked, model, scan), finished=end)
 
     def _looked(self, model: str, scan: Volume, said: list[str]) -> None:
         self._seen.setdefault(scan, set()).add(model)  # the model's own table has the words now

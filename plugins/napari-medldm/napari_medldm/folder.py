@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import thread_worker
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -24,6 +23,7 @@ from qtpy.QtWidgets import (
 import medldm
 from medldm import MedldmError
 from napari_medldm.adding import add_layer
+from napari_medldm.background import in_background
 from napari_medldm.form import RestoreForm
 from napari_medldm.jobs import Job, Workshop
 from napari_medldm.layers import layer_data
@@ -202,7 +202,7 @@ class FolderPanel(QWidget):
         def fail(failure: Exception) -> None:
             self.message.setText(str(failure) if isinstance(failure, MedldmError) else "It cannot be read any more.")
 
-        thread_worker(read, connect={"returned": add, "errored": fail})()
+        in_background(read, add, fail)
 
     def closeEvent(self, event: Any) -> None:
         """Stop what runs before the window goes."""

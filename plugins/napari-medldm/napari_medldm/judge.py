@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from napari.qt.threading import thread_worker
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QFormLayout,
@@ -20,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_medldm.active import ActiveScan
 from napari_medldm.adding import PaintLater, add_layer, remove_layers
+from napari_medldm.background import in_background
 from napari_medldm.compare import Comparison, residual_style, uncertainty_style
 from napari_medldm.keys import MODES
 from napari_medldm.layers import derived_layer, entry_of
@@ -121,7 +121,7 @@ class JudgeBox(QWidget):
             self._show_mode()
             then()
 
-        thread_worker(look, connect={"returned": add_next})()
+        in_background(look, add_next)
 
     def last(self) -> Done | None:
         """The last restoration of the active scan, or the one that made it, whose layers are still there."""

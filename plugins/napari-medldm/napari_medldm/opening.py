@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from napari.qt.threading import thread_worker
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QDialog, QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QWidget
 
@@ -15,6 +14,7 @@ import medldm
 from medldm import MedldmError
 from napari_medldm._reader import Opened, layer_of, look_into
 from napari_medldm.adding import add_layer, first_layer
+from napari_medldm.background import in_background
 from napari_medldm.chooser import Chooser
 
 _DRAGS = (QEvent.Type.DragEnter, QEvent.Type.DragMove)
@@ -99,12 +99,8 @@ class Opening(QObject):
         first_layer()
         text = f"Reading {where.name} …"
         self.said.emit(text)
-        connect = {
-            "returned": partial(self._show, where),
-            "errored": partial(self._fail, where),
-            "finished": partial(self._finished, text),
-        }
-        thread_worker(_look, connect=connect)(where, self.beforehand())
+        look = partial(_look, where, self.beforehand())
+        in_background(look, partial(self._show, where), partial(self._fail, where), partial(self._finished, text))
 
     def _finished(self, text: str) -> None:
         self._reading = False

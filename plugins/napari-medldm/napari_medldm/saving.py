@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from napari.qt.threading import thread_worker
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 import medldm
 from medldm import MedldmError, Volume
 from medldm.errors import OutputError
+from napari_medldm.background import in_background
 from napari_medldm.layers import volume_of
 
 SAVED = ("result", "residual", "uncertainty")
@@ -116,12 +116,7 @@ class SaveBox(QWidget):
 
         self._under_way += 1
         self.said.emit(f"Saving {path.name} …")
-        connect = {
-            "returned": lambda written: self.said.emit(f"Saved {written}"),
-            "errored": fail,
-            "finished": self._written,
-        }
-        thread_worker(write, connect=connect)()
+        in_background(write, lambda written: self.said.emit(f"Saved {written}"), fail, self._written)
 
     def _written(self) -> None:
         self._under_way -= 1

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
-from napari.qt.threading import thread_worker
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QDockWidget, QGridLayout, QLabel, QPushButton, QWidget
@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QComboBox, QDockWidget, QGridLayout, QLabel, QPushBut
 from medldm import LazyScan, MedldmError
 from napari_medldm.active import ActiveScan
 from napari_medldm.adding import PaintLater
+from napari_medldm.background import in_background
 from napari_medldm.compare import show_plane
 from napari_medldm.keys import THREE_PLANES
 from napari_medldm.layers import OBLIQUE_DEG, derived_layer, entry_of, family, hold, look_of, oblique_note
@@ -235,7 +236,7 @@ class ViewBox(QWidget):
             self.load.setText("read it whole")
             self.follow()
 
-        thread_worker(entry.volume.load, connect={"returned": show, "errored": fail, "finished": end})()
+        in_background(entry.volume.load, show, fail, end)
 
     def _straighten(self) -> None:
         """Resample in the background; the copy is a layer of its own."""
@@ -248,5 +249,4 @@ class ViewBox(QWidget):
             self.viewer.add_image(data, **attributes)
             source.visible = False
 
-        worker = thread_worker(straightened, connect={"returned": show}, start_thread=False)(entry.volume)
-        worker.start()
+        in_background(partial(straightened, entry.volume), show)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari.qt.threading import thread_worker
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_medldm._sample import noisy_head
 from napari_medldm.adding import add_layer, first_layer
+from napari_medldm.background import in_background
 from napari_medldm.opening import FOLDER, OpenBox
 
 _TEXT = """<h2>Drop a scan anywhere in this window</h2>
@@ -61,7 +61,7 @@ class Welcome(QWidget):
         """A head, which the model of the brain knows; it is made in the background."""
         self.sample.setEnabled(False)
         first_layer()
-        thread_worker(noisy_head, connect={"returned": self._show_sample})()
+        in_background(noisy_head, self._show_sample)
 
     def _show_sample(self, made: list[Any]) -> None:
         ((data, attributes, _),) = made
