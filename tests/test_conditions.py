@@ -108,7 +108,9 @@ def test_shares_of_labels_are_means_over_the_parts_of_a_cell(dims, cell, part):
     labels = torch.randint(0, 4, (3, 1, *(16, 8, 24)[:dims]), generator=torch.Generator().manual_seed(0))
     shares = conditioner._shares(labels, torch.tensor([True, False, True]), 3)
     pool = (F.avg_pool2d, F.avg_pool3d)[dims - 2]
-    expected = torch.cat([pool((labels == k).float(), part) for k in (1, 2, 3)] + [pool((labels >= 0).float(), part)], 1)
+    expected = torch.cat(
+        [pool((labels == k).float(), part) for k in (1, 2, 3)] + [pool((labels >= 0).float(), part)], 1
+    )
     expected[1] = 0  # not said
     assert torch.equal(shares, expected)
 

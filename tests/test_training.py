@@ -258,7 +258,7 @@ def test_losses_are_logged(data, tmp_path, monkeypatch):
     assert rates == pytest.approx([learning_rate(step - 1, stage) for step in steps])
     assert all(event.value > 0 for event in events.Scalars("autoencoder/examples a second"))
     for name in stages:  # measured, restored, truth
-        assert Image.open(tmp_path / "pack" / "pictures" / f"{name}.png").size == (3 * 24, 24)
+        assert Image.open(tmp_path / "pack" / "pictures" / f"{name}.png").size == (3 * 144, 144)  # enlarged 6 times
 
 
 def test_fine_tuning_goes_on_from_a_model(data, trained, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -13,15 +15,20 @@ from medldm.diffusion.noise import FieldNoise
 from medldm.diffusion.samplers import dpmpp_2m
 from medldm.io.atomic import write_whole
 from medldm.networks import Networks
+from medldm.pack import ModelPack
+from medldm.report.pictures import planes
+from medldm.space import centred_geometry
 from medldm.stage_tables import GeneratorStage
 from medldm.training.batches import Batch, Batches
+from medldm.volume import Volume
 
 SHOWN, SAMPLE_STEPS = 8, 20  # of what a generator draws
+LEAST_HEIGHT = 128  # of a picture in pixels: smaller ones are enlarged, as coarse levels of heads are 30 voxels high
 
 
 @torch.no_grad()
 def restored(networks: Networks, validation: Batches) -> Tensor:
-    """(1, H, W * 3) one validation crop: measurement, posterior mean, truth (middle plane)."""
+    """(1, H, W * 3) one validation crop: measurement, posterior mean, truth."""
     batch = validation.restoration(0)
     assert batch.measurement is not None
     device = networks.autoencoder.latent_mean.device
@@ -33,12 +40,11 @@ def restored(networks: Networks, validation: Batches) -> Tensor:
     given, moved = networks.before(head.after, decoded, moved, lambda first, image, told: first(image, told, level)[0])
     image, _ = head(given, moved, level)
     row = [t[0, 0].float().cpu() for t in (batch.measurement.image, image, batch.x)]
-    planes = [t if t.ndim == 2 else t[:, :, t.shape[2] // 2] for t in row]
-    return torch.cat(planes, dim=1).clamp(0, 1)[None]
+    return side_by_side(row, validation.pack)
 
 
 @torch.inference_mode()
-def drawn(networks: Networks, table: GeneratorStage, batch: Batch, seed: int) -> Tensor:
+def drawn(networks: Networks, pack: ModelPack, table: GeneratorStage, batch: Batch, seed: int) -> Tensor:
     """(1, H, W * n) what a stage's network draws as held-out images are conditioned, and from their coarser ones."""
     device = networks.autoencoder.latent_mean.device
     shown = batch.split(SHOWN)[0]
@@ -60,12 +66,25 @@ def drawn(networks: Networks, table: GeneratorStage, batch: Batch, seed: int) ->
         where=None if shown.where is None else shown.where.to(device),
     )
     generator.train(training)
-    planes = [x if x.ndim == 2 else x[:, :, x.shape[2] // 2] for x in images[:, 0].float().cpu()]
-    return torch.cat(planes, dim=1).clamp(0, 1)[None]
+    return side_by_side(list(images[:, 0].float().cpu()), pack)
+
+
+def side_by_side(images: Sequence[Tensor], pack: ModelPack) -> Tensor:
+    """(1, H, W * n) of images (*S) in [0, 1], upright; of volumes the three middle planes, one below the other."""
+    columns = []
+    for x in images:
+        array = x.clamp(0, 1).numpy().reshape(*x.shape, *(1,) * (3 - x.ndim))
+        cuts = [torch.from_numpy(cut.copy()) for _, cut, *_ in planes(Volume(array, centred_geometry(pack, x.shape)))]
+        width = max(cut.shape[1] for cut in cuts)
+        columns.append(torch.cat([F.pad(cut, (0, width - cut.shape[1])) for cut in cuts]))
+    return torch.cat(columns, dim=1)[None]
 
 
 def write_picture(path: Path, image: Tensor) -> None:
-    """A PNG file of (1, H, W) in [0, 1]; its folder is made. Raises OutputError."""
+    """A PNG file of (1, H, W) in [0, 1], enlarged by whole pixels if it is small; its folder is made. Raises
+    OutputError."""
     path.parent.mkdir(exist_ok=True)
-    shown = Image.fromarray((255 * image[0]).round().byte().numpy())
+    pixels = (255 * image[0]).round().byte()
+    times = -(-LEAST_HEIGHT // len(pixels))
+    shown = Image.fromarray(pixels.repeat_interleave(times, 0).repeat_interleave(times, 1).numpy())
     write_whole(path, shown.save)

@@ -113,7 +113,9 @@ class _Training:
         table = self.recipe.stages[number]
         if isinstance(table, GeneratorStage):
             for batch in self.held_out_batches(number)[:1]:
-                self.picture(stage, "samples", drawn(self.networks, table, batch, self.recipe.seed), step)
+                self.picture(
+                    stage, "samples", drawn(self.networks, self.recipe.pack, table, batch, self.recipe.seed), step
+                )
             return
         last = next((table for table in reversed(self.recipe.stages) if getattr(table, "problems", None)), None)
         if last is None:
