@@ -93,6 +93,7 @@ class HeadStage(_Stage):
     """A head, on crops with what was measured of them.
 
     mean_share : of the examples whose latent estimate is the posterior mean
+    lesions : share of the crops that small lesions are put into (`medldm.training.lesions`)
     likelihood : weight of the likelihood of the deviation that the head says its error has
     """
 
@@ -100,6 +101,7 @@ class HeadStage(_Stage):
     head: str
     problems: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
     mean_share: float = Field(0.8, ge=0, le=1)
+    lesions: float = Field(0.0, ge=0, le=1)
     likelihood: float = Field(0.02, ge=0)
 
     @property

@@ -25,6 +25,7 @@ from medldm.operators.measurement import Measurement, noise_model
 from medldm.operators.problem import Problem
 from medldm.recipe import Recipe
 from medldm.stage_tables import StageTable
+from medldm.training.lesions import with_lesions
 from medldm.training.scan import Scan
 
 ZOOM_SHARE = 0.25
@@ -105,6 +106,7 @@ class Batches:
     ) -> None:
         self.scans, self.recipe, self.pack, self.stage = scans, recipe, recipe.pack, stage
         self.problems, self.shares = problems, dict(getattr(stage, "problems", {}))
+        self.lesions: float = getattr(stage, "lesions", 0.0)
         self.salt, self.all_flips = salt, all_flips
         self.rank, self.world = rank, world
         self.redrawn: Coarser | None = None
@@ -192,6 +194,8 @@ class Batches:
         images, measured, numbers = [], [], []
         for example in examples:
             crop, stripped, number = self._crop(example.own)
+            if self.lesions and example.own.random() < self.lesions:
+                crop = with_lesions(crop, example.own)
             x = crop[None, None]
             found = self.problems[name].draw(x, self.noise, example)
             plain = found.missing is None and not bool((found.blur > 1).any())
