@@ -14,7 +14,7 @@ from medldm.installed import describe, folder_of
 from medldm.model import Model
 from medldm.networks import Networks
 from medldm.recipe import parse_recipe
-from tests.tiny import pack_of, tiny_model, tiny_table, with_alike_head
+from tests.tiny import pack_of, tiny_model, tiny_table, with_alike_head, with_generator
 
 
 def test_a_pack_comes_back_as_it_was_saved(tmp_path):
@@ -53,6 +53,22 @@ def test_weights_may_lie_in_several_files(tmp_path):
     assert not (folder / "weights-alike.safetensors").exists()
     again = medldm.load_model(folder).networks.heads["alike"].to_full.weight
     assert torch.equal(again, late["heads.alike.to_full.weight"].float())
+
+
+def test_layers_in_8_bits_are_half_the_size_and_hardly_off(tmp_path):
+    model = pack_of(tmp_path / "half", with_generator(tiny_table(3)), scale=0.3)
+    model.save(tmp_path / "bytes", eight_bits=True)
+    size = {name: (tmp_path / name / "weights.safetensors").stat().st_size for name in ("half", "bytes")}
+    assert size["bytes"] < 0.7 * size["half"]  # names and small tensors are what they are
+    before, again = (m.networks.state_dict() for m in (model, medldm.load_model(tmp_path / "bytes")))
+    for name, value in before.items():
+        rows = value.flatten(1) if value.ndim > 1 else value[None]
+        off = (again[name] - value).abs().reshape(rows.shape).amax(1)
+        assert bool((off <= rows.abs().amax(1) / 200 + 1e-6).all()), name
+    left = load_file(tmp_path / "bytes" / "weights.safetensors")
+    save_file({k: v for k, v in left.items() if not k.endswith(":scale")}, tmp_path / "bytes" / "weights.safetensors")
+    with pytest.raises(ModelError, match="damaged"):
+        medldm.load_model(tmp_path / "bytes")
 
 
 def test_unknown_names_are_refused_with_what_there_is():
