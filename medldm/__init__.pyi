@@ -6,6 +6,7 @@ from .api.restoring import estimate_noise as estimate_noise
 from .api.restoring import inpaint as inpaint
 from .api.restoring import restore as restore
 from .api.restoring import super_resolve as super_resolve
+from .api.synthesizing import deform_labels as deform_labels
 from .api.synthesizing import evaluate_synthetic as evaluate_synthetic
 from .api.synthesizing import synthesize as synthesize
 from .api.training import calibrate as calibrate

@@ -45,6 +45,8 @@ def synthesized(folder: Path) -> Iterator[medldm.Volume]:
     model = medldm.train("recipe.toml", data=folder, out="runs/mine", strategy="ddp", workers=2, progress=progress)
     fast = medldm.distill("runs/mine", data=folder, out="runs/fast", evaluations=4)
     yield from medldm.synthesize(model=fast, n=2, conditions={"age": 60}, guidance={"age": 2.0})
+    maps = [{"tissue": medldm.deform_labels("labels.nii.gz", most_mm=4.0, seed=(0, k))} for k in range(2)]
+    yield from medldm.synthesize(model=model, n=2, conditions=maps)
     yield from medldm.synthesize(model=model, n=1, like="scan.nii.gz", strength=0.4, batch=1)
     print(medldm.evaluate_synthetic("new", folder, window=(0, 255), model=model).findings[0].text)
 

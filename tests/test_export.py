@@ -93,6 +93,42 @@ def test_bids_by_two_processes_is_that_of_one_and_goes_on(heads, tmp_path):
     assert (tmp_path / "two" / "participants.tsv").read_text().count("\n") == 6
 
 
+def test_every_scan_follows_a_map_of_its_own_where_it_is_bent(heads, tmp_path):
+    given = heads / "labels.nii.gz"
+    words = ("--model", heads / "t1-heads", "--seed", 2, "--steps", 2, "--label-map", given, "--deform", 12)
+    call("synthesize", "-o", tmp_path / "one", *words, "-n", 3, "--format", "bids")
+    call("synthesize", "-o", tmp_path / "late", *words, "-n", 1, "--first", 2, "--format", "bids")
+    maps = {p.name: medldm.read(p).array for p in (tmp_path / "one").rglob("*_dseg.nii.gz")}
+    assert len(maps) == 3 and len({array.tobytes() for array in maps.values()}) == 3
+    (late,) = (tmp_path / "late").rglob("*_dseg.nii.gz")
+    assert np.array_equal(medldm.read(late).array, maps[late.name])  # the i-th is the i-th
+    numbers = np.array([0, 0, 0, 1, 0, 0, 2])  # of grey and white in the file
+    bent = medldm.deform_labels(given, 12, (2, 2)).array
+    assert np.array_equal(maps[late.name], numbers[bent.astype(int)])
+    scans = {p.name: p.read_bytes() for p in tmp_path.rglob("*n0002_T1w.nii.gz")}
+    model = medldm.load_model(heads / "t1-heads")
+    asked = {"tissue": medldm.deform_labels(given, 12, (2, 2))}
+    (again,) = medldm.synthesize(model=model, n=1, first=2, seed=2, steps=2, conditions=asked)
+    (drawn,) = scans
+    found = medldm.read(next(tmp_path.rglob(drawn)))
+    assert np.allclose(found.array, again.array, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--deform", 3, "--format", "bids"), "--label-map, too"),
+        (("--deform", 3, "--label-map", "labels.nii.gz"), "--format bids"),
+        (("--deform", -3, "--label-map", "labels.nii.gz", "--format", "bids"), "0 mm or more"),
+    ],
+)
+def test_bending_what_cannot_be_is_refused_in_one_line(heads, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(heads)
+    done = CliRunner().invoke(app, ["synthesize", "-o", str(tmp_path / "out"), "--model", "t1-heads", *map(str, words)])
+    assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_bids_of_somebody_else_is_left_alone(heads, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "dataset_description.json").write_text('{"Name": "patients"}')

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medldm.conditions import MAPS
+from medldm.deform import deformed
 from medldm.errors import InputError
 from medldm.inputs import Scan, as_model, as_volume
 from medldm.model import Model
@@ -83,6 +84,23 @@ def synthesize(
         strength=strength,
     )
     return _synthesize(loaded, request, progress)
+
+
+def deform_labels(label_map: Scan, most_mm: float = 6.0, seed: int | Sequence[int] = 0) -> Volume:
+    """A label map bent smoothly at random: another anatomy to draw a scan by, with labels that fit.
+
+    label_map : path, Volume or image
+    most_mm : how far a voxel is moved at most, in mm; default 6
+    seed : one number or several; default 0. The same gives the same
+    Returns the map on its own grid, with its own values. Raises InputError.
+
+    >>> import numpy as np
+    >>> ball = np.zeros((32, 32, 32)); ball[8:24, 8:24, 8:24] = 4
+    >>> bent = medldm.deform_labels(medldm.Volume(ball, medldm.Geometry.from_spacing((32, 32, 32), (2, 2, 2))), seed=1)
+    >>> np.unique(bent.array).tolist(), bool((bent.array != ball).any())
+    ([0.0, 4.0], True)
+    """
+    return deformed(as_volume(label_map), most_mm, seed)
 
 
 def _with_maps(conditions: Mapping[str, object], model: Model) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ import typer
 import medldm
 from medldm.cli import options as o
 from medldm.cli.output import Progress
-from medldm.conditions import MAPS, check_conditions, in_turn
+from medldm.conditions import MAPS, LabelMapCondition, check_conditions, in_turn
 from medldm.errors import InputError, ModelError, OutputError
 from medldm.installed import describe, folder_of, read_tables
 from medldm.io.atomic import check_folder, remove_parts
@@ -38,6 +38,14 @@ LabelMap = Annotated[
         "--label-map",
         metavar="[NAME=]FILE",
         help="A label map, or another scan on the model's grid, that the scans are to follow.",
+    ),
+]
+Deform = Annotated[
+    float | None,
+    typer.Option(
+        "--deform",
+        metavar="MM",
+        help="Bend the label map for each scan, smoothly, by so many mm at most; --format bids keeps the maps.",
     ),
 ]
 Scale = Annotated[
@@ -97,6 +105,7 @@ def synthesize(
     count: Count = 1,
     condition: Condition = None,
     label_map: LabelMap = None,
+    deform: Deform = None,
     guidance: Scale = None,
     first: First = 0,
     batch: Batch = 1,
@@ -124,6 +133,7 @@ def synthesize(
     if sampler not in registry.names("samplers"):
         registry.find("samplers", sampler)
     asked = _conditions(model, condition or [], label_map or [])
+    bent = _bent(model, asked, deform, form)
     scale = _scales(guidance or [])
     _check_like(like, strength)
     bids = _bids(model, output, suffix) if form == "bids" else None
@@ -146,6 +156,7 @@ def synthesize(
     with Progress(quiet=quiet) as progress:
         for run in _runs(mine, batch if world == 1 else 1):
             told = None if quiet else _within(progress, run, mine)
+            each = [bent(seed, first + number) for number in run]
             scans = medldm.synthesize(
                 model=loaded,
                 n=len(run),
@@ -154,15 +165,15 @@ def synthesize(
                 seed=seed,
                 steps=steps,
                 sampler=sampler,
-                conditions=asked,
+                conditions=each,
                 guidance=scale,
                 like=like,
                 strength=0.4 if strength is None else strength,
                 progress=told,
             )
-            for number, scan in zip(run, scans, strict=True):
+            for number, said, scan in zip(run, each, scans, strict=True):
                 if bids is not None:
-                    bids.write(scan, asked, overwrite=overwrite)
+                    bids.write(scan, said, overwrite=overwrite)
                 else:
                     output.mkdir(exist_ok=True)
                     write(scan, paths[number], form, overwrite=overwrite)
@@ -223,6 +234,36 @@ def _conditions(model: str, words: list[str], maps: list[str]) -> dict[str, obje
         said[name if mark else scans[0]] = path
     check_conditions(tables, in_turn(tables, said, 0), f"model {Path(model).name}")
     return said
+
+
+def _bent(
+    model: str, asked: Mapping[str, object], deform: float | None, form: str
+) -> Callable[[int, int], Mapping[str, object]]:
+    """The conditions of scan (seed, index), with label maps of its own if they are to be bent. Raises InputError."""
+    pack = read_tables(model)
+    tables = pack.synthesis.conditions if isinstance(pack, ModelPack) and pack.synthesis is not None else {}
+    maps = {
+        name: medldm.as_volume(value)  # read once
+        for name, value in asked.items()
+        if isinstance(tables.get(name), MAPS) and isinstance(value, Path)
+    }
+    labels = [name for name in maps if isinstance(tables[name], LabelMapCondition)]
+    if deform is None:
+        said = {**asked, **maps}
+        return lambda seed, index: said
+    if not labels:
+        raise InputError("--deform", f"{deform:g}", "--label-map, too: the map that is bent")
+    if not 0 <= deform < float("inf"):
+        raise InputError("--deform", f"{deform:g}", "0 mm or more")
+    if form != "bids":
+        raise InputError(
+            "--deform", f"--format {form}", "--format bids", "it keeps the maps, which are the scans' labels"
+        )
+    return lambda seed, index: {
+        **asked,
+        **maps,
+        **{name: medldm.deform_labels(maps[name], deform, (seed, index)) for name in labels},
+    }
 
 
 def _check_like(like: Path | None, strength: float | None) -> None:
