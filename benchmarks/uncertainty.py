@@ -1,6 +1,6 @@
 """Are the intervals honest? How often the truth lies inside the one that is claimed, by patient, decile and region.
 
-    python -m benchmarks.uncertainty [--quick]
+    python -m benchmarks.uncertainty [--area chest|brain|ct] [--quick]
 
 The interval is `Restoration.interval(0.9)`; CT is in white noise. A bar holds where its mean coverage over patients is
 within 3 % of 90 %; in each decile of the predicted deviation (of the image's own voxels) and each region (air, dark,
@@ -34,6 +34,7 @@ NOISE = (0.02, 0.05, 0.10)
 WHOLE, GROUP = 0.03, 0.08  # that coverage may be off
 LEAST = 50  # voxels of a group in a patient
 QUICK_BRAIN = 2
+MODELS = {"chest": CHEST_MODEL, "brain": BRAIN_MODEL, "ct": ct.MODEL}
 
 
 def restored(area: str, case: protocol.Case, task: str, level: float, model: Model) -> Restoration:
@@ -109,11 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--quick", action="store_true", help="24 radiographs instead of 80, 2 heads instead of 5, a slice a patient"
     )
-    quick = parser.parse_args(arguments).quick
+    parser.add_argument("--area", choices=MODELS, help="without: all")
+    chosen = parser.parse_args(arguments)
+    quick = chosen.quick
     console = Console(width=140)
     table = Table("images", "problem", "n", "plain", "in the interval [95 %]", "worst decile", "worst region", "width")
     rows, bars = [], []
-    for area, name in (("chest", CHEST_MODEL), ("brain", BRAIN_MODEL), ("ct", ct.MODEL)):
+    for area in (chosen.area,) if chosen.area else MODELS:
+        name = MODELS[area]
         model, cases = medldm.load_model(name), cases_of(area, quick)
         for task, level in problems(area):
             means = over_patients([shares(case, restored(area, case, task, level, model)) for case in cases])
@@ -140,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for entry in bars:
         verdict = "holds" if entry["holds"] else "FAILS"
         console.print(f"{verdict}  {entry['name']}: {entry['value']:.3f} (target {entry['target']})")
-    record.write("uncertainty-quick" if quick else "uncertainty", rows, bars)
+    suffix = (f"-{chosen.area}" if chosen.area else "") + ("-quick" if quick else "")
+    record.write(f"uncertainty{suffix}", rows, bars)
     return 0
 
 
