@@ -140,10 +140,12 @@ def _estimated(noisy: Tensor, guessed: Tensor, noise_std: Tensor) -> tuple[Tenso
     mean = guessed.mean(2, keepdim=True)
     x, y = guessed - mean, noisy - mean
     wide = x.double()  # patches that are almost the same are more than single precision can tell apart
-    eye = torch.eye(group, device=x.device, dtype=wide.dtype)
     noise = voxels * noise_std.double() ** 2
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(wide @ wide.mT + noise * eye))
-    combination = (eye - noise * inverse).to(y)
+    alike = wide @ wide.mT
+    alike.diagonal(dim1=1, dim2=2).add_(noise)
+    without = torch.cholesky_inverse(torch.linalg.cholesky(alike)).mul_(-noise)
+    without.diagonal(dim1=1, dim2=2).add_(1)
+    combination = without.to(y)
     weights = 1 / combination.square().sum(2).clamp(1 / group, 1)
     return (combination @ y + mean) * weights[..., None], weights
 
