@@ -1,59 +1,60 @@
-"""Small lesions in training crops: local, of a known contrast, in images and volumes, and only where a recipe asks."""
+"""`benchmarks.lesions` measures what it says: against volumes that are known, and results that are."""
+
+from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
 
-from medldm.operators.problem import problems_of
-from medldm.recipe import parse_recipe
-from medldm.training.batches import Batches
-from medldm.training.lesions import APART, CONTRAST, DIAMETER, with_lesions
-from medldm.training.scan import Scan
-from tests.tiny import tiny_table, with_stages
+from benchmarks import lesions
+from benchmarks.methods import Method
+from benchmarks.protocol import Case
+
+RNG = np.random.default_rng(0)
+AREA = dataclasses.replace(lesions.AREAS["chest"], methods=())
 
 
-@pytest.mark.parametrize("shape", [(96, 96), (48, 40, 44)])
-def test_lesions_are_small_and_faint_to_plain(shape):
-    rng, crop = np.random.default_rng(0), torch.full(shape, 0.6)
-    highest, largest, none = [], [], 0
-    for _ in range(40):
-        change = (with_lesions(crop, rng) - crop).numpy()
-        parts, count = ndimage.label(np.abs(change) > CONTRAST[0] / 4)
-        assert count <= 1 + crop.numel() // APART ** len(shape)
-        none += count == 0  # they may all be fainter than a voxel tells
-        highest.append(np.abs(change).max())
-        largest += [max(axis.stop - axis.start for axis in box) for box in ndimage.find_objects(parts)]
-    assert none < 5
-    assert max(highest) <= 3 * CONTRAST[1]  # some lie upon each other
-    assert np.median(highest) > CONTRAST[0]
-    assert np.median(largest) < DIAMETER[1] + 4
+def case(size: int = 160) -> Case:
+    return Case("somebody", 0, np.full((size, size), 0.5))
 
 
-def test_they_are_as_wide_as_they_are_said_to_be(monkeypatch):
-    monkeypatch.setattr("medldm.training.lesions.APART", 1000)  # one alone
-    monkeypatch.setattr("medldm.training.lesions.DIAMETER", (8.0, 8.0))
-    monkeypatch.setattr("medldm.training.lesions.CONTRAST", (0.2, 0.2))
-    rng, crop = np.random.default_rng(0), torch.full((400, 400), 0.5)
-    areas = [abs(float((with_lesions(crop, rng) - crop).sum())) / 0.2 for _ in range(60)]
-    # those that the edge cuts are smaller; a disc of 8 is as large as the ellipses that are made of it
-    assert np.median(areas) == pytest.approx(np.pi * 16, rel=0.05)
+@pytest.mark.parametrize(("ndim", "diameter"), [(2, 2.5), (2, 6.0), (3, 2.0), (3, 5.0)])
+def test_a_ball_has_its_volume(ndim: int, diameter: float) -> None:
+    wanted = np.pi * diameter**2 / 4 if ndim == 2 else np.pi * diameter**3 / 6
+    assert lesions.ball(ndim, diameter).sum() == pytest.approx(wanted, rel=0.05)
 
 
-def test_nothing_falls_below_air():
-    rng = np.random.default_rng(1)
-    assert min(float(with_lesions(torch.full((32, 32), 0.01), rng).min()) for _ in range(20)) == 0
-    assert float(with_lesions(torch.full((32, 32), -0.25), rng).min()) >= -0.25
+def test_lesions_lie_apart_and_inside() -> None:
+    found = lesions.places(case(), lesions.CHEST_MM)
+    assert len(found) >= 8
+    apart = [np.linalg.norm(np.subtract(a, b)) for i, a in enumerate(found) for b in found[:i]]
+    assert min(apart) * lesions.CHEST_MM > lesions.APART_MM
+    assert all(160 // 5 <= c < 160 - 160 // 5 for place in found for c in place)
 
 
-def test_batches_have_them_where_the_recipe_says():
-    def images(**share):
-        recipe = parse_recipe(with_stages(tiny_table(2), head=share))
-        size = torch.Generator().manual_seed(0)
-        scans = [Scan(torch.rand(40, 36, generator=size), None, recipe.sources[0], f"scan {n}") for n in range(3)]
-        head = next(stage for stage in recipe.stages if stage.train == "head")
-        batches = Batches(scans, recipe, head, problems_of(recipe.pack), salt=1, all_flips=True)
-        return batches.restoration(3).x
+def test_what_leaves_a_scan_as_it_is_keeps_all_and_what_blurs_it_less_of_the_small() -> None:
+    left = lesions.of_case(AREA, Method("nothing", lambda case, y, s: y), case())
+    assert all(value == pytest.approx(1) for values in left.values() for value in values)
+    blurred = lesions.of_case(AREA, Method("blur", lambda case, y, s: ndimage.gaussian_filter(y, 2)), case())
+    means = [np.mean(blurred[diameter]) for diameter in lesions.DIAMETERS_MM]
+    assert 0 < means[0] < means[1] < means[2] < means[3] < 0.9
 
-    assert torch.equal(images(lesions=0.0), images())
-    assert not torch.equal(images(lesions=1.0), images())
+
+def test_half_of_a_contrast_counts_as_half_and_what_the_scan_shows_there_as_nothing() -> None:
+    textured = Case("somebody", 0, 0.5 + 0.1 * ndimage.gaussian_filter(RNG.standard_normal((160, 160)), 3))
+    half = lesions.of_case(AREA, Method("half", lambda case, y, s: textured.truth + (y - textured.truth) / 2), textured)
+    assert all(value == pytest.approx(0.5) for values in half.values() for value in values)
+
+
+def test_a_spot_that_a_method_makes_up_is_found_and_noise_alone_is_none() -> None:
+    blank = lesions.phantoms(AREA, case())[0]
+
+    def invents(case: Case, y: np.ndarray, level: float) -> np.ndarray:
+        result = case.truth.copy()
+        result[78:83, 78:83] += 0.15
+        return result
+
+    assert max(lesions.worst_error(AREA, Method("noisy", lambda case, y, s: y), blank).values()) < lesions.MOST_SIGMA
+    assert max(lesions.worst_error(AREA, Method("invents", invents), blank).values()) > lesions.MOST_SIGMA
