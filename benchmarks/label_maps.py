@@ -4,8 +4,9 @@
 
 Heads of brain-t1-2mm. A U-Net (MONAI's, one core, about 15 minutes) learns the tissues of the pack's label map from
 the training split's heads. It is then shown the test split's heads, and N heads drawn by the label map of each of these
-(seeds 0 to N - 1). Mean Dice over the tissues, intervals over patients: what is missing in the drawn heads is what the
-segmenter does not find. Two more rows tell how much that says: drawn without a map, and another patient's head.
+(numbers 0 to N - 1 of seed 0). Mean Dice over the tissues, intervals over patients: what is missing in the drawn heads
+is what the segmenter does not find. Two more rows tell how much that says: drawn without a map, and another patient's
+head.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from medldm.appearance import appearance_of, count_values, is_noise
+from medldm.appearance import appearance_of, count_values, is_flat, is_noise
 from medldm.conformal import Intervals
 from medldm.errors import ModelError
 from medldm.familiarity import Reference, doubt
@@ -81,6 +81,8 @@ class Calibration:
         few = count_values(scan.array)
         if few:
             return f"it has {few} values in all: a mask, a drawing or a map of labels?"
+        if is_flat(scan.array):
+            return "most neighbours in it are of one whole number: a map of labels, or enlarged by repeating voxels?"
         turned = scan.reorient(pack.axcodes) if pack.turns and pack.axcodes else scan
         levels = (pack.intensity.low, pack.intensity.high) if self.absolute else None
         found = appearance_of(turned.array, turned.geometry.spacing, pack.dims, self.cell, levels)

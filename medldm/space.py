@@ -155,10 +155,22 @@ def map_condition(table: ConditionTable, turned: Volume, pack: AutoencoderPack, 
     foreign = [float(value) for value in values if float(value) not in known]
     if foreign:
         got = f"the value {foreign[0]:g}" + (f" and {len(foreign) - 1} others" if len(foreign) > 1 else "")
-        raise InputError(where, got, f"0, or a value of {', '.join(table.labels)}", "map it to one, or to 0")
+        known_values = "; ".join(f"{label}: {_ranges(values)}" for label, values in table.labels.items())
+        raise InputError(where, got, f"0, or a value of {known_values}", "map it to one, or to 0")
     numbers = np.array([known[int(value)] for value in values], dtype=np.int16)[index].reshape(turned.array.shape)
     found = torch.from_numpy(np.ascontiguousarray(numbers))
     return found[..., 0] if pack.dims == 2 else found
+
+
+def _ranges(values: Sequence[int]) -> str:
+    """Whole numbers in words, neighbours together: 1, 4 to 6."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
 
 def centred(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,13 @@ from pydantic import TypeAdapter
 from medldm.conditions import ConditionTable, LabelMapCondition, check_conditions
 from medldm.diffusion.noise import FieldNoise
 from medldm.errors import InputError
+from medldm.geometry import Geometry
 from medldm.nets.conditioner import Conditioner, Conditions
+from medldm.recipe import parse_recipe
+from medldm.space import map_condition
 from medldm.training.whole_images import _origin, _resampled
+from medldm.volume import Volume
+from tests.tiny import tiny_table
 
 TABLES = {
     name: TypeAdapter(ConditionTable).validate_python(table)
@@ -98,6 +104,16 @@ def test_noise_belongs_to_its_cell():
     assert torch.equal(part[0], field[1, :, 5:30, 11:24])
     assert not torch.equal(field[0], field[1])
     assert not torch.equal(whole.draw(4, 4, [slice(0, 40), slice(0, 24)]), field)
+
+
+def test_a_value_that_no_label_has_is_told_those_that_there_are():
+    table = LabelMapCondition(kind="label_map", labels={"grey": (3, 4, 5, 9), "white": (41,)})
+    pack = parse_recipe(tiny_table(2)).pack
+    labels = Volume(np.full((4, 4, 1), 7.0), Geometry.from_spacing((4, 4, 1), (1, 1, 1)))
+    with pytest.raises(
+        InputError, match="tissue: got the value 7; expected 0, or a value of grey: 3 to 5, 9; white: 41; map"
+    ):
+        map_condition(table, labels, pack, "tissue")
 
 
 @pytest.mark.parametrize("dims", [2, 3])

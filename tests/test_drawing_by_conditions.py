@@ -103,7 +103,7 @@ def test_wrong_conditions_are_refused_before_anything_is_drawn(shapes):
     with pytest.raises(InputError, match=r"place: got 8 x 8 x 1 voxels .*; expected 32 x 32 x 1"):
         medldm.synthesize(model=shapes, n=1, conditions={"place": small})
     foreign = _map(shapes, 12)
-    with pytest.raises(InputError, match="place: got the value 3; expected 0, or a value of here"):
+    with pytest.raises(InputError, match="place: got the value 3; expected 0, or a value of here: 1; map it"):
         medldm.synthesize(model=shapes, n=1, conditions={"place": foreign.with_array(foreign.array * 3)})
     with pytest.raises(InputError, match="guidance, condition: got 'shap'; .* did you mean 'shape'"):
         medldm.synthesize(model=shapes, n=1, guidance={"shap": 2.0})

@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from typer.testing import CliRunner
 
 import medldm
 from medldm import Geometry, InputError, ModelError, Volume
-from medldm.appearance import appearance_of, count_values, is_noise, turned, turns
+from medldm.appearance import appearance_of, count_values, is_flat, is_noise, turned, turns
 from medldm.calibration import CALIBRATION, CUT, doubts_of, load_calibration
 from medldm.cli import app
 from medldm.familiarity import ALPHA, fit_reference
@@ -208,6 +209,21 @@ def test_noise_is_told_from_scans(shape):
     assert not is_noise(ramp + 0.5 * white) and not is_noise(ramp) and not is_noise(np.zeros(shape))
     board = (np.indices(shape).sum(0) % 2).astype(float)
     assert not is_noise(board) and count_values(board) == 2 and count_values(white) == 0
+
+
+def test_a_map_of_many_labels_is_told_from_a_scan_of_whole_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, 48, (150, 3))  # a Voronoi map: as many labels as an atlas has
+    grid = np.stack(np.meshgrid(*[np.arange(48)] * 3, indexing="ij"), -1)
+    labels = (1 + np.square(grid[..., None, :] - places).sum(-1).argmin(-1)).astype(np.float32)
+    labels[:6], labels[-6:] = 0, 0
+    assert is_flat(labels) and count_values(labels) == 0
+    smooth = ndimage.gaussian_filter(rng.standard_normal((48, 48, 48)), 3)
+    scan = np.round(255 * (smooth - smooth.min()) / np.ptp(smooth))
+    assert not is_flat(scan) and not is_flat(labels + 0.1 * rng.standard_normal(labels.shape))
+    assert not is_flat(labels[:, :, :1]) and not is_flat(np.zeros((20, 20, 20)))
+    clipped = np.clip(scan, 100, 140)  # cut off: what is all alike is the least and the largest
+    assert not is_flat(clipped)
 
 
 def test_p_values_of_new_scans_are_even():

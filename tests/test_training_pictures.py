@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from medldm.recipe import parse_recipe
-from medldm.training.pictures import side_by_side, write_picture
+from medldm.training.pictures import upright, write_picture
 from tests import tiny
 
 
@@ -16,7 +16,7 @@ def _pack(dims: int, axcodes: str):
 def test_radiographs_stand_upright():
     left = torch.zeros(24, 32)
     left[20:, 2] = 1  # far to the left and near the top of the patient
-    shown = side_by_side([left, torch.zeros(24, 32)], _pack(2, "LPS"))
+    shown = upright([left, torch.zeros(24, 32)], _pack(2, "LPS"))
     assert shown.shape == (1, 32, 48)
     assert torch.equal(shown[0].nonzero(), torch.tensor([[2, column] for column in range(20, 24)]))
 
@@ -24,7 +24,7 @@ def test_radiographs_stand_upright():
 def test_of_heads_the_three_planes_are_seen():
     head = torch.zeros(16, 20, 12)  # posterior, superior, right
     head[:, 18] = 1  # its crown
-    (shown,) = side_by_side([head], _pack(3, "PSR"))
+    (shown,) = upright([head], _pack(3, "PSR"))
     assert shown.shape == (16 + 20 + 20, 16)  # axial, coronal, sagittal
     bright = shown.sum(1).nonzero().flatten().tolist()
     assert bright == [16 + 1, 16 + 20 + 1]  # at the top of both that have one

@@ -40,7 +40,7 @@ def restored(networks: Networks, validation: Batches) -> Tensor:
     given, moved = networks.before(head.after, decoded, moved, lambda first, image, told: first(image, told, level)[0])
     image, _ = head(given, moved, level)
     row = [t[0, 0].float().cpu() for t in (batch.measurement.image, image, batch.x)]
-    return side_by_side(row, validation.pack)
+    return upright(row, validation.pack)
 
 
 @torch.inference_mode()
@@ -66,10 +66,10 @@ def drawn(networks: Networks, pack: ModelPack, table: GeneratorStage, batch: Bat
         where=None if shown.where is None else shown.where.to(device),
     )
     generator.train(training)
-    return side_by_side(list(images[:, 0].float().cpu()), pack)
+    return upright(list(images[:, 0].float().cpu()), pack)
 
 
-def side_by_side(images: Sequence[Tensor], pack: ModelPack) -> Tensor:
+def upright(images: Sequence[Tensor], pack: ModelPack) -> Tensor:
     """(1, H, W * n) of images (*S) in [0, 1], upright; of volumes the three middle planes, one below the other."""
     columns = []
     for x in images:
