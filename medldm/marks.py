@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 AI_PROCESSED = "ai_processed"  # key of a step of the history: a model had a hand in it
+SYNTHETIC = "synthetic"  # key of a step of the history: nobody was scanned
 RESEARCH_USE = "research use only"
 QUANTITY = "quantity"  # key of a step of the history: what a map is that was made beside a result
 BOUNDS = ("lower bound", "upper bound")  # of an interval
@@ -18,12 +19,14 @@ _UNIT, _MODALITY = re.compile(r"[^\s;=]{1,16}"), re.compile(r"[A-Z]{2,4}")
 
 @dataclass(frozen=True)
 class Marks:
-    """Unit and modality as of a `Volume`; whether a model had a hand in it; which map beside a result it is, if any."""
+    """Unit and modality as of a `Volume`; whether a model had a hand in it, or drew it; which map beside a result
+    it is, if any."""
 
     unit: str = "arbitrary"
     modality: str = ""
     ai_processed: bool = False
     quantity: str = ""
+    synthetic: bool = False
 
     @classmethod
     def of(cls, table: Mapping[str, object]) -> Marks:
@@ -34,14 +37,16 @@ class Marks:
             modality if isinstance(modality, str) and _MODALITY.fullmatch(modality) else "",
             AI_PROCESSED in table,
             quantity if isinstance(quantity, str) and quantity in MAPS else "",
+            bool(table.get(SYNTHETIC)),
         )
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         return {"unit": self.unit, "modality": self.modality, **self.step()}
 
-    def step(self) -> dict[str, str]:
+    def step(self) -> dict[str, Any]:
         """What a step of a history holds of them."""
-        marked = {AI_PROCESSED: RESEARCH_USE} if self.ai_processed else {}
+        marked: dict[str, Any] = {AI_PROCESSED: RESEARCH_USE} if self.ai_processed else {}
+        marked |= {SYNTHETIC: True} if self.synthetic else {}
         return marked | ({QUANTITY: self.quantity} if self.quantity else {})
 
     @classmethod
@@ -51,11 +56,13 @@ class Marks:
         if not text.startswith(_OURS + "; "):
             return cls()
         fields = dict(part.split("=", 1) for part in text.split("; ") if "=" in part)
-        return cls.of({**fields, QUANTITY: _text(header, "intent_name")})
+        drawn = fields.get(AI_PROCESSED, "").startswith(SYNTHETIC)
+        return cls.of({**fields, SYNTHETIC: drawn, QUANTITY: _text(header, "intent_name")})
 
     def into_header(self, header: Any) -> None:
         """Describe it in a nibabel NIfTI header."""
-        mark = f"; {AI_PROCESSED}={RESEARCH_USE}" if self.ai_processed else ""
+        drawn = f"{SYNTHETIC}, " if self.synthetic else ""
+        mark = f"; {AI_PROCESSED}={drawn}{RESEARCH_USE}" if self.ai_processed else ""
         described = f"{_OURS}{mark}; unit={self.unit}; modality={self.modality}"
         if self.quantity:
             header.set_intent("estimate", name=self.quantity)

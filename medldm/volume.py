@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medldm import foreign, thumbnail
 from medldm.errors import GeometryError, InputError
 from medldm.geometry import Geometry
-from medldm.marks import AI_PROCESSED, QUANTITY, RESEARCH_USE, Marks
+from medldm.marks import AI_PROCESSED, QUANTITY, RESEARCH_USE, SYNTHETIC, Marks
 
 if TYPE_CHECKING:
     import nibabel
@@ -44,6 +44,11 @@ class WithHistory:
     def ai_processed(self) -> bool:
         """Whether a model had a hand in it, by its history or by the mark in the file that it was read from."""
         return any(AI_PROCESSED in step for step in self.history)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether a model drew it and nobody was scanned, by the same."""
+        return any(step.get(SYNTHETIC) for step in self.history)
 
     @property
     def quantity(self) -> str:
@@ -121,7 +126,7 @@ class Volume(WithHistory):
     @property
     def marks(self) -> Marks:
         """What an image of another program can carry of it beside voxels and place."""
-        return Marks(self.unit, self.modality, self.ai_processed, self.quantity)
+        return Marks(self.unit, self.modality, self.ai_processed, self.quantity, self.synthetic)
 
     def to_nibabel(self) -> nibabel.Nifti1Image:
         """The same scan for nibabel: float32, affine (RAS+ mm) in sform and qform; unit and marks are described.

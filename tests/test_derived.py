@@ -231,6 +231,23 @@ def test_nothing_of_a_source_reaches_a_synthetic_series(dicom_series, tmp_path):
         assert CANARY.encode() not in path.read_bytes() and b"1.2.3." not in path.read_bytes().replace(b"1.2.840", b"")
 
 
+def test_a_synthetic_scan_stays_nobody_s_in_every_file(tmp_path):
+    """Saved, read again and restored, it is still nobody's: of the synthetic series that it was made of."""
+    volume = Volume(np.arange(210.0).reshape(5, 6, 7), Geometry.from_spacing((5, 6, 7), (1, 1, 1)), "arbitrary", "MR")
+    drawn = volume.with_step(SYNTHETIC | {AI_PROCESSED: "research use only"})
+    medldm.write(drawn, tmp_path / "a.nii.gz")
+    medldm.write(drawn, tmp_path / "a", "dicom")
+    assert not medldm.read(medldm.write(volume, tmp_path / "plain.nii.gz")).synthetic
+    first = datasets(tmp_path / "a")[0]
+    for name in ("a.nii.gz", "a"):
+        again = medldm.read(tmp_path / name)
+        assert again.synthetic and again.ai_processed
+        medldm.write(restored(again), tmp_path / f"{name}-restored", "dicom")
+        made = datasets(tmp_path / f"{name}-restored")[0]
+        assert made.SyntheticData == "YES" and "SYNTH" in made.PatientID
+        assert (made.PatientID == first.PatientID) == (name == "a") == ("SourceImageSequence" in made)
+
+
 def test_a_scan_from_nifti_gets_an_anonymous_identity(tmp_path):
     volume = Volume(np.arange(60.0).reshape(3, 4, 5), Geometry.from_spacing((3, 4, 5), (1, 2, 3)))
     medldm.write(volume, tmp_path / "a.nii.gz")

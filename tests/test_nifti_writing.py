@@ -10,7 +10,7 @@ import pytest
 import medldm
 from medldm.errors import OutputError
 from medldm.geometry import Geometry
-from medldm.marks import AI_PROCESSED
+from medldm.marks import AI_PROCESSED, SYNTHETIC
 from medldm.volume import Volume
 from tests.test_nifti import OBLIQUE, values
 
@@ -81,8 +81,10 @@ def test_a_failing_write_leaves_nothing_and_foreign_sidecars_alone(tmp_path, mon
 def test_what_a_model_made_is_marked_in_the_file_itself(tmp_path):
     made = Volume(values(), Geometry(OBLIQUE, (4, 5, 6)), "HU", "MR", ({"step": "denoise", AI_PROCESSED: "yes"},))
     plain = Volume(values(), Geometry(OBLIQUE, (4, 5, 6)), "HU", "MR", ({"step": "read"},))
-    for volume in (made, plain):
-        path = medldm.write(volume, tmp_path / f"{volume.ai_processed}.nii.gz")
+    drawn = made.with_step({"step": "synthesize", SYNTHETIC: True})
+    for number, volume in enumerate((made, plain, drawn)):
+        path = medldm.write(volume, tmp_path / f"{number}.nii.gz")
         path.with_name(path.name.removesuffix(".nii.gz") + ".json").unlink()  # files are moved without their sidecar
         again = medldm.read(path)
-        assert again.ai_processed == volume.ai_processed and (again.unit, again.modality) == ("HU", "MR")
+        assert (again.ai_processed, again.synthetic) == (volume.ai_processed, volume.synthetic)
+        assert (again.unit, again.modality) == ("HU", "MR")

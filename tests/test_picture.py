@@ -9,7 +9,7 @@ from PIL import Image
 import medldm
 from medldm.errors import AmbiguousInput, InputError, OutputError, PixelError, UnsupportedInput
 from medldm.geometry import Geometry
-from medldm.marks import AI_PROCESSED
+from medldm.marks import AI_PROCESSED, SYNTHETIC
 from medldm.volume import Volume
 
 
@@ -111,10 +111,11 @@ def test_real_radiograph(data_dir):
 @pytest.mark.parametrize("name", ["a.png", "a.webp"])
 def test_what_a_model_made_is_marked_in_the_file(tmp_path, grey, name):
     grid = Geometry(np.diag([-1, -1, 1, 1]), (9, 12, 1))
-    for number, history in enumerate([(), ({"step": "denoise", AI_PROCESSED: "yes"},)]):
+    made, drawn = {"step": "denoise", AI_PROCESSED: "yes"}, {"step": "synthesize", SYNTHETIC: True}
+    for number, history in enumerate([(), (made,), (drawn, made)]):
         path = medldm.write(Volume(grey.T[..., None], grid, "grey8", "", history), tmp_path / f"{number}{name}")
         again = medldm.read(path)
-        assert again.ai_processed == bool(history)
+        assert again.ai_processed == bool(history) and again.synthetic == (drawn in history)
         np.testing.assert_array_equal(again.array[..., 0], grey.T)
 
 

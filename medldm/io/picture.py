@@ -17,7 +17,7 @@ from medldm.errors import AmbiguousInput, InputError, LimitError, OutputError, P
 from medldm.geometry import Geometry
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice, check_size
-from medldm.marks import AI_PROCESSED, RESEARCH_USE
+from medldm.marks import AI_PROCESSED, RESEARCH_USE, SYNTHETIC
 from medldm.volume import Volume
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -74,6 +74,7 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
             marks: dict[str, Any] = {}
             if image.getexif().get(_DESCRIPTION) == MARK:
                 marks[AI_PROCESSED] = RESEARCH_USE
+                marks |= {SYNTHETIC: True} if _is_drawn(image.getexif().get(HISTORY)) else {}
             if abs(image.info.get("gamma", _SRGB_GAMMA) - _SRGB_GAMMA) > 1e-3:
                 marks["gamma_not_applied"] = image.info["gamma"]
             upright = ImageOps.exif_transpose(image)
@@ -211,6 +212,15 @@ def _unidentified(path: Path) -> InputError:
         do = "save it as 8- or 16-bit grey, 0 being black"
         return UnsupportedInput(path.name, "a TIFF of a kind that is not read, or damaged", "grey values", do)
     return PixelError(path.name, "contents that are no picture", ", ".join(_FORMATS))
+
+
+def _is_drawn(history: object) -> bool:
+    """Whether a step of what `write` left in a picture is a synthesis."""
+    try:
+        steps = json.loads(str(history))
+    except ValueError:
+        return False
+    return isinstance(steps, list) and any(isinstance(step, dict) and step.get(SYNTHETIC) is True for step in steps)
 
 
 def write(volume: Volume, path: Path) -> Path:

@@ -13,6 +13,7 @@ from medldm.io.dicom.classic import as_classic, complete
 from medldm.io.dicom.quantise import ds_text
 from medldm.io.dicom.reader import DicomSource
 from medldm.io.dicom.volume import AI_CONTRIBUTION, OTHER_CONTRIBUTION
+from medldm.marks import SYNTHETIC
 from medldm.volume import Volume
 
 SOP_CLASSES = {
@@ -59,9 +60,11 @@ def provenance(volume: Volume) -> dict[str, Any]:
     return dict((steps or list(volume.history) or [{}])[-1])
 
 
-def is_synthetic(volume: Volume) -> bool:
-    """Whether the scan was made up: there is no patient then."""
-    return any(bool(step.get("synthetic")) for step in volume.history)
+def source_of(volume: Volume) -> DicomSource | None:
+    """The series that it was made of. What was drawn has none, whatever it carries: there is no patient; what was read
+    from a synthetic series and then restored is of that."""
+    drawn = any(step.get(SYNTHETIC) and step.get("step") != "read" for step in volume.history)
+    return volume.source if isinstance(volume.source, DicomSource) and not drawn else None
 
 
 def description(volume: Volume, *remarks: str) -> str:
@@ -289,7 +292,7 @@ def from_nothing(volume: Volume, modality: str, uids: dict[str, str], moment: da
     """Attributes of an image without a patient: invented (synthetic) or unknown (read from NIfTI)."""
     from pydicom.dataset import Dataset
 
-    synthetic, dataset = is_synthetic(volume), Dataset()
+    synthetic, dataset = volume.synthetic, Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.PatientName = f"{'SYNTH' if synthetic else 'ANON'}^{uids['patient']}"
     dataset.PatientID = f"{'SYNTH' if synthetic else 'ANON'}-{uids['patient']}"

@@ -21,12 +21,12 @@ from medldm.io.dicom.attributes import (
     common,
     description,
     from_source,
-    is_synthetic,
     link_to_source,
     new_uids,
     now,
     provenance,
     source_images,
+    source_of,
 )
 from medldm.io.dicom.classic import complete_laterality
 from medldm.io.dicom.geometry import LPS_TO_RAS
@@ -118,11 +118,12 @@ def check_source(volume: Volume, where: str) -> None:
 
 
 def _source(volume: Volume, where: str) -> DicomSource:
-    if isinstance(volume.source, DicomSource) and not is_synthetic(volume):
-        if "ImagePositionPatient" not in volume.source.datasets[0]:
+    source = source_of(volume)
+    if source is not None:
+        if "ImagePositionPatient" not in source.datasets[0]:
             got = "a parametric map of an image that does not say where it lies"
             raise OutputError(where, got, "a CT, MR or PET", "name it .nii.gz")
-        return volume.source
+        return source
     got = "a parametric map of a scan that is not from DICOM"
     raise OutputError(where, got, "a DICOM series as input", "name it .nii.gz")
 

@@ -23,10 +23,10 @@ from medldm.io.dicom.attributes import (
     description,
     from_nothing,
     from_source,
-    is_synthetic,
     link_to_source,
     new_uids,
     now,
+    source_of,
     version,
     without_uids,
 )
@@ -107,16 +107,11 @@ def save(dataset: Any, path: Path) -> None:
         raise OutputError("derived series", got, "text that can be copied", do)
 
 
-def _source(volume: Volume) -> DicomSource | None:
-    """The series that it was made of; a synthetic scan has none, whatever it carries."""
-    return volume.source if isinstance(volume.source, DicomSource) and not is_synthetic(volume) else None
-
-
 def _modality(volume: Volume, where: str) -> str:
     """Kind of image to write: the source's, else what modality and unit say."""
-    if _source(volume) is not None and volume.modality in ("CT", "MR", "PT"):
+    if source_of(volume) is not None and volume.modality in ("CT", "MR", "PT"):
         return volume.modality
-    if volume.unit in ("grey8", "grey16") or _source(volume) is not None:
+    if volume.unit in ("grey8", "grey16") or source_of(volume) is not None:
         if volume.geometry.shape[2] != 1:
             raise OutputError(
                 where, f"{volume.geometry.shape[2]} slices of a picture or radiograph", "one", "write .nii.gz"
@@ -145,7 +140,7 @@ def _rescale_type(modality: str, unit: str, source: DicomSource | None) -> str:
 
 def _images(volume: Volume, modality: str) -> tuple[Volume, Quantised, list[Any]]:
     """The scan with its slices along axis 2, its stored values, and one dataset a slice."""
-    source, uids = _source(volume), new_uids()
+    source, uids = source_of(volume), new_uids()
     if source is not None:
         aligned = volume.reorient("".join(source.geometry.axcodes))
         same, part = is_same(source, aligned.geometry), is_part(source, aligned.geometry)
@@ -209,7 +204,7 @@ def _remarks(
 ) -> list[str]:
     """What a reader of the images must know, in sentences."""
     remarks = []
-    if is_synthetic(volume):
+    if volume.synthetic:
         varied = any("like_sha256" in step for step in volume.history)
         remarks.append("Synthetic variation of a scan." if varied else "Synthetic image, not a patient.")
     if resampled is not None:
@@ -273,7 +268,7 @@ def _check(path: Path, aligned: Volume, values: Quantised, modality: str) -> Non
     Of an image that does not say where it lies, the distances of its pixels are compared.
     """
     bound = values.slope / 2 * (1 + 1e-6) + 1e-6 * float(np.abs(aligned.array).max())
-    if modality == "SC" and _source(aligned) is None:
+    if modality == "SC" and source_of(aligned) is None:
         found: NDArray[Any] = _reread_picture(path)
         wanted: NDArray[Any] = values.stored
         right, bound = True, 0.0

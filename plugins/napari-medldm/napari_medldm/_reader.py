@@ -15,12 +15,14 @@ import medldm
 from medldm import AmbiguousInput, LazyScan, MedldmError, Volume
 from medldm.errors import InputError
 from napari_medldm.compare import residual_style, uncertainty_style
+from napari_medldm.label_maps import is_label_map, labels_layer
 from napari_medldm.layers import Entry, Layer, layer_data, oblique_note
 from napari_medldm.orientation import PLANES, acquired_plane, display_of
 from napari_medldm.series import Series, refused_series, series_below
 
 LARGE_BYTES = 2**30  # of voxels in float32: a scan with more is read slice by slice, as it is looked at
 _STYLES = {"residual": residual_style, "uncertainty": uncertainty_style}
+LABELS = "a label map: a region to restore or measure, or what is to be drawn"
 _NOTHING: list[Any] = [(None,)]  # napari's sign for: read, and nothing to show
 
 
@@ -31,6 +33,7 @@ class Opened:
     scan : None where some of `found` are to be chosen, or helped
     notes : what a person has to hear of it
     refusal : why it could not be opened as it is
+    labels : whether it is a label map, and no scan
     """
 
     name: str
@@ -38,6 +41,7 @@ class Opened:
     found: tuple[Series, ...] = ()
     notes: tuple[str, ...] = ()
     refusal: str = ""
+    labels: bool = False
 
     def chosen(self, series: Series) -> Opened:
         """One of those that were found."""
@@ -65,12 +69,15 @@ def look_into(where: Path) -> Opened:
                 raise
     told = [w for w in heard if issubclass(w.category, UserWarning) and not issubclass(w.category, DeprecationWarning)]
     notes = tuple(dict.fromkeys(str(each.message) for each in told))  # looked at twice
-    return Opened(name, scan, found, notes, refusal)
+    return Opened(name, scan, found, notes, refusal, is_label_map(scan))
 
 
 def layer_of(opened: Opened) -> tuple[Layer, tuple[str, ...]]:
     """The layer of a scan, and all that is to be said of it."""
     assert opened.scan is not None
+    if opened.labels:
+        assert isinstance(opened.scan, Volume)
+        return labels_layer(opened.scan, opened.name), (*opened.notes, f"{opened.name}: {LABELS}")
     entry, style, notes = Entry(opened.scan, display_of(opened.scan.geometry)), {}, list(opened.notes)
     if opened.scan.quantity:
         entry.role, style = opened.scan.quantity, _STYLES.get(opened.scan.quantity, _plain)(opened.scan)

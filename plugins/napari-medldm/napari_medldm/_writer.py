@@ -9,12 +9,19 @@ from typing import Any
 
 import medldm
 from napari_medldm import saving
+from napari_medldm.label_maps import volume_of_labels
 from napari_medldm.layers import volume_from_meta
 
 
 def write_nifti(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """One NIfTI file with the scan's own affine, and its history in a JSON file beside it. Raises MedldmError."""
     medldm.write(volume_from_meta(data, meta), path, "nifti", overwrite=True)  # napari has asked already
+    return [path]
+
+
+def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """The same of labels, on the grid of the scan that they were painted on. Raises MedldmError."""
+    medldm.write(volume_of_labels(data, meta), path, "nifti", overwrite=True)
     return [path]
 
 

@@ -48,6 +48,10 @@ class ActiveScan(QObject):
         """Layers that can be the active one."""
         return [layer for layer in self.viewer.layers if (e := entry_of(layer)) and e.role in CHOSEN]
 
+    def drawn(self) -> Any | None:
+        """The active scan, if a model drew it and nobody was scanned."""
+        return self.layer if self.layer is not None and entry_of(self.layer).role == "synthetic" else None
+
     def choose(self, layer: Any) -> None:
         """Select a layer, and with it its scan."""
         self.viewer.layers.selection.active = layer

@@ -98,8 +98,8 @@ def without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def add_layer(viewer: Any, widget: QWidget, data: Any, attributes: dict[str, Any]) -> Any:
-    """An image layer of `data`, painted a moment later. What is selected stays selected.
+def add_layer(viewer: Any, widget: QWidget, data: Any, attributes: dict[str, Any], kind: str = "image") -> Any:
+    """A layer of `data`, "image" or "labels", painted a moment later. What is selected stays selected.
 
     widget : any in the window of the viewer
     """
@@ -110,7 +110,7 @@ def add_layer(viewer: Any, widget: QWidget, data: Any, attributes: dict[str, Any
         if before is not None:  # to select the new layer would lay out and paint its controls
             stack.enter_context(selection.events.blocker())
         stack.enter_context(without_collecting())
-        layer = viewer.add_image(data, **attributes)
+        layer = (viewer.add_labels if kind == "labels" else viewer.add_image)(data, **attributes)
         if before is not None:
             selection.active = before
     return layer

@@ -11,11 +11,11 @@ from napari.layers import Labels
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QLineEdit, QWidget
 
-from medldm import Geometry, MedldmError, Volume
+from medldm import MedldmError, Volume
 from medldm.conditions import MAPS, ClassCondition, LabelMapCondition, NumberCondition, in_words
 from medldm.installed import read_tables
+from napari_medldm.label_maps import meta_of, volume_of_labels
 from napari_medldm.layers import volume_of
-from napari_medldm.orientation import RAS_TO_IPL
 from napari_medldm.request import Request
 
 ANY, NONE = "any", "none"
@@ -148,19 +148,10 @@ def with_maps(viewer: Any, request: Request) -> Request:
             raise MedldmError(name, "a layer that is not there any more", "one of the list")
         layer = viewer.layers[said[name]]
         labels = isinstance(layer, Labels)
-        said[name] = _fitted(_volume_of_labels(layer) if labels else volume_of(layer), pack, nearest=labels)
+        said[name] = _fitted(
+            volume_of_labels(layer.data, meta_of(layer)) if labels else volume_of(layer), pack, nearest=labels
+        )
     return replace(request, conditions=said)
-
-
-def _volume_of_labels(layer: Labels) -> Volume:
-    """What is painted, with the axes that it is shown along."""
-    if layer.data.ndim != 3:
-        raise MedldmError(layer.name, f"labels with {layer.data.ndim} axes", "labels of a volume", "draw a new region")
-    affine = np.eye(4)
-    affine[:3, :3] = RAS_TO_IPL.T @ np.diag(layer.scale)
-    affine[:3, 3] = RAS_TO_IPL.T @ np.asarray(layer.translate)
-    data = np.asarray(layer.data)
-    return Volume(data.astype(np.float32), Geometry(affine, data.shape))
 
 
 def _fitted(volume: Volume, pack: Any, *, nearest: bool) -> Volume:

@@ -32,7 +32,7 @@ def mark_of(viewer: Any) -> str:
 
 def is_synthetic(entry: Entry) -> bool:
     """Whether nobody was scanned."""
-    return entry.role == "synthetic" or any(step.get("synthetic") for step in entry.volume.history)
+    return entry.role == "synthetic" or entry.volume.synthetic
 
 
 def update_mark(viewer: Any) -> None:

@@ -132,8 +132,8 @@ class Opening(QObject):
         self._next()
 
     def _add(self, opened: Opened) -> None:
-        (data, attributes, _), notes = layer_of(opened)
-        layer = add_layer(self.viewer, self.panel, data, attributes)
+        (data, attributes, kind), notes = layer_of(opened)
+        layer = add_layer(self.viewer, self.panel, data, attributes, kind)
         self.viewer.layers.selection.active = layer
         for text in notes:
             self.said.emit(text)

@@ -52,7 +52,7 @@ class RestorePanel(QWidget):
         self.active = ActiveScan(viewer, self)
         self.run, self.opening = Runner(self.active, self), Opening(viewer, self)
         self.form, self.judge, self.view = RestoreForm("2 Restore"), JudgeBox(self.active), ViewBox(self.active)
-        self.saving, self.doubts = SaveBox(self.judge.last), Doubts(self)
+        self.saving, self.doubts = SaveBox(self.judge.last, self.active.drawn), Doubts(self)
         self.progress, self.advice, self.message, self.banner = Progress(), Messages(), Messages(), Banner()
         self._build()
         self._connect()
@@ -185,8 +185,9 @@ class RestorePanel(QWidget):
         ready = not self.run.running() and doubts is not None and self.banner.confirmed()
         self.start.setEnabled(ready and not obstacle)
         self.form.this_slice.setEnabled(ready and scan is not None)
-        for button in (self.again, self.undo, *self.judge.buttons.values(), *self.saving.buttons.values()):
+        for button in (self.again, self.undo, *self.judge.buttons.values()):
             button.setEnabled(last is not None)
+        self.saving.follow()
         most = self.form.draw.isVisibleTo(self.form)  # what is drawn may be small
         new = request.task == "synthesize"
         self.start.setText("Draw" if new else "Restore")

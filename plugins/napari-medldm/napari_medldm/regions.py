@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medldm import MedldmError
-from napari_medldm.layers import root_of
+from napari_medldm.label_maps import GRID, grid_attributes
+from napari_medldm.layers import entry_of, root_of
+from napari_medldm.orientation import display_of
 
 AREAS = ("rectangle", "ellipse", "polygon")
 LINES = ("line", "path")
@@ -126,16 +128,9 @@ def drawn_mask(viewer: Any, source: Image) -> NDArray[np.bool_]:
 
 def start_painting(viewer: Any, source: Image) -> Labels:
     """A Labels layer on the scan's grid, with the brush in hand."""
-    layer = viewer.add_labels(
-        np.zeros(source.data.shape, dtype=np.uint8),
-        name=f"region of {source.name}",
-        scale=source.scale,
-        translate=source.translate,
-        units=source.units,
-        axis_labels=source.axis_labels,
-        opacity=0.5,
-        metadata={DRAWN_ON: root_of(source)},
-    )
+    attributes = grid_attributes(entry_of(source).volume.geometry, f"region of {source.name}")
+    layer = viewer.add_labels(np.zeros(source.data.shape, dtype=np.uint8), **attributes)
+    layer.metadata[DRAWN_ON] = root_of(source)
     layer.mode = "paint"
     layer.brush_size = max(3, min(source.data.shape[axis] for axis in viewer.dims.order[-2:]) // 16)
     return layer
@@ -149,16 +144,29 @@ def _sampled(labels: Labels, source: Image) -> NDArray[Any]:
     """The label at each of the scan's voxels: the nearest, outside none. Raises MedldmError."""
     if labels.data.ndim != 3:
         raise MedldmError("region", f"labels with {labels.data.ndim} axes", "labels of a volume", "draw a new region")
-    corner, *ends = (
-        np.array(labels.world_to_data(source.data_to_world(point))) for point in ((0, 0, 0), *np.eye(3).tolist())
-    )
-    matrix = np.stack([end - corner for end in ends], axis=1)
+    corner, matrix = _to_labels(labels, source)
     painted = np.asarray(labels.data)
     if painted.shape == source.data.shape and np.allclose(matrix, np.eye(3)) and np.allclose(corner, 0):
         return painted
     return np.asarray(
         ndimage.affine_transform(painted, matrix, corner, output_shape=source.data.shape, order=0, mode="grid-constant")
     )
+
+
+def _to_labels(labels: Labels, source: Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where the scan's first voxel lies among the labels' and the steps from there, both in napari's order of axes.
+
+    In the patient where the labels have a place there, whatever each is shown along; else as they are shown.
+    """
+    grid, entry = labels.metadata.get(GRID), entry_of(source)
+    if grid is None or entry is None or display_of(grid).backward(labels.data).shape != grid.shape:
+        corner, *ends = (
+            np.array(labels.world_to_data(source.data_to_world(point))) for point in ((0, 0, 0), *np.eye(3).tolist())
+        )
+        return corner, np.stack([end - corner for end in ends], axis=1)
+    step = np.linalg.inv(grid.affine) @ entry.volume.geometry.affine
+    order, own = list(display_of(grid).axes), list(entry.display.axes)
+    return step[:3, 3][order], step[:3, :3][np.ix_(order, own)]
 
 
 def _rasterised(

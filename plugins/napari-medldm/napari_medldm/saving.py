@@ -1,4 +1,4 @@
-"""Saving what was restored: a name is suggested, the ending added, the writing done in a thread, and said where."""
+"""Saving what was restored or drawn: a name is suggested, its ending added, written in a thread, and said where."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from napari_medldm.background import in_background
 from napari_medldm.layers import volume_of
 
 SAVED = ("result", "residual", "uncertainty")
+NEW = "synthetic"  # role of a scan that was drawn: there is nothing else of it to save
 KINDS = {"nifti": "NIfTI …", "dicom": "DICOM …", "report": "Report …"}
 _ENDINGS = {"nifti": (".nii.gz", ".nii"), "report": (".html", ".htm"), "dicom": ()}
 
@@ -36,8 +37,9 @@ def write_dicom(volume: Volume, path: Path) -> Path:
 def suggested(name: str, kind: str, what: str) -> str:
     """A file name for `what` of the scan `name`, without what some systems do not take."""
     stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "scan"
-    ending = (*_ENDINGS[kind], ".dcm" if kind == "dicom" and what != "result" else "")[0]
-    return f"{stem}-{'restored' if what == 'result' else what}{'-report' * (kind == 'report')}{ending}"
+    ending = (*_ENDINGS[kind], ".dcm" if kind == "dicom" and what not in ("result", NEW) else "")[0]
+    said = {"result": "-restored", NEW: ""}.get(what, f"-{what}")  # the layer's name says that it is synthetic
+    return f"{stem}{said}{'-report' * (kind == 'report')}{ending}"
 
 
 def with_ending(path: Path, kind: str) -> Path:
@@ -58,18 +60,21 @@ def write_report(path: Path, volume: Volume, result: Any) -> Path:
 
 
 class SaveBox(QWidget):
-    """Buttons that save the last restoration that `last()` gives; `said(text)` tells what became of it."""
+    """Buttons that save the last restoration that `last()` gives, or the scan `drawn()`; `said(text)` tells what became
+    of it."""
 
     said = Signal(str)
 
-    def __init__(self, last: Any) -> None:
+    def __init__(self, last: Any, drawn: Any) -> None:
         super().__init__()
-        self._last, self._folder, self._under_way = last, Path.home(), 0
+        self._last, self._drawn, self._folder, self._under_way = last, drawn, Path.home(), 0
         self.dialog: QFileDialog | None = None
         self.what = QComboBox()
         self.what.addItems(SAVED)
         self.what.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.what.setToolTip("What is saved: the restored scan, what was taken away, or how unsure the result is.")
+        self.what.setToolTip(
+            "What is saved: the restored or drawn scan, what was taken away, or how unsure the result is."
+        )
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.what, 1)
@@ -78,6 +83,16 @@ class SaveBox(QWidget):
             button.clicked.connect(partial(self.ask, kind))
             layout.addWidget(button)
 
+    def follow(self) -> None:
+        """Offer what there is to be saved of the active scan."""
+        last, drawn = self._last(), self._drawn()
+        offered = (NEW,) if last is None and drawn is not None else SAVED
+        if self.what.itemText(0) != offered[0]:
+            self.what.clear()
+            self.what.addItems(offered)
+        for kind, button in self.buttons.items():
+            button.setEnabled(last is not None or (drawn is not None and kind != "report"))
+
     def busy(self) -> bool:
         """Whether something is being written."""
         return self._under_way > 0
@@ -85,24 +100,26 @@ class SaveBox(QWidget):
     def ask(self, kind: str, *_: Any) -> None:
         """Ask where to; the window goes on meanwhile."""
         last, what = self._last(), self.what.currentText()
-        if last is None:
+        layer = self._drawn() if what == NEW else None if last is None else getattr(last.comparison, what)
+        if layer is None:
             self.said.emit("Restore a scan first.")
             return
+        name = layer.name if what == NEW else last.comparison.source.name
+        series = what in ("result", NEW)
         titles = {"nifti": f"Save the {what} as NIfTI", "report": "Save a report"}
-        titles["dicom"] = "A new folder for the DICOM series" if what == "result" else f"Save the {what} as a DICOM map"
+        titles["dicom"] = "A new folder for the DICOM series" if series else f"Save the {what} as a DICOM map"
         self.dialog = dialog = QFileDialog(self, titles[kind], str(self._folder))
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setFileMode(QFileDialog.FileMode.AnyFile)
         dialog.setOption(QFileDialog.Option.DontConfirmOverwrite)  # nothing is ever written over
-        dialog.selectFile(suggested(last.comparison.source.name, kind, what))
-        dialog.fileSelected.connect(partial(self._save, last, kind, what))
+        dialog.selectFile(suggested(name, kind, what))
+        dialog.fileSelected.connect(partial(self._save, last, layer, kind))
         dialog.finished.connect(dialog.deleteLater)
         dialog.open()
 
-    def _save(self, last: Any, kind: str, what: str, name: str) -> None:
+    def _save(self, last: Any, layer: Any, kind: str, name: str) -> None:
         path = with_ending(Path(name), kind)
         self._folder = path.parent
-        layer = getattr(last.comparison, what)
 
         def write() -> Path:
             if kind == "report":

@@ -1,6 +1,7 @@
 """New scans with the conditions that a model has, chosen by keys: a list, a number, a layer of labels."""
 
 import numpy as np
+import pydicom
 import pytest
 from napari_medldm.layers import entry_of
 from napari_medldm.mark import KEY, is_marked
@@ -198,3 +199,45 @@ def test_a_layer_that_goes_is_offered_no_more(viewer, panel, asking, choose):
     viewer.layers.remove("segmentation")
     assert [box.itemText(index) for index in range(box.count())] == ["none"]
     assert asking.conditions.values() == {} and panel.start.isEnabled()
+
+
+def test_a_map_that_is_dropped_is_what_is_drawn(
+    viewer, panel, asking, asked_pack, drop, choose, qtbot, until, tmp_path
+):
+    wanted_map = drawn_labels(viewer)
+    viewer.layers.clear()
+    drop(medldm.write(wanted_map, tmp_path / "anatomy.nii.gz"), opening=panel.opening)
+    choose(asking.conditions.boxes["anatomy"], "anatomy")
+    qtbot.mouseClick(panel.start, LEFT)
+    until(lambda: panel.job is None)
+    assert "Done: 2 new." in panel.message.text(), panel.message.text()
+    api = next(iter(medldm.synthesize(model=asked_pack, n=2, seed=5, steps=3, conditions={"anatomy": wanted_map})))
+    layer = next(layer for layer in viewer.layers if entry_of(layer))
+    np.testing.assert_allclose(entry_of(layer).volume.array, api.array, rtol=1e-4, atol=1e-2)
+
+
+def test_a_drawn_scan_is_saved_by_the_buttons(viewer, panel, asking, choose, save, qtbot, until, tmp_path):
+    assert not any(button.isEnabled() for button in panel.saving.buttons.values())
+    qtbot.mouseClick(panel.start, LEFT)
+    until(lambda: panel.job is None)
+    box = panel.saving
+    assert {kind: button.isEnabled() for kind, button in box.buttons.items()} == {
+        "nifti": True,
+        "dicom": True,
+        "report": False,  # there is nothing that it was made of
+    }
+    assert [box.what.itemText(n) for n in range(box.what.count())] == ["synthetic"]
+    panel.saving._folder = tmp_path
+    offered = save("nifti")
+    assert offered.startswith("synthetic-1-of-asked-3d") and offered.endswith("seed-5.nii.gz")
+    again = medldm.read(tmp_path / offered)
+    made = entry_of(panel.active.layer).volume
+    np.testing.assert_array_equal(again.array, made.array)
+    assert again.geometry.isclose(made.geometry, 1e-4) and again.synthetic
+    assert "Saved" in save("dicom", tmp_path / "series")
+    headers = [pydicom.dcmread(file) for file in sorted((tmp_path / "series").iterdir())]
+    assert len({h.StudyInstanceUID for h in headers}) == 1 and all(h.SyntheticData == "YES" for h in headers)
+    panel.form.task.setCurrentText("denoise")
+    viewer.open_sample("napari-medldm", "mr")
+    assert [box.what.itemText(n) for n in range(box.what.count())] == ["result", "residual", "uncertainty"]
+    assert not any(button.isEnabled() for button in box.buttons.values())
