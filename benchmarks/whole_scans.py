@@ -137,6 +137,11 @@ def bars_of(row: dict[str, Any]) -> list[dict[str, Any]]:
     if row["scan"] == "head":
         ahead = row["medldm"] - row["non-local means"]
         found.append(record.bar("head: ahead of non-local means (dB)", ahead, f">= {AHEAD_DB:g}", ahead >= AHEAD_DB))
+        if told:
+            share = row["forecast_gb"] / memory
+            found.append(
+                record.bar("head: memory said before, over what it took", share, "0.8 to 1.25", 0.8 <= share <= 1.25)
+            )
         jump = row["seam, medldm"]
         found.append(record.bar("head: jump between blocks over others", jump, f"<= {SEAM:g}", jump <= SEAM))
     return found
