@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from napari.layers import Image, Labels
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QDialog, QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QWidget
 
@@ -134,9 +135,17 @@ class Opening(QObject):
     def _add(self, opened: Opened) -> None:
         (data, attributes, kind), notes = layer_of(opened)
         layer = add_layer(self.viewer, self.panel, data, attributes, kind)
+        self._below_labels(layer)
         self.viewer.layers.selection.active = layer
         for text in notes:
             self.said.emit(text)
+
+    def _below_labels(self, scan: Any) -> None:
+        """A map that was opened first is to be seen on the scan, too."""
+        layers = self.viewer.layers
+        first = next((n for n, layer in enumerate(layers) if isinstance(layer, Labels)), len(layers))
+        if isinstance(scan, Image) and first < len(layers):
+            layers.move(layers.index(scan), first)
 
     def _fail(self, where: Path, failure: Exception) -> None:
         known = isinstance(failure, MedldmError)

@@ -18,7 +18,7 @@ from napari_medldm.background import in_background
 from napari_medldm.layers import volume_of
 
 SAVED = ("result", "residual", "uncertainty")
-NEW = "synthetic"  # role of a scan that was drawn: there is nothing else of it to save
+NEW = "scan"  # of one that a model drew there is nothing else to save
 KINDS = {"nifti": "NIfTI …", "dicom": "DICOM …", "report": "Report …"}
 _ENDINGS = {"nifti": (".nii.gz", ".nii"), "report": (".html", ".htm"), "dicom": ()}
 

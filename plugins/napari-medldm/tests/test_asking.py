@@ -226,7 +226,7 @@ def test_a_drawn_scan_is_saved_by_the_buttons(viewer, panel, asking, choose, sav
         "dicom": True,
         "report": False,  # there is nothing that it was made of
     }
-    assert [box.what.itemText(n) for n in range(box.what.count())] == ["synthetic"]
+    assert [box.what.itemText(n) for n in range(box.what.count())] == ["scan"]
     panel.saving._folder = tmp_path
     offered = save("nifti")
     assert offered.startswith("synthetic-1-of-asked-3d") and offered.endswith("seed-5.nii.gz")

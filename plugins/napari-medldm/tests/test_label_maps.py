@@ -70,6 +70,14 @@ def test_a_map_of_another_grid_is_a_region_where_it_lies_in_the_patient(viewer, 
     np.testing.assert_array_equal(found.ravel(), wanted)
 
 
+def test_a_map_that_was_opened_first_is_seen_on_the_scan(viewer, panel, drop, tmp_path, noisy_scan):
+    for name, volume in (("map", Volume(boxes(1, 2), turned(0))), ("scan", noisy_scan)):
+        drop(medldm.write(volume, tmp_path / f"{name}.nii.gz"), opening=panel.opening)
+    assert [layer.name for layer in viewer.layers] == ["scan", "map"]  # the last is drawn last
+    assert all(layer.visible for layer in viewer.layers)
+    assert panel.active.layer is viewer.layers["scan"] and panel.form.scan.currentText() == "scan"
+
+
 def test_what_was_painted_is_saved_on_the_scans_grid(viewer, panel, drop, tmp_path):
     scan = Volume(np.random.default_rng(0).normal(100, 10, SHAPE).astype(np.float32), turned(30))
     drop(medldm.write(scan, tmp_path / "scan.nii.gz"), opening=panel.opening)
