@@ -86,8 +86,8 @@ def crops(train: list[Head], generator: torch.Generator) -> Iterator[tuple[Tenso
         yield torch.stack(images)[:, None], torch.stack(tissues)[:, None]
 
 
-def network(classes: int) -> nn.Module:
-    torch.manual_seed(0)
+def network(classes: int, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
     return UNet(3, 1, classes, channels=(16, 32, 64, 96), strides=(2, 2, 2), num_res_units=1, norm="instance")
 
 
