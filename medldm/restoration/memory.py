@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 MAX_VOXELS = 12_000_000  # that are computed at once
 PROCESS = 500_000_000  # bytes of Python, torch and a model
-WORKING = {2: 350, 3: 380}  # bytes a voxel that is computed at once, shipped packs (docs/decisions/0018)
+WORKING = {2: 350, 3: 285}  # bytes a voxel that is computed at once, shipped packs (docs/decisions/0018)
 KEPT = 4 * 4  # of a voxel: scan, result, residual, uncertainty
 
 
