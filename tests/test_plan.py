@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -21,6 +22,7 @@ from medldm.recipe import parse_recipe
 from medldm.training.fingerprint import MOST_READ, Kind, kinds_of
 from medldm.training.labels import conditions_of
 from medldm.training.plan import make_plan
+from medldm.training.plan_grid import SIZES
 
 PROGRAM = Path(sys.executable).with_name("medldm")
 
@@ -160,6 +162,19 @@ def test_of_thirty_thousand_some_hundred_are_read(tmp_path):
     assert recipe.pack.unet is None and not recipe.pack.problems
     assert [stage.train for stage in recipe.stages] == ["autoencoder", "generator"]
     assert not recipe.pack.synthesis.cascade[0].coordinates
+
+
+def test_what_a_short_training_draws_is_moved_farther_away_from_its_guide(tmp_path):
+    radiographs(tmp_path)
+    (kind,) = kinds_of(rows(200), tmp_path)
+    small = make_plan(kind, tmp_path, minutes=0.02, purpose="synthesize")
+    found = {}
+    for steps in (2000, 20_000):
+        levels = dict.fromkeys(small.levels, len(SIZES) - 1)
+        plan = replace(small, levels=levels, steps=small.steps | {"generator-0": steps})
+        found[steps] = parse_recipe(tomllib.loads(plan.recipe("few", "few.csv"))).pack.synthesis.cascade[0]
+    assert (found[2000].guide.scale, found[20_000].guide.scale) == (2.5, 1.75)
+    assert (found[2000].last_sigma, found[20_000].last_sigma) == (0.4, 0.15)
 
 
 def test_ct_is_told_by_its_values_and_scaled_by_a_window(tmp_path):

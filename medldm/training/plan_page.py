@@ -25,6 +25,7 @@ REDRAWS = 6  # decision 0028
 WHY = {"redraws": "Coarse images are shown as the level before draws them, so that its faults are mended."}
 FEW_PATIENTS = 100  # of 31 moving far and telling helped, of 1053 it did not (decision 0025)
 LAST_SIGMA, LAST_SIGMA_GUIDED = 0.4, 0.15  # on radiographs (decision 0017)
+SHORT, FAR = 6000, 2.5  # steps below which a guide is better moved away from farther, and how far (the same)
 
 
 @dataclass(frozen=True)
@@ -222,13 +223,15 @@ def _synthesis(page: Page, plan: Plan, grid: Grid, unit: str, scale: float, offs
         levels = [False] * len(channels) if number else attention_levels(channels, dims)
         page.key("unet", {"channels": channels, "attention_levels": levels})
         weak = [] if number else guide_widths(channels)
-        last = LAST_SIGMA_GUIDED if weak else LAST_SIGMA
+        short = dims == 2 and bool(weak) and plan.steps.get("generator-0", LEAST_STEPS) < SHORT
+        last = LAST_SIGMA_GUIDED if weak and not short else LAST_SIGMA
         if not number and plan.kind.patients < FEW_PATIENTS:
             page.key("coordinates", True, "Few patients: their images are moved far, and drawn as they lay before.")
         page.key("last_sigma", last, "Below it, networks of short trainings add errors of their own.")
         if weak:
             unet = {"channels": weak, "attention_levels": attention_levels(weak, dims)}
-            page.key("guide", {"unet": unet}, "A small network that estimates are moved away from.")
+            far = {"scale": FAR} if short else {}
+            page.key("guide", {"unet": unet} | far, "A small network that estimates are moved away from.")
 
 
 def _source(page: Page, plan: Plan, grid: Grid, index: str) -> None:
