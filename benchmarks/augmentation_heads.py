@@ -92,9 +92,8 @@ def learned(arm: str, few: Few, classes: int, *, seed: int, share: float, steps:
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     loss_of = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-    half = (
-        fastest_precision(torch.device("cpu"), 2) == "bf16-mixed"
-    )  # no field of it is two voxels wide (decision 0013)
+    # no field of the network is two voxels wide (decision 0013)
+    half = fastest_precision(torch.device("cpu"), 2) == "bf16-mixed"
     for _ in range(steps):
         synthetic = (torch.rand(BATCH, generator=generator) < share).tolist()
         parts = [

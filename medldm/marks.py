@@ -9,6 +9,7 @@ from typing import Any
 
 AI_PROCESSED = "ai_processed"  # key of a step of the history: a model had a hand in it
 SYNTHETIC = "synthetic"  # key of a step of the history: nobody was scanned
+DRAWN = "yes"  # its value where it was read; a synthesis itself has True
 RESEARCH_USE = "research use only"
 QUANTITY = "quantity"  # key of a step of the history: what a map is that was made beside a result
 BOUNDS = ("lower bound", "upper bound")  # of an interval
@@ -37,16 +38,16 @@ class Marks:
             modality if isinstance(modality, str) and _MODALITY.fullmatch(modality) else "",
             AI_PROCESSED in table,
             quantity if isinstance(quantity, str) and quantity in MAPS else "",
-            bool(table.get(SYNTHETIC)),
+            table.get(SYNTHETIC) in (True, DRAWN),
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str]:
         return {"unit": self.unit, "modality": self.modality, **self.step()}
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> dict[str, str]:
         """What a step of a history holds of them."""
-        marked: dict[str, Any] = {AI_PROCESSED: RESEARCH_USE} if self.ai_processed else {}
-        marked |= {SYNTHETIC: True} if self.synthetic else {}
+        marked = {AI_PROCESSED: RESEARCH_USE} if self.ai_processed else {}
+        marked |= {SYNTHETIC: DRAWN} if self.synthetic else {}
         return marked | ({QUANTITY: self.quantity} if self.quantity else {})
 
     @classmethod

@@ -14,7 +14,7 @@ from monai.transforms import Compose, EnsureChannelFirst, Flip, LoadImage, RandS
 import medldm
 from medldm import AmbiguousInput, Geometry, GeometryError, InputError, Volume
 from medldm.foreign import to_sitk, to_xarray
-from medldm.marks import AI_PROCESSED, QUANTITY, RESEARCH_USE
+from medldm.marks import AI_PROCESSED, QUANTITY, RESEARCH_USE, SYNTHETIC
 from medldm.transforms import ReadScan, ReadScand, to_metatensor
 from tests.dicom_maker import CANARY, make_series
 from tests.tiny import tiny_model
@@ -105,6 +105,8 @@ def test_a_dicom_series_lies_where_simpleitk_has_it(tmp_path):
 def test_what_a_model_made_says_so_everywhere_and_maps_are_no_scans(to):
     made = oblique().with_step({"step": "denoise", AI_PROCESSED: RESEARCH_USE})
     assert medldm.as_volume(to(made)).ai_processed and not medldm.as_volume(to(oblique())).ai_processed
+    drawn = oblique().with_step({"step": "synthesize", AI_PROCESSED: RESEARCH_USE, SYNTHETIC: True})
+    assert medldm.as_volume(to(drawn)).synthetic and not medldm.as_volume(to(made)).synthetic
     if to not in (to_metatensor, BACK["MetaTensor without channel"]):
         carried = to(made.with_step({"step": "denoise residual", QUANTITY: "residual"}))
         with pytest.raises(InputError, match="the residual of a result"):

@@ -17,7 +17,7 @@ from medldm.errors import AmbiguousInput, InputError, LimitError, OutputError, P
 from medldm.geometry import Geometry
 from medldm.io.atomic import write_whole
 from medldm.io.choice import Choice, check_size
-from medldm.marks import AI_PROCESSED, RESEARCH_USE, SYNTHETIC
+from medldm.marks import AI_PROCESSED, DRAWN, RESEARCH_USE, SYNTHETIC, Marks
 from medldm.volume import Volume
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -74,7 +74,7 @@ def read(path: Path, choice: Choice | None = None) -> Volume:
             marks: dict[str, Any] = {}
             if image.getexif().get(_DESCRIPTION) == MARK:
                 marks[AI_PROCESSED] = RESEARCH_USE
-                marks |= {SYNTHETIC: True} if _is_drawn(image.getexif().get(HISTORY)) else {}
+                marks |= {SYNTHETIC: DRAWN} if _is_drawn(image.getexif().get(HISTORY)) else {}
             if abs(image.info.get("gamma", _SRGB_GAMMA) - _SRGB_GAMMA) > 1e-3:
                 marks["gamma_not_applied"] = image.info["gamma"]
             upright = ImageOps.exif_transpose(image)
@@ -220,7 +220,7 @@ def _is_drawn(history: object) -> bool:
         steps = json.loads(str(history))
     except ValueError:
         return False
-    return isinstance(steps, list) and any(isinstance(step, dict) and step.get(SYNTHETIC) is True for step in steps)
+    return isinstance(steps, list) and any(isinstance(step, dict) and Marks.of(step).synthetic for step in steps)
 
 
 def write(volume: Volume, path: Path) -> Path:

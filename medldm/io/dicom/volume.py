@@ -41,7 +41,7 @@ from medldm.io.dicom.pixels import (
 )
 from medldm.io.dicom.stacks import select_stack
 from medldm.io.dicom.tiles import TILE_KEYWORDS, check_tiles, is_tiled, take_apart
-from medldm.marks import AI_PROCESSED, MAPS, QUANTITY, RESEARCH_USE, SYNTHETIC
+from medldm.marks import AI_PROCESSED, DRAWN, MAPS, QUANTITY, RESEARCH_USE, SYNTHETIC
 from medldm.volume import Volume
 
 _THREADS, _TOGETHER = 3, 16  # slices that a thread takes at a time
@@ -191,13 +191,13 @@ class Slices:
         return layout.count_padding(stored)
 
 
-def marks(headers: list[Header]) -> dict[str, Any]:
+def marks(headers: list[Header]) -> dict[str, str]:
     """What medldm left on images that it wrote: that a model contributed to them, and what a map holds; and what any
     program says of images of nobody."""
-    found: dict[str, Any] = {}
+    found: dict[str, str] = {}
     for header in headers:
         if str(header.dataset.get("SyntheticData") or "") == "YES":
-            found[SYNTHETIC] = True
+            found[SYNTHETIC] = DRAWN
         for item in header.dataset.get("ContributingEquipmentSequence") or ():
             kind, _, what = str(item.get("ContributionDescription") or "").partition("; ")
             if kind == AI_CONTRIBUTION:

@@ -47,6 +47,16 @@ def labels_layer(volume: Volume, name: str) -> Layer:
     return np.ascontiguousarray(data, kind), grid_attributes(volume.geometry, name), "labels"
 
 
+def grid_of(shape: tuple[int, ...], meta: dict[str, Any]) -> Geometry | None:
+    """Where labels of this shape lie in the patient; None for a layer that somebody else made, moved, or cut."""
+    grid = meta.get("metadata", {}).get(GRID)
+    if not isinstance(grid, Geometry):
+        return None
+    display = display_of(grid)
+    kept = all(np.allclose(meta[key], getattr(display, key)) for key in ("scale", "translate"))
+    return grid if kept and shape == tuple(grid.shape[axis] for axis in display.axes) else None
+
+
 def volume_of_labels(data: Any, meta: dict[str, Any]) -> Volume:
     """What is painted, on the grid that it was opened or begun on; of a layer that somebody else made on the axes that
     it is shown along.
@@ -58,12 +68,9 @@ def volume_of_labels(data: Any, meta: dict[str, Any]) -> Volume:
     where = f"layer {meta.get('name', '')}"
     if painted.ndim != 3:
         raise MedldmError(where, f"labels with {painted.ndim} axes", "labels of a volume", "draw a new region")
-    geometry = meta.get("metadata", {}).get(GRID)
-    history = ({"step": "labels painted in napari"},)
-    if isinstance(geometry, Geometry):
-        array = display_of(geometry).backward(painted)
-        if array.shape == geometry.shape:
-            return Volume(np.ascontiguousarray(array), geometry, history=history)
+    grid, history = grid_of(painted.shape, meta), ({"step": "labels painted in napari"},)
+    if grid is not None:
+        return Volume(np.ascontiguousarray(display_of(grid).backward(painted)), grid, history=history)
     affine = np.eye(4)
     affine[:3, :3] = RAS_TO_IPL.T @ np.diag(meta["scale"])
     affine[:3, 3] = RAS_TO_IPL.T @ np.asarray(meta["translate"])

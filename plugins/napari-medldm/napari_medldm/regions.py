@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medldm import MedldmError
-from napari_medldm.label_maps import GRID, grid_attributes
+from napari_medldm.label_maps import grid_attributes, grid_of, meta_of
 from napari_medldm.layers import entry_of, root_of
 from napari_medldm.orientation import display_of
 
@@ -158,8 +158,8 @@ def _to_labels(labels: Labels, source: Image) -> tuple[NDArray[np.float64], NDAr
 
     In the patient where the labels have a place there, whatever each is shown along; else as they are shown.
     """
-    grid, entry = labels.metadata.get(GRID), entry_of(source)
-    if grid is None or entry is None or display_of(grid).backward(labels.data).shape != grid.shape:
+    grid, entry = grid_of(labels.data.shape, meta_of(labels)), entry_of(source)
+    if grid is None or entry is None or not np.allclose(source.translate, entry.display.translate):
         corner, *ends = (
             np.array(labels.world_to_data(source.data_to_world(point))) for point in ((0, 0, 0), *np.eye(3).tolist())
         )

@@ -68,6 +68,8 @@ def test_a_map_of_another_grid_is_a_region_where_it_lies_in_the_patient(viewer, 
     wanted[within] = mask.array[tuple(inside[within].T)] > 0
     assert wanted.sum() > 100
     np.testing.assert_array_equal(found.ravel(), wanted)
+    labels.translate = labels.translate + 3  # by hand: what is seen counts
+    assert (entry_of(image).display.backward(drawn_mask(viewer, image)) != found).any()
 
 
 def test_a_map_that_was_opened_first_is_seen_on_the_scan(viewer, panel, drop, tmp_path, noisy_scan):
