@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from medldm.alteration import Alteration
 from medldm.appearance import appearance_of, count_values, is_flat, is_noise
 from medldm.conformal import Intervals
 from medldm.errors import ModelError
@@ -32,7 +33,9 @@ from medldm.volume import Volume
 CALIBRATION = "calibration.safetensors"
 CUT = "cut"  # the step of a part that was cut out of a scan
 INTERVALS = "intervals"
-FORMATS = ("1", "2", "3")  # without intervals, with, by absolute values; a file has the first that can hold it
+ALTERATION = "alteration"
+# Without intervals, with, by absolute values, with a network; a file has the first that can hold it.
+FORMATS = ("1", "2", "3", "4")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,7 @@ class Calibration:
     patients : how many the references are of
     intervals : what its errors are multiples of; None: not known
     absolute : whether the references know values as they are, of a pack whose window is in HU
+    alteration : tells pictures that were turned or put together; None: nothing of the kind was learned
     """
 
     references: Mapping[str, Reference]
@@ -51,6 +55,7 @@ class Calibration:
     patients: int
     intervals: Intervals | None = None
     absolute: bool = False
+    alteration: Alteration | None = None
     _said: WeakKeyDictionary[Volume, str] = field(default_factory=WeakKeyDictionary, repr=False)
 
     def doubts(self, scan: Volume, pack: AutoencoderPack) -> list[str]:
@@ -86,7 +91,7 @@ class Calibration:
         turned = scan.reorient(pack.axcodes) if pack.turns and pack.axcodes else scan
         levels = (pack.intensity.low, pack.intensity.high) if self.absolute else None
         found = appearance_of(turned.array, turned.geometry.spacing, pack.dims, self.cell, levels)
-        return doubt(found, list(self.references.values()))
+        return doubt(found, list(self.references.values()), self.alteration)
 
     def save(self, folder: Path) -> None:
         """Into a pack's folder, whole or not at all. Raises OutputError."""
@@ -99,6 +104,9 @@ class Calibration:
             facts |= {"format": FORMATS[1], INTERVALS: self.intervals.to_facts()}
         if self.absolute:
             facts |= {"format": FORMATS[2], "absolute": "true"}
+        if self.alteration is not None:
+            arrays |= {f"{ALTERATION}.{key}": a for key, a in self.alteration.to_arrays().items()}
+            facts["format"] = FORMATS[3]
         content = save(arrays, facts)
         write_whole(folder / CALIBRATION, lambda path: path.write_bytes(content))
 
@@ -137,11 +145,12 @@ def _loaded(path: Path, where: str, changed: int, size: int) -> Calibration:
             for key in file.keys():  # noqa: SIM118
                 name, part = key.split(".")
                 tables.setdefault(name, {})[part] = file.get_tensor(key)
-        known = tables.pop(INTERVALS, None)
+        known, altered = tables.pop(INTERVALS, None), tables.pop(ALTERATION, None)
         intervals = None if known is None else Intervals.from_arrays(known, facts[INTERVALS])
         references = {name: Reference.from_arrays(table) for name, table in tables.items()}
         cell, patients = float(json.loads(facts["cell"])), int(json.loads(facts["patients"]))
-        return Calibration(references, cell, patients, intervals, "absolute" in facts)
+        alteration = None if altered is None else Alteration.from_arrays(altered)
+        return Calibration(references, cell, patients, intervals, "absolute" in facts, alteration)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as failure:
         raise ModelError(where, f"a damaged {CALIBRATION} ({type(failure).__name__})", "a whole one", do) from None
 

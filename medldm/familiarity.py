@@ -2,8 +2,9 @@
 
 Pictures are held against a probabilistic PCA (Tipping and Bishop 1999) of those of the training, textures by a
 Mahalanobis distance with shrunk covariance. A scan that lies wrongly, or whose grey values are inverted, would be more
-likely if it were turned: the gain of each turn is a statistic, too. The largest of all, each in deviations of held-out
-patients, is compared with the largest of each held-out scan (conformal: Vovk et al. 2005; by folds of patients).
+likely if it were turned: the gain of each turn is a statistic, too, and so are the odds of a network that learned to
+tell pictures that were altered, where there is one. The largest of all, each in deviations of held-out patients, is
+compared with the largest of each held-out scan (conformal: Vovk et al. 2005; by folds of patients).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from medldm.alteration import WORDS, Alteration
 from medldm.appearance import Appearance, Turn, turned, turns
 
 Array = NDArray[np.float64]
@@ -63,23 +65,28 @@ class Reference:
         outside = np.maximum((apart**2).sum(1) - (within**2).sum(1), 1e-9)
         return (within**2 / (self.variance + self.rest)).sum(1) + 1e-9, outside / self.rest
 
-    def statistics(self, pictures: Array, textures: Array) -> Array:
-        """(N, S), the larger the stranger: three distances, what each turn gains, what inversion gains."""
+    def statistics(self, pictures: Array, textures: Array, odds: Array | None = None) -> Array:
+        """(N, S), the larger the stranger: three distances, what each turn gains, what inversion gains, and the odds
+        (N,) that it was altered, if they are known."""
         inside, outside = self.energies(pictures)
         apart = textures - self.texture_mean
         texture = np.einsum("ni,ij,nj->n", apart, self.texture_precision, apart) + 1e-9
         scale = pictures[0].size
         gains = [(inside + outside - sum(self.energies(other))) / scale for other in _otherwise(pictures)]
-        return np.stack([np.log(inside), np.log(outside), np.log(texture), *gains], axis=1)
+        known = [] if odds is None else [odds]
+        return np.stack([np.log(inside), np.log(outside), np.log(texture), *gains, *known], axis=1)
 
-    def p_values(self, pictures: Array, textures: Array) -> Array:
+    def p_values(self, pictures: Array, textures: Array, odds: Array | None = None) -> Array:
         """(N,) conformal p-values: shares of held-out scans that are at least as strange."""
-        most = ((self.statistics(pictures, textures) - self.middle) / self.spread).max(1)
+        most = ((self.statistics(pictures, textures, odds) - self.middle) / self.spread).max(1)
         return np.asarray((1 + (self.largest >= most[:, None]).sum(1)) / (len(self.largest) + 1))
 
 
-def fit_reference(pictures: Array, textures: Array, patients: NDArray[np.integer]) -> Reference:
-    """Of scans of one kind: pictures (N, ...), textures (N, M), the number of each scan's patient (N,).
+def fit_reference(
+    pictures: Array, textures: Array, patients: NDArray[np.integer], odds: Array | None = None
+) -> Reference:
+    """Of scans of one kind: pictures (N, ...), textures (N, M), the number of each scan's patient (N,), and the odds
+    (N,) that it was altered, of a network that does not know the patient.
 
     Each scan is measured against a reference that was fitted without its patient.
     """
@@ -87,9 +94,9 @@ def fit_reference(pictures: Array, textures: Array, patients: NDArray[np.integer
     for fold in range(FOLDS):
         out = patients % FOLDS == fold
         if out.any() and not out.all():
-            found.append(
-                _fitted(pictures[~out], textures[~out], patients[~out]).statistics(pictures[out], textures[out])
-            )
+            without = _fitted(pictures[~out], textures[~out], patients[~out])
+            known = None if odds is None else odds[out]
+            found.append(without.statistics(pictures[out], textures[out], known))
     held_out = np.concatenate(found)
     middle = np.median(held_out, axis=0)
     spread = np.maximum((np.percentile(held_out, 97.5, axis=0) - middle) / 2, 1e-3)
@@ -120,10 +127,11 @@ def _otherwise(pictures: Array) -> list[Array]:
     return [*(turned(pictures, turn) for turn in turns(pictures.ndim - 1)), 1 - pictures]
 
 
-def doubt(seen: Appearance, references: Sequence[Reference]) -> str:
+def doubt(seen: Appearance, references: Sequence[Reference], alteration: Alteration | None = None) -> str:
     """Why a scan is not one of those that the references are of, in words; "" where it is like those of any."""
     picture, texture = seen.picture[None], seen.texture[None]
-    p = max(float(reference.p_values(picture, texture)[0]) for reference in references)
+    odds = None if alteration is None else alteration.odds(picture)
+    p = max(float(reference.p_values(picture, texture, odds)[0]) for reference in references)
     if p > ALPHA:
         return ""
     rare = f"more unusual than {100 * (1 - p):.3g} % of held-out scans"
@@ -132,7 +140,13 @@ def doubt(seen: Appearance, references: Sequence[Reference]) -> str:
     right = [(gain, turn) for turn, other in ways if (gain := _gain(references, picture, other)) > 0]
     if right:
         return f"{_words(max(right, key=lambda pair: pair[0])[1], dims)} ({rare})"
-    statistics = (references[0].statistics(picture, texture)[0] - references[0].middle) / references[0].spread
+    statistics = (references[0].statistics(picture, texture, odds)[0] - references[0].middle) / references[0].spread
+    if alteration is not None and statistics.argmax() == len(statistics) - 1:
+        likeliest = alteration.likeliest(seen.picture)
+        if likeliest <= len(turns(dims)):
+            return f"{_words(turns(dims)[likeliest - 1], dims)} ({rare})"
+        if likeliest in WORDS:
+            return f"{WORDS[likeliest]} ({rare})"
     if statistics[2] > max(statistics[:2]):
         return f"its grey values and texture are unlike those of the training's scans ({rare})"
     return f"it does not look like the training's scans ({rare}): another body part, view or kind of image?"

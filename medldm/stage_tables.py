@@ -117,6 +117,8 @@ class GeneratorStage(_Stage):
     crop : of the level's images, in their voxels; none: whole images
     shift, zoom, stretch : images are moved by so large a share of their size, and made larger or smaller, as a whole
         and along each axis by itself, at most; only coarse levels zoom and stretch, since it blurs
+    bend : images are bent smoothly, by so large a share of their size at most, as if of another patient; only coarse
+        levels
     flip : share of the images that is mirrored, left to right
     drop : how often each condition, and how often all of them, are not said
     redraws : finer levels see so many versions of each coarser image, as the level before draws it again from some
@@ -131,6 +133,7 @@ class GeneratorStage(_Stage):
     shift: float = Field(0.0, ge=0, lt=0.5)
     zoom: float = Field(0.0, ge=0, lt=0.5)
     stretch: float = Field(0.0, ge=0, lt=0.5)
+    bend: float = Field(0.0, ge=0, lt=0.25)
     flip: float = Field(0.0, ge=0, le=1)
     drop: float = Field(0.1, ge=0, lt=1)
     redraws: int = Field(0, ge=0)
@@ -152,6 +155,7 @@ class TrajectoryStage(_Stage):
     train: Literal["trajectory"]
     level: int = Field(0, ge=0)
     crop: tuple[Size, ...] = ()
+    bend: float = Field(0.0, ge=0, lt=0.25)
     flip: float = Field(0.0, ge=0, le=1)
     drop: float = Field(0.1, ge=0, lt=1)
     redraws: int = Field(0, ge=0)

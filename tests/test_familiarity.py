@@ -50,7 +50,7 @@ def model(tmp_path_factory):
         Scan(torch.from_numpy(film(n).astype(np.float32)), None, source, f"scan {n}", f"patient {n}", Facts("DX"))
         for n in range(60)
     ]
-    found = calibrate([scans[:50], scans[50:]], made.pack)
+    found = calibrate([scans[:50], scans[50:]], made.pack, thorough=False)
     assert found is not None and found.patients == 60
     where = dataclasses.replace(made, calibration=found).save(folder / "calibrated")
     return medldm.load_model(where)
@@ -110,7 +110,7 @@ def ct_model(model, tmp_path_factory):
         Scan(torch.from_numpy(film(n).astype(np.float32)), None, source, f"scan {n}", f"patient {n}", Facts("CT"))
         for n in range(60)
     ]
-    found = calibrate([scans, []], pack)
+    found = calibrate([scans, []], pack, thorough=False)
     folder = tmp_path_factory.mktemp("ct")
     return medldm.load_model(dataclasses.replace(model, pack=pack, calibration=found).save(folder))
 

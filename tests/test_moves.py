@@ -15,6 +15,7 @@ from medldm.nets.conditioner import Conditions
 from medldm.networks import Networks
 from medldm.recipe import parse_recipe
 from medldm.stage_tables import GeneratorStage
+from medldm.training import whole_images
 from medldm.training.batches import Batches
 from medldm.training.scan import Scan
 from medldm.training.whole_images import whole_batch
@@ -75,6 +76,27 @@ def test_tiles_are_told_where_they_lie():
     told = generator.condition(Conditions({}, {}), coarse, generator.where(cells))
     tile = _cut(told, (slice(4, 12), slice(2, 6)), cells)
     assert torch.equal(tile.concat[1, :2], generator.where(cells)[0, :, 4:12, 2:6])
+
+
+def test_a_bend_is_not_told_and_goes_no_further_than_asked():
+    bend, ramp = 0.06, np.stack([ROW, COLUMN]) - 15.5
+    for axis in (0, 1):
+        batch = _batch(ramp[axis], coarsen=(2, 1), bend=bend)
+        assert torch.equal(batch.where, _batch(ramp[axis], coarsen=(2, 1)).where)
+        apart = F.avg_pool2d(batch.x, 4)[:, 0] / (SIZE / 2) - batch.where[:, axis]
+        assert apart.abs().max() <= 2 * bend + 1e-5
+        assert (apart.abs().flatten(1).max(1).values > 0.2 * bend).all()
+        assert len(torch.unique(apart[:, 0, 0])) > 10  # nobody twice
+    still = _batch(ramp[0], coarsen=(1,), bend=bend)  # what is not coarsened is not blurred
+    assert torch.equal(still.x, _batch(ramp[0]).x)
+
+
+def test_labels_are_bent_with_their_image():
+    field = torch.arange(64.0).repeat_interleave(64).view(64, 64)
+    places = whole_images._bend([64, 64], 0.08, np.random.default_rng(2))
+    image, labels = whole_images._bent(field, places), whole_images._bent(field.long(), places)
+    assert labels.dtype == torch.int64 and (image - labels).abs().max() <= 0.51
+    assert (labels != field.long()).float().mean() > 0.5
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from medldm.installed import TRAINING
 from medldm.model import Model
 from medldm.pack import ModelPack
 from medldm.recipe import Recipe, Source, parse_recipe
+from medldm.training.alteration import fit_alteration
 from medldm.training.data import load_scans
 from medldm.training.scan import Scan
 
@@ -31,10 +32,13 @@ FACTORS = (2, 4)  # of coarse copies
 SEED = 7
 
 
-def calibrate(parts: Sequence[Sequence[Scan]], pack: ModelPack, progress: Progress | None = None) -> Calibration | None:
+def calibrate(
+    parts: Sequence[Sequence[Scan]], pack: ModelPack, progress: Progress | None = None, *, thorough: bool = True
+) -> Calibration | None:
     """Of whole scans, each as it is and spoiled as a scan to be restored may be: noisy, coarse, cut off.
 
     parts : scans that were trained on, scans held out
+    thorough : also learns what altered images look like, of a model of single images; a minute or two
     No weights are looked at, so that scans which were trained on serve as well. None for fewer than 20 patients.
     Sources that hold parts of images (`synthesis = false`) do not count.
     """
@@ -62,8 +66,20 @@ def calibrate(parts: Sequence[Sequence[Scan]], pack: ModelPack, progress: Progre
             for kind, copy, size in _copies(array, spacing, pack, rng):
                 look = appearance_of(copy, size.tolist(), pack.dims, cell, levels)
                 looks[kind].append((look, numbers[_patient(scan)]))
-    references = {kind: _reference(found) for kind, found in looks.items()}
-    return Calibration(references, cell, len(numbers), absolute=absolute)
+    alteration, odds = None, dict.fromkeys(looks)
+    if thorough and pack.dims == 2:
+        every = [look for found in looks.values() for look in found]
+        pictures, whose = np.stack([look.picture for look, _ in every]), np.array([n for _, n in every])
+
+        def told(done: int, rounds: int) -> None:
+            if progress is not None:
+                progress("calibration, altered images", done, rounds)
+
+        alteration, every_odds = fit_alteration(pictures, whose, told)
+        count = len(looks["whole"])
+        odds = {"whole": every_odds[:count], "part": every_odds[count:]}
+    references = {kind: _reference(found, odds[kind]) for kind, found in looks.items()}
+    return Calibration(references, cell, len(numbers), absolute=absolute, alteration=alteration)
 
 
 def calibrate_model(
@@ -105,9 +121,10 @@ def recipe_of(model: Model, folder: Path, sources: Sequence[Source] | None) -> R
     return parse_recipe({**kept, "pack": table, "source": plain, "stage": [idle]}, where=where)
 
 
-def _reference(found: Sequence[tuple[Appearance, int]]) -> Reference:
+def _reference(found: Sequence[tuple[Appearance, int]], odds: NDArray[np.float64] | None) -> Reference:
     pictures = np.stack([look.picture for look, _ in found])
-    return fit_reference(pictures, np.stack([look.texture for look, _ in found]), np.array([n for _, n in found]))
+    textures, whose = np.stack([look.texture for look, _ in found]), np.array([n for _, n in found])
+    return fit_reference(pictures, textures, whose, odds)
 
 
 def _extent(scan: Scan, pack: ModelPack) -> float:

@@ -180,7 +180,7 @@ class GeneratorStage(Stage):
         self.table, self.level, self.process = table, generator.table, generator.denoiser.process
         self.own, self.guess = generator.own, generator.guess
         self.autoencoder = networks.autoencoder.requires_grad_(False)
-        still = not (table.shift or table.zoom or table.stretch or table.crop)
+        still = not (table.shift or table.zoom or table.stretch or table.bend or table.crop)
         self.encoder = KeptLatents(cache, networks.autoencoder) if still else networks.autoencoder
 
     def batch(self, batches: Batches, step: int) -> Batch:

@@ -41,6 +41,7 @@ from medldm.training.trajectories import walk
 from medldm.training.whole_images import whole_batch
 
 VALIDATION_BATCHES = 4
+THOROUGH = 1000  # steps of all stages; a shorter trial would take longer over its calibration than over itself
 
 
 class _Training:
@@ -131,7 +132,7 @@ class _Training:
 
     def held_out_batches(self, number: int) -> list[Batch]:
         """Of a generator's stage, as they are: nothing is moved or mirrored."""
-        still = {"shift": 0.0, "zoom": 0.0, "stretch": 0.0, "flip": 0.0}
+        still = {"shift": 0.0, "zoom": 0.0, "stretch": 0.0, "bend": 0.0, "flip": 0.0}
         table = self.recipe.stages[number].model_copy(update=still)
         assert isinstance(table, GeneratorStage)
         batches = Batches(self.held_out, self.recipe, table, {}, salt=998_000 + number, all_flips=False)
@@ -261,7 +262,8 @@ class _Training:
             pack = forget_guides(pack, self.networks)
             card = write_card(self.recipe, pack, self.done, command=command)
             parts = [self.scans] if self.held_out is self.scans else [self.scans, self.held_out]
-            calibration = calibrate(parts, pack, progress)
+            thorough = sum(table.steps for table in self.recipe.stages) >= THOROUGH
+            calibration = calibrate(parts, pack, progress, thorough=thorough)
             model = Model(pack.name, self.networks, pack, card, "", calibration)
             model.save(self.out, self.recipe.training_table())
         self.fabric.barrier()

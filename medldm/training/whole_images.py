@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from medldm.diffusion.generator import coarsened, padded_shape
@@ -11,6 +12,8 @@ from medldm.nets.conditioner import Conditions
 from medldm.space import centred
 from medldm.stage_tables import GeneratorStage as GeneratorTable
 from medldm.training.batches import Batch, Batches
+
+WAVES = 5  # half waves of a bend along an axis, less one: the shortest is half of the image
 
 
 def whole_batch(batches: Batches, step: int, table: GeneratorTable) -> Batch:
@@ -73,8 +76,9 @@ def _moved(
     left_right: int,
     rng: np.random.Generator,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """An image and what belongs to it, cut to the grid about its middle, mirrored, moved and zoomed alike; and where
-    its voxels lay before, along each axis: from the middle, in halves of the grid.
+    """An image and what belongs to it, cut to the grid about its middle, bent, mirrored, moved and zoomed alike; and
+    where its voxels lay before, along each axis: from the middle, in halves of the grid. A bend is not told: what is
+    bent is to pass for somebody else's.
 
     fields : each with how many voxels along each axis make one of what is returned, their mean
     Whole voxels where there is no zoom, so that nothing is blurred.
@@ -88,9 +92,11 @@ def _moved(
     zoomed = any(along != 1 for along in zoom)
     voxels = [s * n if zoomed else round(s * n) for s, n in zip(shift, size, strict=True)]
     origins = [_origin(*axis) for axis in zip(size, zoom, voxels, strict=True)]
+    bend = _bend(size, table.bend, rng) if table.bend and coarsen > 1 else None
     out = []
     for field, ratio in fields:
         field = centred(field, size)
+        field = field if bend is None else _bent(field, bend)
         field = field.flip(left_right) if mirrored else field
         if zoomed or table.shift:
             out.append(_resampled(field, origins, ratio))
@@ -105,6 +111,27 @@ def _moved(
 def _origin(n: int, zoom: float, voxels: float) -> Tensor:
     """Where the voxels of a zoomed and moved axis are taken from, from its middle."""
     return (torch.arange(n) + 0.5 - n / 2) / zoom - voxels
+
+
+def _bend(size: list[int], most: float, rng: np.random.Generator) -> Tensor:
+    """Where the voxels of a bent image are taken from (*S, D), in halves of the grid as `grid_sample` wants them: a
+    few waves along each axis, at most `most` of the grid away."""
+    moves = torch.from_numpy(rng.standard_normal((*(WAVES for _ in size), len(size)))).float()
+    for axis, n in enumerate(size):
+        at = (torch.arange(n) + 0.5) / n
+        waves = torch.cos(torch.pi * at[:, None] * torch.arange(WAVES))
+        moves = torch.tensordot(waves, moves, dims=([1], [axis])).movedim(0, axis)
+    moves *= 2 * most * float(rng.uniform(0.5, 1)) / float(moves.norm(dim=-1).max())
+    at = [(torch.arange(n) + 0.5) / n * 2 - 1 for n in size]
+    return torch.stack(torch.meshgrid(*at, indexing="ij"), -1) + moves
+
+
+def _bent(field: Tensor, places: Tensor) -> Tensor:
+    mode = "bilinear" if field.is_floating_point() else "nearest"
+    taken = F.grid_sample(
+        field[None, None].float(), places.flip(-1)[None], mode=mode, padding_mode="border", align_corners=False
+    )
+    return taken[0, 0].to(field.dtype)
 
 
 def _resampled(field: Tensor, origins: list[Tensor], ratio: int) -> Tensor:
