@@ -140,9 +140,9 @@ def _altered(x: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 def _in_pieces(x: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
     """(1, 32, 32): rolled, twice or four times in one, blocks in another order, half of it empty, small in a frame,
-    or half of it another's that lies otherwise."""
+    a part blank, or half of it another's that lies otherwise."""
     axis, part = int(rng.integers(1, 3)), int(rng.integers(CELLS // 3, 2 * CELLS // 3))
-    match int(rng.integers(7)):
+    match int(rng.integers(8)):
         case 0:
             return x.roll(part, axis)
         case 1:
@@ -165,6 +165,12 @@ def _in_pieces(x: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
             frame = torch.full_like(x, float(x.min()))
             frame[:, start[0] : start[0] + size, start[1] : start[1] + size] = small
             return frame
+        case 6:
+            high, wide = (int(n) for n in rng.integers(CELLS // 4, CELLS // 2, size=2))
+            top, left = int(rng.integers(CELLS - high)), int(rng.integers(CELLS - wide))
+            blank = x.clone()
+            blank[:, top : top + high, left : left + wide] = float(x.min() if rng.random() < 0.7 else x.max())
+            return blank
         case _:
             return _beside(x, other.flip(int(rng.integers(1, 3))), axis, part)
 
