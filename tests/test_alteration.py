@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
 import medldm
@@ -35,9 +36,10 @@ def test_it_is_asked_as_it_was_learned():
     np.testing.assert_allclose(kept.odds(pictures), learned.odds(pictures), atol=0.02)  # 16 bits
 
 
-def test_what_it_is_shown_is_what_it_is_told():
+@pytest.mark.parametrize("parts", [False, True])
+def test_what_it_is_shown_is_what_it_is_told(parts):
     pictures = torch.rand(256, 1, 32, 32, generator=torch.Generator().manual_seed(1))
-    shown, asked = alteration._altered(pictures, np.random.default_rng(1))
+    shown, asked = alteration._altered(pictures, np.random.default_rng(1), parts)
     assert not asked[:128].any() and torch.equal(shown[:128], pictures[:128])
     assert set(asked[128:].tolist()) == set(range(1, CLASSES))
     for n, way in enumerate(turns(2), start=1):

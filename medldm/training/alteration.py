@@ -34,21 +34,25 @@ SEED = 11
 
 
 def fit_alteration(
-    pictures: Array, patients: NDArray[np.integer], progress: Callable[[int, int], None]
+    pictures: Array, patients: NDArray[np.integer], progress: Callable[[int, int], None], *, parts: bool
 ) -> tuple[Alteration, Array]:
     """The network of pictures (N, 32, 32) as they should be, and the log odds of each by one that knows none of its
-    patient's (N,). Every patient counts alike."""
+    patient's (N,). Every patient counts alike.
+
+    parts : small parts of a picture, and blank ones in it, are altered; not of CT, where a field of view cuts bodies,
+        and air is blank (docs/decisions/0032)
+    """
     odds, rounds = np.zeros(len(pictures)), FOLDS + 1
     for fold in range(FOLDS):
         progress(fold, rounds)
         out = patients % FOLDS == fold
         if out.any() and not out.all():
-            odds[out] = _learned(pictures[~out], patients[~out]).odds(pictures[out])
+            odds[out] = _learned(pictures[~out], patients[~out], parts).odds(pictures[out])
     progress(FOLDS, rounds)
-    return _learned(pictures, patients), odds
+    return _learned(pictures, patients, parts), odds
 
 
-def _learned(pictures: Array, patients: NDArray[np.integer]) -> Alteration:
+def _learned(pictures: Array, patients: NDArray[np.integer], parts: bool) -> Alteration:
     rng = np.random.default_rng(SEED)
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
@@ -60,7 +64,7 @@ def _learned(pictures: Array, patients: NDArray[np.integer]) -> Alteration:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=STEPS)
     for _ in range(STEPS):
         rows = [mine[rng.integers(len(mine))] for mine in (own[n] for n in rng.integers(len(own), size=BATCH))]
-        batch, asked = _altered(_mild(x[torch.stack(rows)], rng), rng)
+        batch, asked = _altered(_mild(x[torch.stack(rows)], rng), rng, parts)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = network((batch - MIDDLE) * SCALE)
         loss = F.cross_entropy(logits.float(), asked, label_smoothing=0.02)
@@ -81,7 +85,8 @@ def _network() -> nn.Sequential:
 
 def _without_norms(network: nn.Sequential) -> Alteration:
     weights: list[Tensor] = []
-    for conv, norm in zip(network[0:-3:3], network[1:-3:3], strict=True):
+    layers = list(network)[:-3]
+    for conv, norm in zip(layers[::3], layers[1::3], strict=True):
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
@@ -115,7 +120,7 @@ def _turned(x: Tensor, angle: Tensor, wide: Tensor, high: Tensor, right: Tensor,
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def _altered(x: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _altered(x: Tensor, rng: np.random.Generator, parts: bool) -> tuple[Tensor, Tensor]:
     """The first half as it is, the others altered; and the class of each."""
     asked = torch.zeros(len(x), dtype=torch.long)
     out, ways = x.clone(), turns(2)
@@ -132,17 +137,17 @@ def _altered(x: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
             out[n], asked[n] = _turned(x[n : n + 1], angle, one, one, none, none)[0], BY_AN_ANGLE
         elif draw < 0.8:
             other = x[int(rng.integers(len(x)))]
-            out[n], asked[n] = _in_pieces(x[n], other, rng), IN_PIECES
+            out[n], asked[n] = _in_pieces(x[n], other, rng, parts), IN_PIECES
         else:
             out[n], asked[n] = _nothing(x[n], rng), NOTHING
     return out, asked
 
 
-def _in_pieces(x: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
+def _in_pieces(x: Tensor, other: Tensor, rng: np.random.Generator, parts: bool) -> Tensor:
     """(1, 32, 32): rolled, twice or four times in one, blocks in another order, half of it empty, small in a frame,
-    a part blank, or half of it another's that lies otherwise."""
+    half of it another's that lies otherwise; and of `parts` a small one alone, or all but one that is blank."""
     axis, part = int(rng.integers(1, 3)), int(rng.integers(CELLS // 3, 2 * CELLS // 3))
-    match int(rng.integers(8)):
+    match int(rng.integers(9 if parts else 7)):
         case 0:
             return x.roll(part, axis)
         case 1:
@@ -166,13 +171,17 @@ def _in_pieces(x: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
             frame[:, start[0] : start[0] + size, start[1] : start[1] + size] = small
             return frame
         case 6:
+            return _beside(x, other.flip(int(rng.integers(1, 3))), axis, part)
+        case 7:
+            size = int(rng.integers(CELLS // 4, CELLS // 2))
+            top, left = rng.integers(CELLS - size + 1, size=2)
+            return F.interpolate(x[None, :, top : top + size, left : left + size], (CELLS, CELLS), mode="bilinear")[0]
+        case _:
             high, wide = (int(n) for n in rng.integers(CELLS // 4, CELLS // 2, size=2))
             top, left = int(rng.integers(CELLS - high)), int(rng.integers(CELLS - wide))
             blank = x.clone()
             blank[:, top : top + high, left : left + wide] = float(x.min() if rng.random() < 0.7 else x.max())
             return blank
-        case _:
-            return _beside(x, other.flip(int(rng.integers(1, 3))), axis, part)
 
 
 def _beside(x: Tensor, other: Tensor, axis: int, part: int) -> Tensor:

@@ -75,7 +75,7 @@ def calibrate(
             if progress is not None:
                 progress("calibration, altered images", done, rounds)
 
-        alteration, every_odds = fit_alteration(pictures, whose, told)
+        alteration, every_odds = fit_alteration(pictures, whose, told, parts=not absolute)
         count = len(looks["whole"])
         odds = {"whole": every_odds[:count], "part": every_odds[count:]}
     references = {kind: _reference(found, odds[kind]) for kind, found in looks.items()}

@@ -278,6 +278,7 @@ def _stages(page: Page, plan: Plan, grid: Grid) -> None:
     first: dict[str, Any] = {"shift": 0.15, "flip": 0.5} if few else {"shift": 0.06}
     if grid.cascade[0] > 1:  # to zoom blurs what is not coarsened
         first |= {"zoom": 0.2, "stretch": 0.15} if few else {"zoom": 0.05}
+        first |= {"bend": 0.07} if few and dims == 2 else {}
     if guide_widths(plan.size("drawing").generator):
         stage("guide-0", "generator", level=0, guide=True, **first)
     stage("generator-0", "generator", level=0, **first)

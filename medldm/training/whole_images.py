@@ -122,8 +122,8 @@ def _bend(size: list[int], most: float, rng: np.random.Generator) -> Tensor:
         waves = torch.cos(torch.pi * at[:, None] * torch.arange(WAVES))
         moves = torch.tensordot(waves, moves, dims=([1], [axis])).movedim(0, axis)
     moves *= 2 * most * float(rng.uniform(0.5, 1)) / float(moves.norm(dim=-1).max())
-    at = [(torch.arange(n) + 0.5) / n * 2 - 1 for n in size]
-    return torch.stack(torch.meshgrid(*at, indexing="ij"), -1) + moves
+    middles = [(torch.arange(n) + 0.5) / n * 2 - 1 for n in size]
+    return torch.stack(torch.meshgrid(*middles, indexing="ij"), -1) + moves
 
 
 def _bent(field: Tensor, places: Tensor) -> Tensor:
