@@ -120,3 +120,25 @@ def test_nothing_is_drawn_before_the_first_level():
     table["stage"][1]["redraws"] = 2
     with pytest.raises(RecipeError, match=r"stage.1.redraws: 2; expected 0: nothing is drawn before the first level"):
         parse_recipe(table)
+
+
+def test_what_nobody_taught_is_not_drawn_again(discs, tmp_path):
+    """A training of a finer level alone, on what random weights draw, would run to its end and be of no use."""
+    with pytest.raises(RecipeError, match="level 0 is untrained"):
+        medldm.train(_recipe((0, 1), redraws=2), data=discs, out=tmp_path / "out", despite_gate=True)
+    guide = copy.deepcopy(_recipe((0, 1), redraws=2))
+    guide["pack"]["synthesis"]["cascade"][0]["guide"] = {"unet": UNET}
+    guide["stage"].insert(1, guide["stage"][1] | {"guide": True, "steps": 1})
+    with pytest.raises(RecipeError, match="level 0 is untrained"):
+        medldm.train(guide, data=discs, out=tmp_path / "guide", despite_gate=True)
+
+
+def test_a_model_that_is_started_from_brings_its_levels(trained, discs, tmp_path):
+    alone = _recipe((0, 1), redraws=2)
+    out = tmp_path / "whole"
+    medldm.train(alone, data=discs, out=out, start=trained, despite_gate=True)
+    own, before = (medldm.load_model(folder).networks.generator(0).state_dict() for folder in (out, trained))
+    assert all(torch.equal(own[key], before[key]) for key in before)
+    alone["pack"]["autoencoder"] = {"kind": "start"}  # takes the autoencoder, and no level
+    with pytest.raises(RecipeError, match="kind = "):
+        medldm.train(alone, data=discs, out=tmp_path / "alone", start=trained, despite_gate=True)

@@ -19,10 +19,13 @@ from medldm.diffusion.cascade import Guidance, sample_level
 from medldm.diffusion.generator import Coarse, coarsened, padded_shape
 from medldm.diffusion.noise import PerSample
 from medldm.diffusion.samplers import dpmpp_2m
+from medldm.errors import RecipeError
 from medldm.io.atomic import write_whole
 from medldm.nets.conditioner import Conditions
 from medldm.networks import Networks
+from medldm.recipe import Recipe
 from medldm.space import centred
+from medldm.stage_tables import GeneratorStage
 from medldm.training.batches import Batches
 
 LEAST, MOST = 0.15, 1.2  # noise that hides them, in deviations of the latents: details to ribs of a radiograph
@@ -42,6 +45,22 @@ class Redrawn:
         """A version, any of them, of the image at a position of `Batches.whole`, (*S)."""
         version = np.load(_file(self.folder, int(rng.integers(self.count))), mmap_mode="r")
         return torch.from_numpy(np.asarray(version[position], dtype=np.float32))
+
+
+def check_redraws(recipe: Recipe, *, started: bool) -> None:
+    """Raises RecipeError for a level that is to be shown what an untrained level before it draws.
+
+    started : whether the training starts from all networks of a model
+    """
+    trained: set[int] = set()
+    for number, table in enumerate(recipe.stages):
+        if not isinstance(table, GeneratorStage) or table.guide or not table.steps:
+            continue
+        if table.level and table.redraws and not started and table.level - 1 not in trained:
+            got = f"{table.redraws}, and level {table.level - 1} is untrained"
+            do = 'or --start MODEL, with the autoencoder\'s table (kind = "start" takes the autoencoder alone)'
+            raise RecipeError(f"stage.{number}.redraws", got, "a stage before that trains it", do)
+        trained.add(table.level)
 
 
 @torch.inference_mode()

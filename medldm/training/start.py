@@ -67,6 +67,13 @@ def _known_here(recipe: Recipe, where: str) -> Recipe:
     return recipe
 
 
+def is_whole(name_or_folder: str | Path | None, *, autoencoder_alone: bool) -> bool:
+    """Whether a training starts from all of a model's networks. Raises ModelError."""
+    if name_or_folder is None or autoencoder_alone:
+        return False
+    return isinstance(read_tables(str(name_or_folder)), ModelPack)
+
+
 def start_from(networks: Networks, pack: ModelPack, name_or_folder: str | Path, *, autoencoder_alone: bool) -> str:
     """Take over the weights of a model, or of its autoencoder; returns which, in words for a card.
 
@@ -75,7 +82,7 @@ def start_from(networks: Networks, pack: ModelPack, name_or_folder: str | Path, 
     A further head that a whole model lacks begins anew, one that the recipe lacks is left. Raises ModelError where
     networks or scans are others.
     """
-    if autoencoder_alone or not isinstance(read_tables(str(name_or_folder)), ModelPack):
+    if not is_whole(name_or_folder, autoencoder_alone=autoencoder_alone):
         other = load_autoencoder(name_or_folder)
         check_fits(pack, other)
         try:

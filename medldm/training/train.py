@@ -32,10 +32,10 @@ from medldm.training.latents import begin_from_data, measure_latents, measure_le
 from medldm.training.loop import Hooks, Progress, learning_rate, run_stage
 from medldm.training.parallel import gathered, is_divided, run_launched
 from medldm.training.pictures import drawn, restored, write_picture
-from medldm.training.redrawn import Redrawn, redraw
+from medldm.training.redrawn import Redrawn, check_redraws, redraw
 from medldm.training.report import write_card
 from medldm.training.stages import Stage, build_stage, stage_batches
-from medldm.training.start import start_from
+from medldm.training.start import is_whole, start_from
 from medldm.training.trajectories import TrajectoryStage as Trajectories
 from medldm.training.trajectories import walk
 from medldm.training.whole_images import whole_batch
@@ -191,6 +191,7 @@ class _Training:
 
     def begin(self, start: str | Path | None, *, autoencoder_alone: bool, resume: bool) -> None:
         """Take over the weights of a model, and then what a checkpoint says."""
+        check_redraws(self.recipe, started=is_whole(start, autoencoder_alone=autoencoder_alone))
         if start is not None:
             self.done["start"] = start_from(self.networks, self.recipe.pack, start, autoencoder_alone=autoencoder_alone)
         self.networks = self.networks.to(self.fabric.device)
