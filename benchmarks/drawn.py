@@ -1,10 +1,9 @@
 """The pictures of drawn scans: docs/images/MODEL-drawn.webp, the first sixteen (seed 0), none chosen, above real ones.
 
-    python -m benchmarks.drawn [--model radiographs|heads|ct-slices]
+    python -m benchmarks.drawn [--model radiographs|heads]
 
 Radiographs: adults and children in turn, beside the first test patients of both sets. Heads: by the label maps of the
-test split in turn, middle sagittal and axial planes. CT slices: with every share of lung in turn, beside single slices
-of the test split, -1000 to 400 HU.
+test split in turn, middle sagittal and axial planes.
 """
 
 from __future__ import annotations
@@ -60,20 +59,9 @@ def _heads() -> tuple[list[Picture], list[Picture]]:
     return by_plane[0], by_plane[1]
 
 
-def _ct_slices() -> tuple[list[Picture], list[Picture]]:
-    folder = protocol.data_folder() / "ct-torso-256"
-    with (folder / "index.csv").open(newline="") as handle:
-        rows = [row for row in csv.DictReader(handle) if row["split"] == "test" and row["slices"] == "1"][:COUNT]
-    drawn = medldm.synthesize(model="ct-slices", n=COUNT, conditions={"lungs": "*"})
-    real = (medldm.read(folder / row["file"]).reorient("LPS") for row in rows)
-    first, second = ([(scan.array[:, :, 0].T + 1000) / 1400 for scan in scans] for scans in (drawn, real))
-    return first, second
-
-
 MODELS: dict[str, Callable[[], tuple[list[Picture], list[Picture]]]] = {
     "radiographs": _radiographs,
     "heads": _heads,
-    "ct-slices": _ct_slices,
 }
 
 
