@@ -49,6 +49,17 @@ def test_what_it_is_shown_is_what_it_is_told(parts):
     assert torch.isfinite(shown).all()
 
 
+def test_it_does_not_depend_on_what_was_drawn_before(monkeypatch):
+    monkeypatch.setattr(alteration, "STEPS", 3)
+    pictures, patients = np.random.default_rng(0).random((24, 32, 32)), np.arange(24)
+    first = alteration._learned(pictures, patients, parts=True)
+    torch.rand(7)
+    before = torch.get_rng_state()
+    again = alteration._learned(pictures, patients, parts=True)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(np.array_equal(a, b) for a, b in zip(first.weights, again.weights, strict=True))
+
+
 def test_what_distances_miss_is_told_and_nobody_else_is_doubted(tmp_path, monkeypatch):
     monkeypatch.setattr(alteration, "STEPS", 150)
     monkeypatch.setattr(alteration, "FOLDS", 2)

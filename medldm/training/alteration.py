@@ -53,10 +53,13 @@ def fit_alteration(
 
 
 def _learned(pictures: Array, patients: NDArray[np.integer], parts: bool) -> Alteration:
-    rng = np.random.default_rng(SEED)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # of the weights and of dropout: the same network, whatever was drawn before
         torch.manual_seed(SEED)
-        network = _network()
+        return _without_norms(_taught(_network(), pictures, patients, parts).eval())
+
+
+def _taught(network: nn.Sequential, pictures: Array, patients: NDArray[np.integer], parts: bool) -> nn.Sequential:
+    rng = np.random.default_rng(SEED)
     half = fastest_precision(torch.device("cpu"), 2) == "bf16-mixed"
     x = torch.from_numpy(pictures).float()[:, None]
     own = [torch.from_numpy(np.flatnonzero(patients == number)) for number in np.unique(patients)]
@@ -72,7 +75,7 @@ def _learned(pictures: Array, patients: NDArray[np.integer], parts: bool) -> Alt
         loss.backward()
         optimizer.step()
         schedule.step()
-    return _without_norms(network.eval())
+    return network
 
 
 def _network() -> nn.Sequential:
