@@ -139,6 +139,8 @@ def test_a_model_that_is_started_from_brings_its_levels(trained, discs, tmp_path
     medldm.train(alone, data=discs, out=out, start=trained, despite_gate=True)
     own, before = (medldm.load_model(folder).networks.generator(0).state_dict() for folder in (out, trained))
     assert all(torch.equal(own[key], before[key]) for key in before)
+    again = medldm.train(alone, data=discs, out=out, resume=True, despite_gate=True)  # without the model
+    assert isinstance(again.networks, Networks)
     alone["pack"]["autoencoder"] = {"kind": "start"}  # takes the autoencoder, and no level
     with pytest.raises(RecipeError, match="kind = "):
         medldm.train(alone, data=discs, out=tmp_path / "alone", start=trained, despite_gate=True)

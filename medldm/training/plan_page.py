@@ -22,7 +22,10 @@ Purpose = Literal["both", "restore", "synthesize"]
 PARTS = frozenset({"autoencoder", "restoring", "drawing"})
 LEAST_STEPS = 10
 REDRAWS = 6  # decision 0028
-WHY = {"redraws": "Coarse images are shown as the level before draws them, so that its faults are mended."}
+WHY = {
+    "redraws": "Coarse images are shown as the level before draws them, so that its faults are mended.",
+    "bend": "Few patients: images are bent smoothly, as if of others.",
+}
 FEW_PATIENTS = 100  # of 31 moving far and telling helped, of 1053 it did not (decision 0025)
 LAST_SIGMA, LAST_SIGMA_GUIDED = 0.4, 0.15  # on radiographs (decision 0017)
 SHORT, FAR = 6000, 2.5  # steps below which a guide is better moved away from farther, and how far (the same)

@@ -191,11 +191,12 @@ class _Training:
 
     def begin(self, start: str | Path | None, *, autoencoder_alone: bool, resume: bool) -> None:
         """Take over the weights of a model, and then what a checkpoint says."""
-        check_redraws(self.recipe, started=is_whole(start, autoencoder_alone=autoencoder_alone))
         if start is not None:
             self.done["start"] = start_from(self.networks, self.recipe.pack, start, autoencoder_alone=autoencoder_alone)
         self.networks = self.networks.to(self.fabric.device)
         self.state = load_checkpoint(self.out, self.table) if resume else None
+        if self.state is None:  # a checkpoint has the weights that it was started from
+            check_redraws(self.recipe, started=is_whole(start, autoencoder_alone=autoencoder_alone))
         if self.state is None and self.fabric.is_global_zero:  # what another training drew here
             for folder in (*self.out.glob("redrawn-*"), *self.out.glob("trajectories-*")):
                 shutil.rmtree(folder)
