@@ -153,6 +153,11 @@ class AutoencoderPack(Table):
         return low / (1 + SPACING_TOLERANCE), high * (1 + SPACING_TOLERANCE)
 
     @property
+    def in_hu(self) -> bool:
+        """Whether values are those of CT: of all scans on one scale, which says what is air, fat or soft tissue."""
+        return self.intensity.kind == "window"
+
+    @property
     def turns(self) -> bool:
         """Whether scans are turned to the model's axes: an image of two dimensions is taken as it lies."""
         return self.dims == 3 and self.axcodes is not None
@@ -175,7 +180,7 @@ class AutoencoderPack(Table):
             said = next((step[key] for step in scan.history if step.get(key)), "")
             if trained and said and said not in trained:
                 warnings.append(f"{key.replace('_', ' ')} {said}; the model was trained on {', '.join(trained)}")
-        if self.intensity.kind == "window" and scan.unit != "HU":
+        if self.in_hu and scan.unit != "HU":
             warnings.append(f"values in {scan.unit}; the model's window is in HU")
         low, high = self.trained_range
         assumed = any(step.get("spacing_assumed") for step in scan.history)

@@ -10,7 +10,7 @@ from medldm import registry
 from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.operators.block_average import BlockAverage
-from medldm.operators.measurement import Gaussian, Rician, Sharp
+from medldm.operators.measurement import Gaussian, Kernel, Rician
 from medldm.operators.operator import Identity, check_operator
 from medldm.operators.problem import Denoise
 
@@ -104,14 +104,25 @@ def test_rician_noise_in_air_is_rayleigh():
 
 def test_noise_of_a_sharp_kernel_is_in_fine_detail():
     """Its deviation is what was asked for, its power rises to two thirds of the largest frequency, then falls."""
-    noise = Sharp().sample(torch.zeros(8, 1, 96, 96), torch.tensor(0.1), torch.Generator().manual_seed(0))
+    noise = Kernel().sample(torch.zeros(8, 1, 96, 96), torch.tensor(0.1), torch.Generator().manual_seed(0))
     assert noise.std().item() == pytest.approx(0.1, rel=0.02) and abs(noise.mean().item()) < 1e-3
     power = torch.fft.fft2(noise).abs().square().mean((0, 1))
     along = [power[0, n : n + 4].mean().item() for n in (2, 14, 28, 42)]  # of at most 48
     assert along[0] < along[1] < along[2] > along[3]
 
 
-def test_a_share_of_the_denoising_is_of_sharp_noise():
+@pytest.mark.parametrize(("cut", "falls"), [(0.4, True), (1.6, False)])
+def test_noise_of_a_soft_kernel_has_no_fine_detail(cut, falls):
+    """Nothing beyond one and a half of `cut`; one that never falls is strongest in the corner of the frequencies."""
+    kernel = Kernel(slope=0.5, cut=cut)
+    noise = kernel.sample(torch.zeros(8, 1, 96, 96), torch.tensor(0.1), torch.Generator().manual_seed(0))
+    assert noise.std().item() == pytest.approx(0.1, rel=0.02)
+    power = torch.fft.fft2(noise).abs().square().mean((0, 1))
+    corner, peak = power[44:48, 44:48].mean() / power.mean(), power[0, 17:20].mean() / power.mean()
+    assert (corner < 1e-6 and peak > 2) if falls else (corner > 1.3 and peak < 1)
+
+
+def test_a_share_of_the_denoising_is_of_a_kernels_noise():
     x = torch.zeros(1, 1, 64, 64)
     batches = SimpleNamespace(own=np.random.default_rng(0), noise=torch.Generator().manual_seed(0))
     shares = []

@@ -38,19 +38,21 @@ def estimate_noise(
     affine: Any = None,
     series: str | None = None,
 ) -> float:
-    """Standard deviation of the scan's noise, in its own unit, by the noise model of `model`: what `denoise` takes.
+    """Standard deviation of the scan's noise, in its own unit, as scans of `model` have it: what `denoise` takes.
 
     scan, spacing, affine, series : as in `as_volume`
-    model : name of a pack, its folder, or a loaded Model; it says whether noise is Gaussian or Rician
+    model : name of a pack, its folder, or a loaded Model; it says whether noise is Gaussian or Rician, and whether
+        values are HU: then what is soft tissue is looked at
     Raises InputError, ModelError.
 
     >>> medldm.estimate_noise(scan, model=model) > 0
     True
     """
-    from medldm.restoration.noise_level import estimate_noise_std
+    from medldm.restoration.tissue_noise import noise_of
 
     volume = as_volume(scan, spacing=spacing, affine=affine, series=series)
-    return estimate_noise_std(volume.array, noise=as_model(model, None).pack.noise)
+    pack = as_model(model, None).pack
+    return noise_of(volume.array, pack, volume.geometry.spacing, across=volume.slice_axis).value
 
 
 def restore(

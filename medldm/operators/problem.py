@@ -18,12 +18,14 @@ from torch import Tensor
 from medldm import registry
 from medldm.errors import InputError, ModelError
 from medldm.geometry import Geometry
-from medldm.operators.measurement import Measurement, Noise, Sharp
+from medldm.operators.measurement import Kernel, Measurement, Noise
 from medldm.operators.operator import Identity, Operator
 from medldm.pack import ModelPack, ProblemTable
 from medldm.tables import PositiveRange, first_wrong
 
 Array = NDArray[np.float32]
+
+SLOPES, CUTS = (0.5, 1.25), (0.4, 1.6)  # of the kernels in a training: soft and sharp, in slices fine and coarse
 
 
 class Axes(Protocol):
@@ -165,7 +167,7 @@ class Problem(BaseModel):
 class Denoise(Problem):
     """Every voxel was measured, with noise.
 
-    sharp_share : of the examples, those whose noise is that of a sharp CT kernel (`Sharp`), not white
+    sharp_share : of the examples, those whose noise is that of a CT kernel, soft to sharp (`Kernel`), not white
     """
 
     sharp_share: float = Field(0.0, ge=0, le=1)
@@ -175,7 +177,8 @@ class Denoise(Problem):
         if not self.sharp_share or draw.own.random() >= self.sharp_share:
             return super().draw(x, noise, draw)
         noise_std = self.drawn_noise(draw)
-        y = Sharp().sample(x, torch.tensor(noise_std), draw.noise)
+        kernel = Kernel(draw.own.uniform(*SLOPES), draw.own.uniform(*CUTS))
+        y = kernel.sample(x, torch.tensor(noise_std), draw.noise)
         dims = x.ndim - 2
         return Measurement.of(Identity(), y if dims == 3 else y[..., None], noise_std, dims)
 

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from medldm.operators.operator import Operator
 from medldm.operators.problem import Problem
-from medldm.restoration.noise_level import TOO_FEW, NoiseEstimate, estimate_noise
+from medldm.pack import ModelPack
+from medldm.restoration.noise_level import TOO_FEW, NoiseEstimate
 from medldm.restoration.settings import Settings
+from medldm.restoration.tissue_noise import noise_of
 from medldm.space import ModelSpace
 from medldm.volume import Volume
 
@@ -57,11 +59,11 @@ class Intake:
 
 
 def take_in(
-    measured: Volume, operator: Operator, problem: Problem, space: ModelSpace, settings: Settings, noise: str
+    measured: Volume, operator: Operator, problem: Problem, space: ModelSpace, settings: Settings, pack: ModelPack
 ) -> Intake:
     """Range, then what lies far outside of it, then the noise of the rest.
 
-    measured : in the model's axes; noise : "gaussian" or "rician"
+    measured : in the model's axes
     """
     seen = _seen(measured, operator)
     space = space.fitted(seen, settings.value_range)
@@ -78,7 +80,8 @@ def take_in(
     estimated = settings.noise_std is None and problem.estimates_noise
     noise_std = settings.noise_std or 0.0
     if estimated:
-        found = estimate_noise(array - scaling.offset if floored else array, noise=noise, ignore=far)
+        from_zero, spacing = array - scaling.offset if floored else array, measured.geometry.spacing
+        found = noise_of(from_zero, pack, spacing, across=measured.slice_axis, ignore=far)
         noise_std, said = believed(found, space, problem)
         warnings += said
     warnings += said_of_noise(noise_std, space, problem)

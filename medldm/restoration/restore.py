@@ -19,7 +19,7 @@ from medldm.marks import AI_PROCESSED, RESEARCH_USE
 from medldm.model import Model
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.measurement import Measurement
-from medldm.operators.operator import Operator
+from medldm.operators.operator import Identity, Operator
 from medldm.operators.problem import untrained
 from medldm.restoration.checks import doubts, is_forced, residual_checks
 from medldm.restoration.cost import seconds_of
@@ -30,6 +30,7 @@ from medldm.restoration.prior import estimate_with_prior
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import Settings
 from medldm.restoration.slices import is_stack, restore_slices
+from medldm.restoration.tissue_mean import with_tissue_means
 from medldm.space import ModelSpace
 from medldm.volume import Volume
 
@@ -56,7 +57,7 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
     target = operator.input_geometry(measured.geometry)
     factor = space.to_scan(np.divide(measured.geometry.spacing, target.spacing).tolist())
     warnings, forced = model.fits(volume, factor), is_forced(model, volume, settings)
-    taken = take_in(measured, operator, problem, space, settings, pack.noise)
+    taken = take_in(measured, operator, problem, space, settings, pack)
     space, noise_std, floor = taken.space, taken.noise_std, 0.0 if pack.intensity.zero_floor else None
     warnings += taken.warnings
     scaled_noise, exact = space.range.std_forward(noise_std), problem.exact(noise_std)
@@ -84,6 +85,9 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
         result = np.maximum(result, space.range.offset, dtype=np.float32)
     if not np.isfinite(result).all():
         raise RunError(f"model {model.name}", "a result that is not finite", "finite values", "report its range")
+    if pack.in_hu and pack.dims == 2 and isinstance(operator, Identity) and not by_prior:
+        plane = with_tissue_means(result[..., 0], taken.filled[..., 0], max(measured.geometry.spacing[:2]))
+        result = plane[..., None]
     result = problem.settle(taken.given_back(result, operator), measured.array, operator)
     degraded = operator.forward(torch.from_numpy(result)[None, None])[0, 0].numpy()
     residual = measured.array - degraded

@@ -22,9 +22,10 @@ from medldm.operators.problem import Problem, untrained
 from medldm.restoration.checks import doubts, is_forced, residual_checks
 from medldm.restoration.intake import believed, far_voxels, fill_near, said_of_far, said_of_noise, said_of_range
 from medldm.restoration.memory import bytes_of
-from medldm.restoration.noise_level import estimate_noise, estimate_over_slices
+from medldm.restoration.noise_level import estimate_over_slices
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import PLANES, Settings
+from medldm.restoration.tissue_noise import noise_of
 from medldm.space import ModelSpace, side_by_side, spread_evenly
 from medldm.volume import Volume
 
@@ -151,7 +152,7 @@ class _Shared:
         if estimated:
             floor = low if pack.intensity.zero_floor else 0.0
             found = [
-                estimate_noise(x - np.float32(floor), noise=pack.noise, ignore=_unseen(x, mask, space))
+                noise_of(x - np.float32(floor), pack, stack.geometry.spacing, ignore=_unseen(x, mask, space))
                 for x, mask in zip(filled, masks, strict=True)
             ]
             noise_std, said = believed(estimate_over_slices(found), space, problem)
