@@ -12,7 +12,9 @@ import medldm
 from medldm.cli import app
 from medldm.errors import ModelError, RecipeError, RunError
 from medldm.model import load_autoencoder, save_autoencoder
-from medldm.training.start import resolve
+from medldm.networks import Networks
+from medldm.operators.measurement import Measurement
+from medldm.training.start import resolve, start_from
 from tests.foreign_nets import diffusers_net, monai_net, rand
 from tests.test_gate import toml_of
 from tests.tiny import idle_but, tiny_model, tiny_table, with_pack, with_stages
@@ -149,3 +151,27 @@ def test_a_fine_tuned_autoencoder_is_gated_after_it_has_learned(tmp_path, pictur
             progress=lambda stage, done, total: seen.append(stage),
         )
     assert list(dict.fromkeys(seen)) == ["autoencoder", "gate"]
+
+
+def test_a_deeper_head_begins_where_the_shallower_one_ended(tmp_path, pictures):
+    """Its answers are those of the head that it goes on from, to the bit; and what is new in it can learn."""
+    shallow = tiny_model(tmp_path, 2)
+    folder = tmp_path / shallow.name
+    (name,) = shallow.networks.heads
+    channels = shallow.pack.heads[name].channels
+    deeper = with_pack(tiny_table(2), heads={name: {"channels": [*channels, 24]}})
+    recipe, alone = resolve(deeper, folder)
+    networks = Networks(recipe.pack)
+    start_from(networks, recipe.pack, folder, autoencoder_alone=alone)
+    y = rand(1, 1, 32, 32, seed=3)
+    told = Measurement(y, torch.full((1, 1, 1, 1), 0.1), torch.ones(1, 2, 1, 1))
+    with torch.no_grad():
+        answers = [net.heads[name](0.5 * y, told, torch.ones(1))[0] for net in (shallow.networks, networks)]
+    assert torch.equal(*answers)
+    networks.heads[name](0.5 * y, told, torch.ones(1))[0].square().sum().backward()
+    assert networks.heads[name].narrow[-1].weight.grad.abs().max() > 0
+
+    other = with_pack(tiny_table(2), heads={name: {"channels": [*(2 * c for c in channels), 24]}})
+    recipe, _ = resolve(other, folder)
+    with pytest.raises(ModelError, match="networks of other sizes"):
+        start_from(Networks(recipe.pack), recipe.pack, folder, autoencoder_alone=False)

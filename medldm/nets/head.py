@@ -76,6 +76,12 @@ class MeasurementHead(nn.Module):
             conv(FULL_WIDTH, self.guesses + 2, 3, padding=1),
         )
 
+    def silence(self, levels: int) -> None:
+        """Let what lies below the first so many levels say nothing, until it has learned to."""
+        for narrow in self.narrow[levels - 1 :]:
+            for parameter in narrow.parameters():
+                nn.init.zeros_(parameter)
+
     def forward(self, decoded: Tensor, measurement: Measurement, level: Tensor) -> tuple[Tensor, Tensor]:
         """Merge.
 

@@ -10,6 +10,7 @@ from medldm.errors import InputError, ModelError, RecipeError
 from medldm.installed import read_tables
 from medldm.model import LoadedAutoencoder, load_autoencoder, load_model
 from medldm.net_tables import AutoencoderTable, ImportedTable
+from medldm.nets.head import MeasurementHead
 from medldm.networks import Networks
 from medldm.operators.problem import problem_of
 from medldm.pack import AutoencoderPack, ModelPack
@@ -79,8 +80,9 @@ def start_from(networks: Networks, pack: ModelPack, name_or_folder: str | Path, 
 
     autoencoder_alone : the autoencoder of a whole model is taken, and nothing else of it; a pack that holds an
         autoencoder alone has nothing else
-    A further head that a whole model lacks begins anew, one that the recipe lacks is left. Raises ModelError where
-    networks or scans are others.
+    A further head that a whole model lacks begins anew, one that the recipe lacks is left; one with more levels than
+    the model's takes over those, and answers as they do until it has learned more. Raises ModelError where networks or
+    scans are others.
     """
     if not is_whole(name_or_folder, autoencoder_alone=autoencoder_alone):
         other = load_autoencoder(name_or_folder)
@@ -91,16 +93,22 @@ def start_from(networks: Networks, pack: ModelPack, name_or_folder: str | Path, 
             got, do = "a network of other sizes than the recipe's", _advice("autoencoder", other.pack)
             raise ModelError(f"autoencoder of {other.name}", got, "the same", do) from None
         return f"the autoencoder of {other.name}, weights sha256 {other.weights_sha256[:12]}"
-    return _whole_model(networks, name_or_folder)
+    return _whole_model(networks, pack, name_or_folder)
 
 
-def _whole_model(networks: Networks, name_or_folder: str | Path) -> str:
+def _whole_model(networks: Networks, pack: ModelPack, name_or_folder: str | Path) -> str:
     model = load_model(name_or_folder, "cpu")
     left = tuple(f"heads.{name}." for name in model.networks.heads if name not in networks.heads)
     weights = {key: value for key, value in model.networks.state_dict().items() if not key.startswith(left)}
     for name, head in networks.heads.items():
         if name not in model.networks.heads:
             weights |= {f"heads.{name}.{key}": value for key, value in head.state_dict().items()}
+            continue
+        before, wanted = (one.heads[name].channels for one in (model.pack, pack))
+        if len(before) < len(wanted) and before == wanted[: len(before)]:
+            assert isinstance(head, MeasurementHead)
+            head.silence(len(before))
+            weights = {f"heads.{name}.{key}": value for key, value in head.state_dict().items()} | weights
     try:
         networks.load_state_dict(weights)
     except RuntimeError:
