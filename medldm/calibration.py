@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from medldm.alteration import Alteration
-from medldm.appearance import appearance_of, count_values, is_flat, is_noise
+from medldm.appearance import appearance_of, count_values, has_tissue, is_flat, is_noise
 from medldm.conformal import Intervals
 from medldm.errors import ModelError
 from medldm.familiarity import Reference, doubt
@@ -86,8 +86,10 @@ class Calibration:
         few = count_values(scan.array)
         if few:
             return f"it has {few} values in all: a mask, a drawing or a map of labels?"
-        if is_flat(scan.array):
-            return "most neighbours in it are of one whole number: a map of labels, or enlarged by repeating voxels?"
+        if is_flat(scan.array, in_hu=pack.in_hu):
+            return "most neighbours in it are of one value: a map of labels, or enlarged by repeating voxels?"
+        if pack.in_hu and not has_tissue(scan.array):
+            return "next to nothing in it has the HU of fat or soft tissue: no patient, or values that are no HU?"
         turned = scan.reorient(pack.axcodes) if pack.turns and pack.axcodes else scan
         levels = (pack.intensity.low, pack.intensity.high) if self.absolute else None
         found = appearance_of(turned.array, turned.geometry.spacing, pack.dims, self.cell, levels)

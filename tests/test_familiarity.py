@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import medldm
 from medldm import Geometry, InputError, ModelError, Volume
-from medldm.appearance import appearance_of, count_values, is_flat, is_noise, turned, turns
+from medldm.appearance import appearance_of, count_values, has_tissue, is_flat, is_noise, turned, turns
 from medldm.calibration import CALIBRATION, CUT, doubts_of, load_calibration
 from medldm.cli import app
 from medldm.familiarity import ALPHA, fit_reference
@@ -224,6 +224,16 @@ def test_a_map_of_many_labels_is_told_from_a_scan_of_whole_numbers(tmp_path):
     assert not is_flat(labels[:, :, :1]) and not is_flat(np.zeros((20, 20, 20)))
     clipped = np.clip(scan, 100, 140)  # cut off: what is all alike is the least and the largest
     assert not is_flat(clipped)
+    in_between = labels[:, :, :1] * 7.3 - 900.0  # of one slice in HU, no whole numbers
+    assert is_flat(in_between, in_hu=True) and not is_flat(scan[:, :, :1] + 0.5, in_hu=True)
+
+
+def test_hu_without_fat_and_soft_tissue_are_no_patient(ct_model):
+    """Few bright points on what is dark: the sky at night as HU."""
+    rng = np.random.default_rng(3)
+    sky = 0.02 * rng.random((96, 96)) + (rng.random((96, 96)) < 0.01)
+    assert "fat or soft tissue" in " ".join(ct_model.fits(in_hu(sky)))
+    assert has_tissue(in_hu(film(1)).array) and not has_tissue(in_hu(sky).array)
 
 
 def test_p_values_of_new_scans_are_even():

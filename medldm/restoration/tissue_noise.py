@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medldm.appearance import SOFT_TISSUE_HU
 from medldm.pack import ModelPack
 from medldm.restoration.noise_level import ALIKE, CALM, DOUBTFUL, MIDDLING, NoiseEstimate, estimate_noise
 
 Array = NDArray[np.float64]
 
-SOFT_TISSUE = (-150.0, 150.0)  # HU
 DETAIL_MM, WINDOW_MM = 2.0, 20.0  # what is coarser is anatomy; edge of the windows that are compared
 LEAST_DETAIL, LEAST_WINDOW = 1.2, 7  # voxels
 TEXTURE = 0.25  # of anatomy in tissue: variance of its calm windows over that of its middling ones
@@ -70,7 +70,7 @@ def estimate_in_tissue(
     if min(array.shape[:2]) < 2 * edge:
         return None
     mean = ndimage.gaussian_filter(array, (SMOOTH, SMOOTH, 0))
-    soft = (mean > SOFT_TISSUE[0]) & (mean < SOFT_TISSUE[1])
+    soft = (mean > SOFT_TISSUE_HU[0]) & (mean < SOFT_TISSUE_HU[1])
     soft = ndimage.binary_erosion(soft, np.ones((2 * MARGIN + 1, 2 * MARGIN + 1, 1)))
     if ignore is not None:
         soft &= ~ignore
