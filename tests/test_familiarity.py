@@ -229,9 +229,10 @@ def test_a_map_of_many_labels_is_told_from_a_scan_of_whole_numbers(tmp_path):
 
 
 def test_hu_without_fat_and_soft_tissue_are_no_patient(ct_model):
-    """Few bright points on what is dark: the sky at night as HU."""
+    """A faint cloud and few stars, as HU."""
     rng = np.random.default_rng(3)
-    sky = 0.02 * rng.random((96, 96)) + (rng.random((96, 96)) < 0.01)
+    stars = ndimage.gaussian_filter((rng.random((96, 96)) < 0.002).astype(float), 1.5)
+    sky = 0.3 * np.outer(np.linspace(0, 1, 96), np.linspace(1, 0.2, 96)) + stars / stars.max()
     assert "fat or soft tissue" in " ".join(ct_model.fits(in_hu(sky)))
     assert has_tissue(in_hu(film(1)).array) and not has_tissue(in_hu(sky).array)
 
