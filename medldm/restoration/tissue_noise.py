@@ -26,7 +26,7 @@ DETAIL_MM, WINDOW_MM = 2.0, 20.0  # what is coarser is anatomy; edge of the wind
 LEAST_DETAIL, LEAST_WINDOW = 1.2, 7  # voxels
 TEXTURE = 0.25  # of anatomy in tissue: variance of its calm windows over that of its middling ones
 SMOOTH, MARGIN = 2.0, 3  # voxels: tissue is told from its mean; edges of it are left out
-LEAST = 60  # windows, side by side or not
+LEAST, MOST_PLANES = 60, 16  # windows, side by side or not; slices that are looked at
 REFERENCE = 192  # voxels, edge of the white noise that windows are compared with
 COLOURED = 1.3  # times what the finest detail says: more is noise of another colour
 LEAST_HU = 15.0  # less is noise that any scan has; its finest detail, if that is calm, tells what was added to it
@@ -65,7 +65,8 @@ def estimate_in_tissue(
     hu : (I, J, K), whose planes are slices; spacing : (3,) mm; ignore : like `hu`, voxels that were filled in
     Rather too little than too much: a smooth kernel's noise is in part coarser than what is looked at.
     """
-    array, mm = np.asarray(hu, dtype=np.float64), float(max(spacing[0], spacing[1]))
+    some = slice(None, None, max(1, hu.shape[2] // MOST_PLANES))
+    array, mm = np.asarray(hu[..., some], dtype=np.float64), float(max(spacing[0], spacing[1]))
     fine, edge = max(LEAST_DETAIL, DETAIL_MM / mm), max(LEAST_WINDOW, round(WINDOW_MM / mm))
     if min(array.shape[:2]) < 2 * edge:
         return None
@@ -73,13 +74,15 @@ def estimate_in_tissue(
     soft = (mean > SOFT_TISSUE_HU[0]) & (mean < SOFT_TISSUE_HU[1])
     soft = ndimage.binary_erosion(soft, np.ones((2 * MARGIN + 1, 2 * MARGIN + 1, 1)))
     if ignore is not None:
-        soft &= ~ignore
+        soft &= ~ignore[..., some]
     deviation = _windows(np.abs(array - ndimage.gaussian_filter(array, (fine, fine, 0))), edge)
     within = _windows(soft.astype(np.float64), edge)
     found = deviation[within > 0.9]
     if found.size < LEAST:
         return None
     calm, middling = np.square(np.quantile(found, (CALM, MIDDLING)) / _of_white_noise(fine, edge))
+    if not middling:  # drawn, not measured
+        return NoiseEstimate(0.0, 0.0)
     value = math.sqrt(max(calm - TEXTURE * middling, 0.0) / (1 - TEXTURE))
     alike = calm / middling
     if alike < ALIKE:  # rather too little taken off than too much
