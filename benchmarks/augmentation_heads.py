@@ -34,8 +34,8 @@ from medldm.nets.blocks import channels_last
 from medldm.training.parallel import fastest_precision
 from medldm.volume import Volume
 
-BATCH, CROP, STEPS, SEEDS, EACH, DEFORM_MM, KEPT_ASIDE = 2, 48, 800, 5, 4, 6.0, 5
-SHARES, SYNTHETIC_SHARE = (0.1, 0.25, 1.0), 0.5
+BATCH, CROP, MARGIN, STEPS, SEEDS, EACH, DEFORM_MM, KEPT_ASIDE = 2, 48, 8, 800, 5, 4, 6.0, 5
+SHARES, SYNTHETIC_SHARE = (0.1, 0.25, 1.0), 0.25
 ARMS = ("real", "classical", "classical and synthetic")
 ROUNDS = 2000  # of the bootstrap
 
@@ -89,10 +89,15 @@ def moved(image: Tensor, tissue: Tensor, generator: torch.Generator) -> tuple[Te
 def one(pool: list[Head], generator: torch.Generator, *, augment: bool) -> tuple[Tensor, Tensor]:
     """A part of a head."""
     head = pool[int(torch.randint(len(pool), (1,), generator=generator))]
-    starts = [int(torch.randint(n - CROP + 1, (1,), generator=generator)) for n in head.image.shape]
-    part = tuple(slice(start, start + CROP) for start in starts)
+    size = CROP + 2 * MARGIN if augment else CROP
+    starts = [int(torch.randint(n - size + 1, (1,), generator=generator)) for n in head.image.shape]
+    part = tuple(slice(start, start + size) for start in starts)
     image, tissue = head.image[part][None, None], head.tissue[part][None, None]
-    return moved(image, tissue, generator) if augment else (image, tissue)
+    if not augment:
+        return image, tissue
+    inside = (..., *(slice(MARGIN, -MARGIN),) * 3)  # what turned in from beyond the part is cut off
+    image, tissue = moved(image, tissue, generator)
+    return image[inside], tissue[inside]
 
 
 def learned(arm: str, few: Few, classes: int, *, seed: int, share: float, steps: int) -> nn.Module:
@@ -134,7 +139,9 @@ def scores(arm: str, few: Few, test: list[Head], classes: int, *, seed: int, sha
         return {"dice": [float(np.mean(dice(net, head.image, head.tissue, classes))) for head in test]}
 
     real, made = ([head.name for head in pool] for pool in (few.real, few.made))
-    told = f"augmentation of heads: {arm}, {real}, {made if arm == ARMS[2] else []}, {[head.name for head in test]}"
+    margin = "" if arm == ARMS[0] else f"margin {MARGIN}, "
+    asked = [head.name for head in test]
+    told = f"augmentation of heads: {margin}{arm}, {real}, {made if arm == ARMS[2] else []}, {asked}"
     found: list[float] = remembered(f"{told}, {classes} classes, seed {seed}, {share}, {steps} steps", compute)["dice"]
     print(f"{arm}, {len(real)} heads, seed {seed}, share {share}: {np.mean(found):.3f}", flush=True)
     return found

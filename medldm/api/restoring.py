@@ -48,11 +48,14 @@ def estimate_noise(
     >>> medldm.estimate_noise(scan, model=model) > 0
     True
     """
+    from medldm.restoration.slices import is_stack, noise_of_stack
     from medldm.restoration.tissue_noise import noise_of
 
     volume = as_volume(scan, spacing=spacing, affine=affine, series=series)
-    pack = as_model(model, None).pack
-    return noise_of(volume.array, pack, volume.geometry.spacing, across=volume.slice_axis).value
+    known = as_model(model, None)
+    if is_stack(volume, known, Settings()):
+        return noise_of_stack(volume, known.pack).value
+    return noise_of(volume.array, known.pack, volume.geometry.spacing, across=volume.slice_axis).value
 
 
 def restore(

@@ -19,10 +19,11 @@ from medldm.errors import InputError
 from medldm.geometry import Geometry
 from medldm.model import Model
 from medldm.operators.problem import Problem, untrained
+from medldm.pack import ModelPack
 from medldm.restoration.checks import doubts, is_forced, residual_checks
 from medldm.restoration.intake import believed, far_voxels, fill_near, said_of_far, said_of_noise, said_of_range
 from medldm.restoration.memory import bytes_of
-from medldm.restoration.noise_level import estimate_over_slices
+from medldm.restoration.noise_level import NoiseEstimate, estimate_over_slices
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import PLANES, Settings
 from medldm.restoration.tissue_noise import noise_of
@@ -107,6 +108,13 @@ def restore_slices(
         "timings_s": {name: round(sum(each["timings_s"][name] for each in reports), 3) for name in first["timings_s"]},
     }
     return made.restoration(volume, back, facts, report)
+
+
+def noise_of_stack(volume: Volume, pack: ModelPack) -> NoiseEstimate:
+    """The one level of a volume that is restored slice by slice."""
+    stack, _ = _stacked(volume, None)
+    some = spread_evenly(stack.geometry.shape[2])
+    return estimate_over_slices([noise_of(stack.array[..., k : k + 1], pack, stack.geometry.spacing) for k in some])
 
 
 def _stacked(volume: Volume, plane: str | None) -> tuple[Volume, tuple[int, int, int]]:
