@@ -40,6 +40,8 @@ def estimate_noise(
 ) -> float:
     """Standard deviation of the scan's noise, in its own unit, as scans of `model` have it: what `denoise` takes.
 
+    Of a CT series, each of whose slices is given its own, the middle one.
+
     scan, spacing, affine, series : as in `as_volume`
     model : name of a pack, its folder, or a loaded Model; it says whether noise is Gaussian or Rician, and whether
         values are HU: then what is soft tissue is looked at

@@ -202,6 +202,9 @@ def provenance(report: dict[str, Any]) -> dict[str, str]:
         unit = UNITS.get(str(report.get("unit", "")), str(report.get("unit", "")))
         how = "estimated" if report.get("noise_std_estimated") else "given"
         level = f"{float(report['noise_std']):.4g} {unit} ({how})".replace("  ", " ")
+        of_slices = report.get("noise_std_of_slices")
+        if of_slices:
+            level += f", {min(of_slices):.4g} to {max(of_slices):.4g} in its slices"
         facts["noise level"] = level if report["noise_std"] else "taken as free of noise"
     for key, value in dict(report.get("checks", {})).items():
         if isinstance(value, float) and math.isnan(value):

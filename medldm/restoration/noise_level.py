@@ -82,10 +82,10 @@ def estimate_noise(
     return inside if inside.value >= air.least else NoiseEstimate(air.least, inside.most, inside.doubt)
 
 
-def estimate_over_slices(found: Sequence[NoiseEstimate]) -> NoiseEstimate:
+def estimate_over_slices(found: Sequence[NoiseEstimate], *, followed: bool = False) -> NoiseEstimate:
     """The level of a volume of that of its slices: their median, of those that are sure where these are the most.
 
-    Slices without any detail (blank ones) say nothing.
+    Slices without any detail (blank ones) say nothing. followed : each slice is restored with its own level
     """
     told = [one for one in found if one.most > 0]
     if not told:
@@ -96,7 +96,7 @@ def estimate_over_slices(found: Sequence[NoiseEstimate]) -> NoiseEstimate:
         sure, why = told, doubt[0][0] if doubt else ""
     else:
         low, high = (float(q) for q in np.quantile([one.value for one in sure], (0.1, 0.9)))
-        why = f"it differs from slice to slice, {low:.3g} to {high:.3g}" if high > UNEVEN * low else ""
+        why = f"it differs from slice to slice, {low:.3g} to {high:.3g}" if high > UNEVEN * low and not followed else ""
     value, most = (float(np.median([getattr(one, name) for one in sure])) for name in ("value", "most"))
     return NoiseEstimate(value, max(value, most), why)
 

@@ -7,12 +7,13 @@ from one to the next, and be seen as stripes in the other planes (docs/decisions
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from medldm.calibration import CUT
 from medldm.errors import InputError
@@ -67,6 +68,7 @@ def restore_slices(
         here = _slice(stack, k)
         told = shared.settings  # the grain of slices differs, lest it stands still while one scrolls through them
         told = told if told.method == "posterior" else replace(told, seed=told.seed + k)
+        told = replace(told, noise_std=shared.levels.get(k, told.noise_std))
         part = one(here, own, _in_one(told, done, len(todo), back))
         if made is None:
             made = _Made(stack, k, part)
@@ -82,7 +84,7 @@ def restore_slices(
     first, numbers = reports[0], list(todo)
     if "residual_has_structure" in first["checks"]:
         looked_at = [numbers[n] for n in spread_evenly(len(numbers))]
-        checks, doubted = made.checks(looked_at, shared.space, first["noise_std"])
+        checks, doubted = made.checks(looked_at, shared)
     else:  # a problem's own, which count something
         checks, doubted = {key: sum(report["checks"][key] for report in reports) for key in first["checks"]}, []
     i, j, k = (first["factor"][axis] for axis in back)
@@ -91,6 +93,7 @@ def restore_slices(
         "factor": [i, j, k],
         "slices": stack.geometry.shape[2],
         "seed": settings.seed,
+        "noise_std": shared.settings.noise_std,
         "plane": next(name for name, ends in PLANES.items() if across in ends),
     }
     report = {
@@ -103,6 +106,7 @@ def restore_slices(
             *said_of_far(far, shared.space),
             *doubted,
         ],
+        **({"noise_std_of_slices": [*shared.levels.values()]} if shared.levels else {}),
         "noise_std_estimated": shared.estimated,
         "checks": checks,
         "timings_s": {name: round(sum(each["timings_s"][name] for each in reports), 3) for name in first["timings_s"]},
@@ -135,11 +139,13 @@ class _Shared:
     """What all slices have in common.
 
     settings : with the range and the level that hold for all; estimated : whether the level was not given
+    levels : of CT, whose noise is stronger at the shoulders than in the lung: each slice's own, where it was estimated
     """
 
     space: ModelSpace
     settings: Settings
     estimated: bool
+    levels: dict[int, float]
     warnings: list[str]
 
     @classmethod
@@ -157,17 +163,29 @@ class _Shared:
         warnings = said_of_range(space, picture, settings)
         low, high = space.range.offset, space.range.offset + space.range.scale
         estimated, noise_std = settings.noise_std is None and problem.estimates_noise, settings.noise_std or 0.0
+        levels: dict[int, float] = {}
         if estimated:
             floor = low if pack.intensity.zero_floor else 0.0
             found = [
                 noise_of(x - np.float32(floor), pack, stack.geometry.spacing, ignore=_unseen(x, mask, space))
                 for x, mask in zip(filled, masks, strict=True)
             ]
-            noise_std, said = believed(estimate_over_slices(found), space, problem)
+            noise_std, said = believed(estimate_over_slices(found, followed=pack.in_hu), space, problem)
             warnings += said
+            if pack.in_hu and noise_std:
+                levels = _levels(dict(zip(looked_at, found, strict=True)), numbers)
         warnings += said_of_noise(noise_std, space, problem)
         told = replace(settings, value_range=(low, high), noise_std=noise_std, plane=None)
-        return cls(space, told, estimated, warnings)
+        return cls(space, told, estimated, levels, warnings)
+
+
+def _levels(found: Mapping[int, NoiseEstimate], numbers: Sequence[int]) -> dict[int, float]:
+    """A level for each slice, between those of the slices that were looked at; one that stands out is not believed."""
+    at = [k for k, one in found.items() if one.sure]
+    if not at:
+        return {}
+    even = ndimage.median_filter([found[k].value for k in at], 3, mode="nearest")
+    return {k: float(level) for k, level in zip(numbers, np.interp(numbers, at, even), strict=True)}
 
 
 def _unseen(x: Array, mask: NDArray[np.bool_] | None, space: ModelSpace) -> NDArray[np.bool_] | None:
@@ -216,12 +234,16 @@ class _Made:
         for array, made in zip((self.result, self.residual, self.spread), _parts(part), strict=True):
             array[k] = made.array[..., 0]
 
-    def checks(self, numbers: list[int], space: ModelSpace, noise_std: float) -> tuple[dict[str, Any], list[str]]:
+    def checks(self, numbers: list[int], shared: _Shared) -> tuple[dict[str, Any], list[str]]:
         """Whether the residual of these slices looks like noise, and what a person has to hear of that."""
+        space, noise_std = shared.space, shared.settings.noise_std or 0.0
+        levels = np.array([shared.levels.get(k, noise_std) or 1.0 for k in numbers], np.float32)
+        even = np.float32(noise_std) / levels if shared.levels else np.ones_like(levels)  # as if all had one level
         residual = self.residual[numbers].transpose(1, 2, 0)
         signal = self.stack.array[..., numbers] - residual
         if space.pack.intensity.zero_floor:
             signal = signal - np.float32(space.range.offset)
+        residual = residual * even
         checks = residual_checks(residual, signal, noise_std)
         return checks, doubts(checks, residual, space.range.scale, same_grid=self.same_grid)
 
