@@ -110,6 +110,8 @@ def test_the_level_of_slices_is_that_of_the_sure_ones():
     assert estimate_over_slices([doubtful, doubtful, sure]).doubt == "fine structure"
     assert "differs from slice to slice" in estimate_over_slices([sure, NoiseEstimate(20, 21), sure]).doubt
     assert estimate_over_slices([blank, blank]).value == 0
+    uneven = [doubtful, doubtful, sure, NoiseEstimate(20, 21)]  # each slice is given its own
+    assert estimate_over_slices(uneven, followed=True) == NoiseEstimate(12.5, 13.5)
 
 
 def test_one_range_for_all_slices(model_2d):

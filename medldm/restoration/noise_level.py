@@ -85,13 +85,14 @@ def estimate_noise(
 def estimate_over_slices(found: Sequence[NoiseEstimate], *, followed: bool = False) -> NoiseEstimate:
     """The level of a volume of that of its slices: their median, of those that are sure where these are the most.
 
-    Slices without any detail (blank ones) say nothing. followed : each slice is restored with its own level
+    Slices without any detail (blank ones) say nothing. followed : each slice is restored with its own level, or one
+    between those of sure ones; then a quarter of these is enough
     """
     told = [one for one in found if one.most > 0]
     if not told:
         return NoiseEstimate(0.0, 0.0, next((one.doubt for one in found if one.doubt), ""))
     sure = [one for one in told if one.sure]
-    if 2 * len(sure) < len(told):
+    if (4 if followed else 2) * len(sure) < len(told):
         doubt = Counter(one.doubt for one in told if one.doubt).most_common(1)
         sure, why = told, doubt[0][0] if doubt else ""
     else:

@@ -19,8 +19,8 @@ from medldm.marks import AI_PROCESSED, RESEARCH_USE
 from medldm.model import Model
 from medldm.nets.patches import pad_to_multiple
 from medldm.operators.measurement import Measurement
-from medldm.operators.operator import Identity, Operator
-from medldm.operators.problem import untrained
+from medldm.operators.operator import Operator
+from medldm.operators.problem import Denoise, untrained
 from medldm.restoration.checks import doubts, is_forced, residual_checks
 from medldm.restoration.cost import seconds_of
 from medldm.restoration.estimate import OnStep, estimate
@@ -85,7 +85,7 @@ def restore(volume: Volume, model: Model, task: str, options: Mapping[str, Any],
         result = np.maximum(result, space.range.offset, dtype=np.float32)
     if not np.isfinite(result).all():
         raise RunError(f"model {model.name}", "a result that is not finite", "finite values", "report its range")
-    if pack.in_hu and pack.dims == 2 and isinstance(operator, Identity) and not by_prior:
+    if pack.in_hu and pack.dims == 2 and isinstance(problem, Denoise) and not by_prior:
         plane = with_tissue_means(result[..., 0], taken.filled[..., 0], max(measured.geometry.spacing[:2]))
         result = plane[..., None]
     result = problem.settle(taken.given_back(result, operator), measured.array, operator)

@@ -118,7 +118,8 @@ def noise_of_stack(volume: Volume, pack: ModelPack) -> NoiseEstimate:
     """The one level of a volume that is restored slice by slice."""
     stack, _ = _stacked(volume, None)
     some = spread_evenly(stack.geometry.shape[2])
-    return estimate_over_slices([noise_of(stack.array[..., k : k + 1], pack, stack.geometry.spacing) for k in some])
+    found = [noise_of(stack.array[..., k : k + 1], pack, stack.geometry.spacing) for k in some]
+    return estimate_over_slices(found, followed=pack.in_hu)
 
 
 def _stacked(volume: Volume, plane: str | None) -> tuple[Volume, tuple[int, int, int]]:
@@ -170,9 +171,10 @@ class _Shared:
                 noise_of(x - np.float32(floor), pack, stack.geometry.spacing, ignore=_unseen(x, mask, space))
                 for x, mask in zip(filled, masks, strict=True)
             ]
-            noise_std, said = believed(estimate_over_slices(found, followed=pack.in_hu), space, problem)
+            of_all = estimate_over_slices(found, followed=pack.in_hu)
+            noise_std, said = believed(of_all, space, problem)
             warnings += said
-            if pack.in_hu and noise_std:
+            if pack.in_hu and of_all.sure:
                 levels = _levels(dict(zip(looked_at, found, strict=True)), numbers)
         warnings += said_of_noise(noise_std, space, problem)
         told = replace(settings, value_range=(low, high), noise_std=noise_std, plane=None)
