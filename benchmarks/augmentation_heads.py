@@ -6,7 +6,7 @@ Heads of brain-t1-2mm; the tissues of the model's label map. A U-Net (MONAI's) l
 training heads: from real ones alone; with classical augmentation (mirrored, turned, zoomed, gain, gamma, noise); with
 that and heads that the model draws by bent copies of the maps of the same few heads, a part of each batch. Same
 network, steps and draws. The share that is synthetic is chosen on training heads that were kept aside (`--choose`); the
-figures are of the test heads, looked at once: mean Dice, the gain paired by seed and patient (bootstrap, 95 %). The
+figures are of the test heads: mean Dice, the gain paired by seed and patient (bootstrap, 95 %). The
 model that drew has seen all heads of the training split with their maps, as shared packs have.
 """
 
