@@ -27,6 +27,8 @@ LEAST_BLOCK, LEAST_BLOCKS = 16, 100  # voxels in one, and blocks; fewer say litt
 FEW_VALUES = 12  # an image of four bits has more
 SAMPLED = 200_000
 SOFT_TISSUE_HU = (-150.0, 150.0)  # fat and soft tissue
+AIR_HU, BELOW_AIR_HU = (-1100.0, -900.0), (-1900.0, -1150.0)  # what is still lower lies outside of the scanner's field
+SHARES_OF_HU = (0.02, 0.05, 0.05)  # of air and tissue at least, of what is below air at most
 LEAST_TISSUE = 0.015  # of a slice of a patient; of 310 slices of torsos the least has 0.05
 FLAT_SHARE, FLAT_PLANES, FLAT_PAIRS = 0.6, 32, 1000  # maps of 149 labels have 0.77, volumes of 8 bits 0.15 at most
 
@@ -112,6 +114,15 @@ def has_tissue(hu: NDArray[Any]) -> bool:
     some = hu.ravel(order="K")[:: max(1, hu.size // SAMPLED)]
     low, high = SOFT_TISSUE_HU
     return bool(((some > low) & (some < high)).mean() > LEAST_TISSUE)
+
+
+def seem_hu(values: NDArray[Any]) -> bool:
+    """Whether values (I, J, K) whose unit is not known, as no NIfTI file tells it, are HU: there is much at air's
+    value, much at fat's and soft tissue's, and hardly anything below air."""
+    some = values.ravel(order="K")[:: max(1, values.size // SAMPLED)]
+    bands = (AIR_HU, SOFT_TISSUE_HU, BELOW_AIR_HU)
+    air, tissue, below = (float(((some > low) & (some < high)).mean()) for low, high in bands)
+    return air > SHARES_OF_HU[0] and tissue > SHARES_OF_HU[1] and below < SHARES_OF_HU[2]
 
 
 def turns(dims: int) -> list[Turn]:

@@ -80,7 +80,7 @@ class Calibration:
 
     def _judge(self, scan: Volume, pack: AutoencoderPack) -> str:
         if pack.dims == 2 and scan.geometry.shape[2] != 1:
-            scan = _middle(scan)
+            scan = _middle(scan, pack.slice_axis(scan))
         if is_noise(scan.array):
             return "it is noise alone, or next to it; nothing is there to restore"
         few = count_values(scan.array)
@@ -90,7 +90,8 @@ class Calibration:
             return "most neighbours in it are of one value: a map of labels, or enlarged by repeating voxels?"
         if pack.in_hu and not has_tissue(scan.array):
             return "next to nothing in it has the HU of fat or soft tissue: no patient, or values that are no HU?"
-        turned = scan.reorient(pack.axcodes) if pack.turns and pack.axcodes else scan
+        order, flips = pack.orientation(scan.geometry)
+        turned = scan.permute(order).flip(flips)
         levels = (pack.intensity.low, pack.intensity.high) if self.absolute else None
         found = appearance_of(turned.array, turned.geometry.spacing, pack.dims, self.cell, levels)
         return doubt(found, list(self.references.values()), self.alteration)
@@ -113,9 +114,8 @@ class Calibration:
         write_whole(folder / CALIBRATION, lambda path: path.write_bytes(content))
 
 
-def _middle(scan: Volume) -> Volume:
+def _middle(scan: Volume, across: int) -> Volume:
     """The slice in the middle of a volume, which a model of single images takes slice by slice."""
-    across = scan.slice_axis
     i, j = (axis for axis in range(3) if axis != across)
     stack, k = scan.permute((i, j, across)), scan.geometry.shape[across] // 2
     return stack.crop((0, 0, k), (*stack.geometry.shape[:2], k + 1))

@@ -92,7 +92,7 @@ class Model:
         """Values of a `scan` that are the model's 0 and 1; in 2D, those of all slices of a volume together."""
         seen = scan
         if self.pack.dims == 2 and scan.geometry.shape[2] != 1:
-            axis = scan.slice_axis
+            axis = self.pack.slice_axis(scan)
             stack = scan.permute((*(a for a in range(3) if a != axis), axis))
             slices = [stack.array[..., k : k + 1] for k in spread_evenly(stack.geometry.shape[2])]
             seen = side_by_side(slices, stack)

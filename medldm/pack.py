@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from medldm.appearance import seem_hu
 from medldm.conditions import ConditionTable
+from medldm.geometry import Geometry
 from medldm.net_tables import (
     AutoencoderTable,
     GeneratorTable,
@@ -21,11 +23,12 @@ from medldm.net_tables import (
     UNetTable,
 )
 from medldm.tables import Axcodes, Modality, Positive, PositiveRange, Size, Table, wrong
+from medldm.volume import Volume
 
 if TYPE_CHECKING:
     from medldm.io.lazy import LazyScan
-    from medldm.volume import Volume
 
+THICK = 1.5  # times as thick: an image is cut across these slices, however it was trained
 SPACING_TOLERANCE = 0.05  # anatomy differs more in size from person to person
 PROMPT = "prompt"  # the condition whose values an external text encoder embedded
 
@@ -157,10 +160,27 @@ class AutoencoderPack(Table):
         """Whether values are those of CT: of all scans on one scale, which says what is air, fat or soft tissue."""
         return self.intensity.kind == "window"
 
-    @property
-    def turns(self) -> bool:
-        """Whether scans are turned to the model's axes: an image of two dimensions is taken as it lies."""
-        return self.dims == 3 and self.axcodes is not None
+    def orientation(self, geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+        """``permute(order)`` and then ``flip(flips)`` that bring a scan to the axes of the training's.
+
+        A single image is turned in its plane alone, and taken as it lies where that is not the plane of the training's.
+        """
+        if self.axcodes is None:
+            return (0, 1, 2), ()
+        order, flips = geometry.orientation_to(self.axcodes)
+        if self.dims == 3:
+            return order, flips
+        return (order, tuple(axis for axis in flips if axis != 2)) if order[2] == 2 else ((0, 1, 2), ())
+
+    def slice_axis(self, scan: Volume | LazyScan) -> int:
+        """Across which axis a model of single images takes a volume: that of the training's slices, unless the scan's
+        own are much thicker than its voxels along that one."""
+        acquired = scan.slice_axis
+        if self.axcodes is None or 1 in scan.geometry.shape:
+            return acquired
+        trained = scan.geometry.orientation_to(self.axcodes)[0][2]
+        spacing = scan.geometry.spacing
+        return trained if spacing[acquired] < THICK * spacing[trained] else acquired
 
     @property
     def latent_factor(self) -> tuple[int, ...]:
@@ -180,17 +200,21 @@ class AutoencoderPack(Table):
             said = next((step[key] for step in scan.history if step.get(key)), "")
             if trained and said and said not in trained:
                 warnings.append(f"{key.replace('_', ' ')} {said}; the model was trained on {', '.join(trained)}")
-        if self.in_hu and scan.unit != "HU":
+        if self.in_hu and scan.unit != "HU" and not _may_be_hu(scan):
             warnings.append(f"values in {scan.unit}; the model's window is in HU")
         low, high = self.trained_range
         assumed = any(step.get("spacing_assumed") for step in scan.history)
         spacing = [s / f for s, f in zip(scan.geometry.spacing, factor, strict=True)]
         if self.dims == 2:
-            del spacing[scan.slice_axis]
+            del spacing[self.slice_axis(scan)]
         if not assumed and not all(low <= s <= high for s in spacing):
             text = " x ".join(f"{s:.3g}" for s in spacing)
             warnings.append(f"voxels of {text} mm; the model was trained on {low:.3g} to {high:.3g} mm")
         return warnings
+
+
+def _may_be_hu(scan: Volume | LazyScan) -> bool:
+    return isinstance(scan, Volume) and scan.unit == "arbitrary" and seem_hu(scan.array)
 
 
 class ModelPack(AutoencoderPack):

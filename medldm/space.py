@@ -45,8 +45,7 @@ class ModelSpace:
             got = f"a scan of {volume.geometry.shape[2]} slices"
             do = "give one slice, or take a 3D model"
             raise ModelError(f"model {pack.name}", got, "a single image (this model is 2D)", do)
-        order, flips = ((0, 1, 2), ()) if not pack.turns else volume.geometry.orientation_to(pack.axcodes or "RAS")
-        return cls(pack, volume.geometry, order, flips)
+        return cls(pack, volume.geometry, *pack.orientation(volume.geometry))
 
     @property
     def dims(self) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import SimpleITK
     import xarray
 
+SQUARE = 1.02  # a pixel whose sides differ by less
 PadMode = Literal["reflect", "edge", "constant"]
 
 
@@ -30,13 +31,18 @@ class WithHistory:
 
     @property
     def slice_axis(self) -> int:
-        """The axis across the slices as they were acquired: the thickest; of about equal ones, the file's last.
+        """Axis across the slices as they were acquired: the one beside two of equal spacing, as pixels are square; else
+        the thickest; of equal ones, the file's last.
 
         Slices of a DICOM series may be half as thick as their pixels are wide.
         """
         shape, spacing = self.geometry.shape, self.geometry.spacing
         if 1 in shape:
             return max(axis for axis, n in enumerate(shape) if n == 1)
+        for axis in (2, 1, 0):
+            pixel = [spacing[other] for other in range(3) if other != axis]
+            if max(pixel) < SQUARE * min(pixel):
+                return axis
         alike = 0.5 if any(step.get("format") == "dicom" for step in self.history) else 0.95
         return 2 if spacing[2] > alike * max(spacing) else spacing.index(max(spacing))
 

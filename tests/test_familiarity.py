@@ -122,6 +122,20 @@ def test_values_that_mean_something_are_known_as_they_are(ct_model):
         assert all(ct_model.fits(in_hu(change(film(seed)))) for seed in range(2000, 2005))
 
 
+def test_a_ct_whose_unit_is_not_known_is_doubted_unless_its_values_are_hu(ct_model):
+    """A NIfTI file tells no unit."""
+
+    def doubts(change):
+        noise = 15 * np.random.default_rng(0).standard_normal((80, 80, 1))
+        array = np.where(np.hypot(*np.mgrid[-1:1:80j, -1:1:80j]) < 0.7, 40, -1000)[..., None] + noise
+        scan = Volume(array.astype(np.float32), Geometry(np.diag([-1.0, -1, 1, 1]), array.shape))
+        return " ".join(ct_model.fits(scan.with_array(change(scan.array))))
+
+    assert "model's window is in HU" not in doubts(lambda x: x)
+    for change in (lambda x: x + 1024, lambda x: x - 1024, lambda x: x / 2, lambda x: x.clip(-160, 240)):
+        assert "values in arbitrary; the model's window is in HU" in doubts(change)
+
+
 def test_what_fills_the_corners_of_a_ct_does_not_count(ct_model):
     def cornered(value):
         image = film(1003)

@@ -1,5 +1,6 @@
 """A model of single images on a volume: the same as slice by slice, in the scan's own place, and it can be stopped."""
 
+import dataclasses
 import json
 import tracemalloc
 
@@ -83,6 +84,42 @@ def test_another_plane_can_be_chosen(model_2d, plane, slices):
     done = medldm.denoise(torso(), model=model_2d, noise_std=20.0, plane=plane)
     assert done.report["slices"] == slices and done.report["plane"] == (plane or "axial")
     assert done.array.shape == (28, 24, 6)
+
+
+@pytest.fixture(scope="module")
+def axial(model_2d, tmp_path_factory):
+    """A model of axial slices that lie as a radiologist looks at them."""
+    pack = model_2d.pack.model_copy(update={"axcodes": "LPS"})
+    return medldm.load_model(dataclasses.replace(model_2d, pack=pack).save(tmp_path_factory.mktemp("axial")))
+
+
+@pytest.mark.parametrize("axcodes", ["LAS", "RAS", "PSR", "ILA", "SRP"])
+@pytest.mark.parametrize("thick", [5.0, 1.0, 0.6])
+def test_slices_are_turned_as_the_models_training_was(axial, axcodes, thick):
+    """However a file is laid out, and also where its slices are thinner than its pixels are wide."""
+    scan = torso(affine=np.diag([-0.9, -0.9, thick, 1]))
+    assert scan.geometry.axcodes == ("L", "P", "S")
+    turned, wanted = scan.reorient(axcodes), medldm.denoise(scan, model=axial, noise_std=20.0)
+    done = medldm.denoise(turned, model=axial, noise_std=20.0)
+    assert done.report["plane"] == "axial" and done.report["slices"] == 6
+    assert done.volume.geometry.isclose(turned.geometry)
+    np.testing.assert_allclose(done.volume.reorient("LPS").array, wanted.array, atol=1e-3)
+    np.testing.assert_allclose(done.residual.reorient("LPS").array, wanted.residual.array, atol=1e-3)
+    estimated = [medldm.estimate_noise(each, model=axial) for each in (scan, turned)]
+    assert estimated[0] == pytest.approx(estimated[1], rel=1e-6)
+    first = tuple(1 if code in "SI" else n for code, n in zip(axcodes, turned.array.shape, strict=True))
+    alone = medldm.denoise(
+        turned.crop((0, 0, 0), first), model=axial, noise_std=20.0, value_range=axial.value_range(scan)
+    )
+    k = 0 if "S" in axcodes else 5
+    np.testing.assert_allclose(alone.volume.reorient("LPS").array[..., 0], wanted.array[..., k], atol=1e-3)
+
+
+def test_slices_that_are_thick_in_another_plane_stay_as_they_lie(axial, model_2d):
+    coronal = torso((28, 6, 24), affine=np.diag([-0.9, -4.0, 0.9, 1]))
+    done = [medldm.denoise(coronal, model=model, noise_std=20.0) for model in (axial, model_2d)]
+    assert [each.report["plane"] for each in done] == ["coronal", "coronal"]
+    np.testing.assert_array_equal(done[0].array, done[1].array)
 
 
 def test_a_plane_without_sense_is_refused(model_2d, tmp_path):

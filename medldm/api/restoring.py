@@ -50,14 +50,14 @@ def estimate_noise(
     >>> medldm.estimate_noise(scan, model=model) > 0
     True
     """
+    from medldm.restoration.intake import noise_of_scan
     from medldm.restoration.slices import is_stack, noise_of_stack
-    from medldm.restoration.tissue_noise import noise_of
 
     volume = as_volume(scan, spacing=spacing, affine=affine, series=series)
     known = as_model(model, None)
     if is_stack(volume, known, Settings()):
         return noise_of_stack(volume, known.pack).value
-    return noise_of(volume.array, known.pack, volume.geometry.spacing, across=volume.slice_axis).value
+    return noise_of_scan(volume, known.pack).value
 
 
 def restore(

@@ -67,7 +67,6 @@ def take_in(
     """
     seen = _seen(measured, operator)
     space = space.fitted(seen, settings.value_range)
-    scaling, floored = space.range, space.pack.intensity.zero_floor
     warnings = said_of_range(space, seen, settings)
 
     far = far_voxels(seen.array, space, settings.noise_std)
@@ -80,9 +79,7 @@ def take_in(
     estimated = settings.noise_std is None and problem.estimates_noise
     noise_std = settings.noise_std or 0.0
     if estimated:
-        from_zero, spacing = array - scaling.offset if floored else array, measured.geometry.spacing
-        found = noise_of(from_zero, pack, spacing, across=measured.slice_axis, ignore=far)
-        noise_std, said = believed(found, space, problem)
+        noise_std, said = believed(noise_in(measured.with_array(array), space, pack, far), space, problem)
         warnings += said
     warnings += said_of_noise(noise_std, space, problem)
 
@@ -90,6 +87,22 @@ def take_in(
     y = space.tensor(array if untouched else measured.array)
     first = operator.first_guess(y) if untouched else space.tensor(array)
     return Intake(space, y, first, noise_std, estimated, whole.array, far, array, warnings)
+
+
+def noise_in(filled: Volume, space: ModelSpace, pack: ModelPack, unseen: NDArray[np.bool_] | None) -> NoiseEstimate:
+    """Of a scan in the model's axes, whose voxels that say nothing of its noise were filled in."""
+    floor = np.float32(space.range.offset if pack.intensity.zero_floor else 0.0)
+    return noise_of(filled.array - floor, pack, filled.geometry.spacing, across=filled.slice_axis, ignore=unseen)
+
+
+def noise_of_scan(volume: Volume, pack: ModelPack) -> NoiseEstimate:
+    """What `take_in` finds of a scan that nothing is missing in."""
+    space = ModelSpace.of(pack, volume)
+    turned = space.turned(volume)
+    space = space.fitted(turned)
+    far = far_voxels(turned.array, space, None)
+    filled = turned if far is None else turned.with_array(fill_near(turned.array, far))
+    return noise_in(filled, space, pack, far)
 
 
 def _seen(measured: Volume, operator: Operator) -> Volume:

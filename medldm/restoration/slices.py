@@ -22,12 +22,19 @@ from medldm.model import Model
 from medldm.operators.problem import Problem, untrained
 from medldm.pack import ModelPack
 from medldm.restoration.checks import doubts, is_forced, residual_checks
-from medldm.restoration.intake import believed, far_voxels, fill_near, said_of_far, said_of_noise, said_of_range
+from medldm.restoration.intake import (
+    believed,
+    far_voxels,
+    fill_near,
+    noise_in,
+    said_of_far,
+    said_of_noise,
+    said_of_range,
+)
 from medldm.restoration.memory import bytes_of
 from medldm.restoration.noise_level import NoiseEstimate, estimate_over_slices
 from medldm.restoration.result import Restoration
 from medldm.restoration.settings import PLANES, Settings
-from medldm.restoration.tissue_noise import noise_of
 from medldm.space import ModelSpace, side_by_side, spread_evenly
 from medldm.volume import Volume
 
@@ -55,7 +62,7 @@ def restore_slices(
     slices, and may raise between any two steps. Raises what `one` raises.
     """
     forced = is_forced(model, volume, settings)
-    stack, order = _stacked(volume, settings.plane)
+    stack, order = _stacked(volume, model.pack, settings.plane)
     problem = untrained(task, 2) if settings.method == "posterior" else model.problem(task)
     asked = {k: problem.of_slice(options, stack.geometry, order, k) for k in range(stack.geometry.shape[2])}
     todo = {k: own for k, own in asked.items() if own is not None}
@@ -116,18 +123,22 @@ def restore_slices(
 
 def noise_of_stack(volume: Volume, pack: ModelPack) -> NoiseEstimate:
     """The one level of a volume that is restored slice by slice."""
-    stack, _ = _stacked(volume, None)
-    some = spread_evenly(stack.geometry.shape[2])
-    found = [noise_of(stack.array[..., k : k + 1], pack, stack.geometry.spacing) for k in some]
+    stack, _ = _stacked(volume, pack, None)
+    slices = [_slice(stack, k) for k in spread_evenly(stack.geometry.shape[2])]
+    picture = side_by_side([each.array for each in slices], stack)
+    space = ModelSpace.of(pack, picture).fitted(picture)
+    found = [noise_in(each, space, pack, _unseen(each.array, None, space)) for each in slices]
     return estimate_over_slices(found, followed=pack.in_hu)
 
 
-def _stacked(volume: Volume, plane: str | None) -> tuple[Volume, tuple[int, int, int]]:
+def _stacked(volume: Volume, pack: ModelPack, plane: str | None) -> tuple[Volume, tuple[int, int, int]]:
     """The volume with its slices across the last axis, and which axes of the scan its axes were; a view."""
     codes = volume.geometry.axcodes
-    axis = volume.slice_axis if plane is None else next(a for a in range(3) if codes[a] in PLANES[plane])
+    axis = pack.slice_axis(volume) if plane is None else next(a for a in range(3) if codes[a] in PLANES[plane])
     i, j = (a for a in range(3) if a != axis)
-    return volume.permute((i, j, axis)), (i, j, axis)
+    order = volume.geometry.orientation_to(pack.axcodes)[0] if pack.axcodes is not None else (i, j, axis)
+    order = order if order[2] == axis else (i, j, axis)
+    return volume.permute(order), order
 
 
 def _slice(stack: Volume, k: int) -> Volume:
@@ -166,10 +177,9 @@ class _Shared:
         estimated, noise_std = settings.noise_std is None and problem.estimates_noise, settings.noise_std or 0.0
         levels: dict[int, float] = {}
         if estimated:
-            floor = low if pack.intensity.zero_floor else 0.0
             found = [
-                noise_of(x - np.float32(floor), pack, stack.geometry.spacing, ignore=_unseen(x, mask, space))
-                for x, mask in zip(filled, masks, strict=True)
+                noise_in(_slice(stack, k).with_array(x), space, pack, _unseen(x, mask, space))
+                for k, x, mask in zip(looked_at, filled, masks, strict=True)
             ]
             of_all = estimate_over_slices(found, followed=pack.in_hu)
             noise_std, said = believed(of_all, space, problem)

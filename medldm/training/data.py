@@ -23,7 +23,7 @@ from medldm.stage_tables import GeneratorStage, TrajectoryStage
 from medldm.training.scan import Facts, Scan, load_scan, maps_of, table_of, words_of
 
 TREATMENT = {"dims", "axcodes", "intensity", "modality", "spacing_range"}  # what of a pack decides on its scans
-READING = 2  # to be raised when readers or scaling give other voxels from the same file
+READING = 3  # to be raised when readers or scaling give other voxels from the same file
 
 
 def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:

@@ -55,13 +55,15 @@ def mask_of(viewer: Any, source: Any, scan: Volume | LazyScan, task: str, place:
     return display.backward(drawn_mask(viewer, source))
 
 
-def extent_of(viewer: Any, source: Any, scan: Volume | LazyScan, request: Request, place: str, dims: int) -> Extent:
+def extent_of(
+    viewer: Any, source: Any, scan: Volume | LazyScan, request: Request, place: str, across: int | None
+) -> Extent:
     """What is computed at most; of a slice with what the model sees around it.
 
-    dims : of the model
+    across : axis of a model of single images, None for one of volumes
     """
     shape = [n * factor for n, factor in zip(scan.geometry.shape, request.scale, strict=True)]
     if request.task == "denoise" and place == SLICE:
         axis = entry_of(source).display.axes[viewer.dims.order[0]]
-        shape[axis] = min(2 * context(scan, dims)[axis] + 1, shape[axis])
-    return Extent((shape[0], shape[1], shape[2]), dims, scan.slice_axis if dims == 2 else None)
+        shape[axis] = min(2 * context(across)[axis] + 1, shape[axis])
+    return Extent((shape[0], shape[1], shape[2]), 3 if across is None else 2, across)

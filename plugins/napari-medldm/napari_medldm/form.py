@@ -127,6 +127,8 @@ class RestoreForm(QWidget):
             box.currentTextChanged.connect(self._on_change)
         for box in (self.dial, self.samples, self.steps, self.count, self.guidance):
             box.valueChanged.connect(self._on_change)
+        self.model.activated.connect(lambda: self.choose(self.model.currentText()))
+        self.model.currentTextChanged.connect(self._keep_model)
         self.conditions.changed.connect(self._on_change)
         self.advanced.toggled.connect(self._on_change)
         self.estimated.toggled.connect(self._on_change)
@@ -162,13 +164,35 @@ class RestoreForm(QWidget):
         self.scan.blockSignals(False)
         self._on_change()
 
-    def keep_noise(self, entry: Entry | None) -> None:
-        """Show what is set for the noise of a scan, and keep there what the user sets."""
+    def keep(self, entry: Entry | None) -> None:
+        """Show which model and which noise are set for a scan, and keep there what the user sets."""
         self._entry = None
         value, estimated = (0.0, True) if entry is None else entry.noise_std
         self.noise_std.setValue(value)
         self.estimated.setChecked(estimated)
+        if entry is not None and entry.model:
+            self.model.setCurrentText(entry.model)
         self._entry = entry
+
+    def able(self, volume: Volume | LazyScan | None) -> list[str]:
+        """Models that can do the task on a scan, first the one that is set."""
+        task = self.task.currentText()
+        self.model.mark(None if task == "synthesize" else volume, task)
+        return self.model.able()
+
+    def chosen(self) -> bool:
+        """Whether a model was chosen for the scan."""
+        return self._entry is None or bool(self._entry.model)
+
+    def choose(self, model: str) -> None:
+        """Take this model for the scan."""
+        if self._entry is not None:
+            self._entry.model = model
+        self.model.setCurrentText(model)
+
+    def _keep_model(self, name: str) -> None:
+        if self._entry is not None and self._entry.model:
+            self._entry.model = name
 
     def _keep_noise(self) -> None:
         if self._entry is not None:
@@ -176,8 +200,7 @@ class RestoreForm(QWidget):
 
     def obstacle(self, volume: Volume | LazyScan | None) -> str:
         """Why nothing can be started now, in one sentence; "" if it can."""
-        task = self.task.currentText()
-        self.model.mark(None if task == "synthesize" else volume, task)
+        task, able = self.task.currentText(), self.able(volume)
         if self.model.count() == 0:
             return NO_MODEL
         if importlib.util.find_spec("torch") is None:
@@ -186,7 +209,7 @@ class RestoreForm(QWidget):
             return NO_SCAN
         if volume is not None:
             self.noise_std.setSuffix("" if volume.unit == "arbitrary" else f" {volume.unit}")
-        if not self.model.fits():
+        if not able:
             return f"No installed model can {task} this scan; the list says why."
         return self.conditions.obstacle() if task == "synthesize" else ""
 
@@ -198,7 +221,7 @@ class RestoreForm(QWidget):
         """The form as plain data, for the scan that it is about."""
         scale = (1, 1, 1)
         if self.task.currentText() == "super-resolve" and volume is not None:
-            scale = refined(volume, self.factor(), self.model.dims())
+            scale = refined(volume, self.factor(), self.model.across(volume))
         new = self.task.currentText() == "synthesize"
         return Request(
             task=self.task.currentText(),

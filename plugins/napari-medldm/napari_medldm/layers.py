@@ -44,6 +44,7 @@ class Entry:
     window : name of the window last chosen for it, "" for none
     seen : None until another scan was looked at
     noise_std : of it, in its unit, and whether it is to be estimated
+    model : name of the one chosen for it, "" before any was
     """
 
     volume: Volume | LazyScan
@@ -54,6 +55,7 @@ class Entry:
     window: str = ""
     seen: Seen | None = None
     noise_std: tuple[float, bool] = (0.0, True)
+    model: str = ""
 
     @property
     def made(self) -> bool:

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QComboBox
 import medldm
 from medldm import LazyScan, MedldmError, Volume
 from medldm.installed import read_tables
-from napari_medldm.request import TASKS
+from napari_medldm.request import TASKS, across
 
 
 def reason_against(pack: Any, volume: Volume | LazyScan | None, task: str) -> str:
@@ -44,12 +44,18 @@ class ModelBox(QComboBox):
         if first is not None and not self.fits():
             self.setCurrentIndex(first)
 
-    def dims(self) -> int:
-        """2 for a chosen model of single images, which takes a volume slice by slice; else 3."""
+    def able(self) -> list[str]:
+        """Names of those that can be chosen, first the one that is."""
+        items = [self.model().item(index) for index in range(self.count())]
+        names = [item.text() for item in items if item.isEnabled()]
+        return sorted(names, key=lambda name: name != self.currentText())
+
+    def across(self, scan: Volume | LazyScan) -> int | None:
+        """The axis across which the chosen model takes a scan slice by slice; None for a model of volumes."""
         try:
-            return int(read_tables(self.currentText()).dims)
+            return across(read_tables(self.currentText()), scan)
         except MedldmError:
-            return 3  # it is said when it is to be loaded
+            return None  # it is said when it is to be loaded
 
     def fits(self) -> bool:
         """Whether the chosen model can be used."""

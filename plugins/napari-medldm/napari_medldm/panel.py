@@ -57,7 +57,7 @@ class RestorePanel(QWidget):
         self._build()
         self._connect()
         self.reading = Reading(self.active, self.judge, self.view, self)
-        self.opening.beforehand = lambda: partial(look_beforehand, self.form.model.currentText())
+        self.opening.beforehand = lambda: partial(look_beforehand, self.form.able(None))
         self.opening.take_drops(viewer.window._qt_window)
         self._ready = ReadyMark(viewer, self)
         self._follow()
@@ -168,19 +168,19 @@ class RestorePanel(QWidget):
     def _follow(self) -> None:
         """Another scan is the active one: nothing that was said or set for the one before holds for it."""
         self.message.clear()
-        self.form.keep_noise(None if self.source() is None else entry_of(self.source()))
+        self.form.keep(None if self.source() is None else entry_of(self.source()))
         self.judge.follow()
         self._list_scans()
 
     def _look(self) -> None:
         """Say what would happen, before anything does."""
         scan = self._scan()
-        extent = self._extent(scan)
+        chosen, extent = self._choose_model(scan), self._extent(scan)
         obstacle = self.form.obstacle(scan) or self.run.cost.obstacle(extent)
         request, last = self.form.request(scan), self.judge.last()
         doubts: list[str] | None = []
         if not obstacle and request.task != "synthesize":
-            doubts = self.doubts.of(request.model, scan, request.scale)
+            doubts = self.doubts.of(request.model, scan, request.scale) if chosen else None
         self.banner.show_doubts(doubts or (), () if last is None else last.result.report.get("warnings", ()))
         ready = not self.run.running() and doubts is not None and self.banner.confirmed()
         self.start.setEnabled(ready and not obstacle)
@@ -195,12 +195,22 @@ class RestorePanel(QWidget):
         self.advice.setText(obstacle or (NEW if new else cost))
         self.view.follow()
 
+    def _choose_model(self, scan: Volume | LazyScan | None) -> bool:
+        """Take the model that doubts a new scan least; False while a thread still looks at it."""
+        if scan is None or self.form.chosen() or self.form.task.currentText() == "synthesize":
+            return True
+        able = self.form.able(scan)
+        least = self.doubts.least(able, scan) if able else ""
+        if least:
+            self.form.choose(least)
+        return least is not None
+
     def _extent(self, scan: Volume | LazyScan | None) -> Extent:
         request = self.form.request(scan)
         if scan is None or request.task == "synthesize":
             return NOTHING
-        place, dims = self.form.place.currentText(), self.form.model.dims()
-        return extent_of(self.viewer, self.source(), scan, request, place, dims)
+        place, across = self.form.place.currentText(), self.form.model.across(scan)
+        return extent_of(self.viewer, self.source(), scan, request, place, across)
 
     def draw(self) -> None:
         """A layer to paint the region in."""
@@ -253,7 +263,7 @@ class RestorePanel(QWidget):
     def _restored(self, ran: Ran) -> None:
         if ran.request.task == "denoise" and ran.request.noise_std is None:
             entry_of(ran.source).noise_std = ran.result.report["noise_std"], True
-            self.form.keep_noise(entry_of(self.source()))
+            self.form.keep(entry_of(self.source()))
         self.judge.add(ran, partial(self._say_done, ran))
         self._list_scans()
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 import medldm
 from medldm import LazyScan, MedldmError, Restoration, Volume
 from medldm.calibration import CUT
+from medldm.pack import AutoencoderPack
 
 CONTEXT = 16  # voxels around a slice or region that the model sees, too
 FEATHER = 6  # voxels over which a region's edge fades
@@ -62,12 +63,21 @@ class Request:
         return cls(**(table | {"scale": tuple(table["scale"])}))
 
 
-def refined(volume: Volume | LazyScan, factor: int, dims: int) -> tuple[int, int, int]:
-    """`factor` an axis: along the thickest of a volume; of an image, and by a model of single images, both in plane."""
+def across(pack: AutoencoderPack, scan: Volume | LazyScan) -> int | None:
+    """The axis across which a model of single images takes a scan; None for a model of volumes."""
+    return pack.slice_axis(scan) if pack.dims == 2 else None
+
+
+def refined(volume: Volume | LazyScan, factor: int, across: int | None) -> tuple[int, int, int]:
+    """`factor` an axis: along the thickest of a volume; of an image, and by a model of single images, both in plane.
+
+    across : axis between the slices that the model takes, None for a model of volumes
+    """
     scale = [1, 1, 1]
     thickest = 2 - int(np.argmax(volume.geometry.spacing[::-1]))
-    in_plane = [axis for axis in range(3) if axis != volume.slice_axis]
-    for axis in in_plane if dims == 2 or volume.geometry.shape[2] == 1 else (thickest,):
+    slices = volume.slice_axis if across is None else across
+    in_plane = [axis for axis in range(3) if axis != slices]
+    for axis in in_plane if across is not None or volume.geometry.shape[2] == 1 else (thickest,):
         scale[axis] = factor
     return scale[0], scale[1], scale[2]
 
@@ -141,7 +151,8 @@ def run_each(order: Order, model: Any, progress: Progress) -> Iterator[Any]:
     """A `medldm.restore_each` row a scan. Raises MedldmError, and whatever `progress` raises to cancel."""
 
     def restore(scan: Volume) -> Restoration:
-        scale = refined(scan, order.factor, model.pack.dims) if order.request.task == "super-resolve" else (1, 1, 1)
+        finer = order.request.task == "super-resolve"
+        scale = refined(scan, order.factor, across(model.pack, scan)) if finer else (1, 1, 1)
         return run(scan, replace(order.request, scale=scale), model, lambda *_: progress("", 0, 0), None)
 
     settings = {**order.request.to_dict(), "factor": order.factor, "weights_sha256": model.weights_sha256}
@@ -163,9 +174,9 @@ def region_of_slice(volume: Volume | LazyScan, axis: int, index: int) -> NDArray
     return mask
 
 
-def context(volume: Volume | LazyScan, dims: int) -> list[int]:
+def context(across: int | None) -> list[int]:
     """Voxels around a region that a model sees along each axis: one of single images sees no other slice."""
-    return [0 if dims == 2 and axis == volume.slice_axis else CONTEXT for axis in range(3)]
+    return [0 if axis == across else CONTEXT for axis in range(3)]
 
 
 def run_region(
@@ -182,7 +193,7 @@ def run_region(
         raise MedldmError("region", "an empty region", "one that covers part of the scan", "draw it on the scan")
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     loaded = model if not isinstance(model, str) else medldm.load_model(model)
-    around = context(volume, loaded.pack.dims)
+    around = context(across(loaded.pack, volume))
     start = [max(s.start - more, 0) for s, more in zip(box, around, strict=True)]
     stop = [min(s.stop + more, n) for s, more, n in zip(box, around, volume.array.shape, strict=True)]
     part = medldm.denoise(

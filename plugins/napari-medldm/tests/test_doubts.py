@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from napari_medldm.compare import residual_style, uncertainty_style
+from napari_medldm.doubting import LOOKING
 
 from medldm import Geometry, Volume
 
@@ -93,3 +94,24 @@ def test_the_residual_of_a_slice_is_shown_as_noise(viewer, panel, phantom, resto
     ends = viewer.layers["MR phantom · residual"].colormap.map(np.array([0.0, 1.0]))[:, :3] * 255
     for end in ends:  # without the rest of the scan, where nothing was changed, few voxels are beyond the limits
         assert (np.abs(middle - end).max(-1) < 3).mean() < 0.1
+
+
+def test_the_model_that_doubts_a_scan_least_is_taken_and_another_choice_is_kept(
+    viewer, panel, drop, data_dir, qtbot, until
+):
+    """A NIfTI file of a CT says neither modality nor unit."""
+    ct = next(iter(sorted((data_dir / "ct-torso-256" / "volumes").glob("lidc*.nii.gz"))))
+    head = next(iter(sorted((data_dir / "brain-t1-2mm" / "t1").glob("*.nii.gz"))))
+    for path, model in ((head, "brain-t1-2mm"), (ct, "ct-torso")):
+        drop(path, opening=panel.opening)
+        until(panel.start.isEnabled)  # a large scan is looked at by a thread
+        assert panel.form.model.currentText() == model and not panel.banner.isVisible()
+    for of, keys, wanted in ((1, "brain", "brain-t1-2mm"), (0, "", "brain-t1-2mm"), (1, "ct-", "ct-torso")):
+        panel.form.scan.setCurrentText(viewer.layers[of].name)
+        qtbot.keyClicks(panel.form.model, keys)
+        assert panel.form.model.currentText() == wanted
+        until(lambda: panel.advice.text() != LOOKING)
+        assert panel.banner.isVisible() == (of == 1 and wanted != "ct-torso")
+    for of, wanted in ((0, "brain-t1-2mm"), (1, "ct-torso")):
+        panel.form.scan.setCurrentText(viewer.layers[of].name)
+        assert panel.form.model.currentText() == wanted

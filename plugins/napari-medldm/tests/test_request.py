@@ -85,6 +85,6 @@ def test_a_model_of_single_images_takes_a_volume_as_the_api_does(noisy_scan, fla
 
 def test_what_is_refined_depends_on_what_the_model_sees(noisy_scan):
     thick = dataclasses.replace(noisy_scan, geometry=medldm.Geometry.from_spacing(noisy_scan.array.shape, (5, 1, 1)))
-    assert refined(thick, 2, 3) == (2, 1, 1) and refined(thick, 2, 2) == (1, 2, 2)
+    assert refined(thick, 2, None) == (2, 1, 1) and refined(thick, 2, 0) == (1, 2, 2)
     single = thick.crop((0, 0, 3), (20, 24, 4))
-    assert refined(single, 2, 2) == refined(single, 2, 3) == (2, 2, 1)
+    assert refined(single, 2, 2) == refined(single, 2, None) == (2, 2, 1)
