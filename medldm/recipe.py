@@ -51,7 +51,7 @@ class Source(Table):
         named, or empty, is not said.
     coarsen : block averages by one of these factors are trained on as well (2D, images finer than `spacing`)
     slices : every so many-th slice of a volume is an image of its own (2D), across the last of the pack's axcodes (LPS
-        unless it says others), to which these scans are turned; none: volumes are refused, images taken as they lie
+        unless it says others), to which these scans are turned; none: volumes are refused
     resample : scans of another voxel size are brought to `pack.spacing`; else they are trained on as they are. Either
         way what is coarser than `pack.spacing_range` is refused, as interpolation makes no detail; what is finer is
         refused without
