@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 
 from medldm import LazyScan, Volume
 from napari_medldm.asking import Conditions
+from napari_medldm.doubting import Doubts
 from napari_medldm.extent import DRAWN, PLACES
 from napari_medldm.layers import Entry
 from napari_medldm.models import ModelBox
@@ -127,7 +128,7 @@ class RestoreForm(QWidget):
             box.currentTextChanged.connect(self._on_change)
         for box in (self.dial, self.samples, self.steps, self.count, self.guidance):
             box.valueChanged.connect(self._on_change)
-        self.model.activated.connect(lambda: self.choose(self.model.currentText()))
+        self.model.activated.connect(lambda: self._take_model(self.model.currentText()))
         self.model.currentTextChanged.connect(self._keep_model)
         self.conditions.changed.connect(self._on_change)
         self.advanced.toggled.connect(self._on_change)
@@ -180,15 +181,21 @@ class RestoreForm(QWidget):
         self.model.mark(None if task == "synthesize" else volume, task)
         return self.model.able()
 
-    def chosen(self) -> bool:
-        """Whether a model was chosen for the scan."""
-        return self._entry is None or bool(self._entry.model)
+    def choose_model(self, scan: Volume | LazyScan | None, doubts: Doubts) -> bool:
+        """Take the model that doubts a new scan least; False while a thread still looks at it."""
+        chosen = self._entry is None or self._entry.model
+        if scan is None or chosen or self.task.currentText() == "synthesize":
+            return True
+        able = self.able(scan)
+        least = doubts.least(able, scan) if able else ""
+        if least:
+            self._take_model(least)
+        return least is not None
 
-    def choose(self, model: str) -> None:
-        """Take this model for the scan."""
+    def _take_model(self, name: str) -> None:
         if self._entry is not None:
-            self._entry.model = model
-        self.model.setCurrentText(model)
+            self._entry.model = name
+        self.model.setCurrentText(name)
 
     def _keep_model(self, name: str) -> None:
         if self._entry is not None and self._entry.model:

@@ -175,7 +175,7 @@ class RestorePanel(QWidget):
     def _look(self) -> None:
         """Say what would happen, before anything does."""
         scan = self._scan()
-        chosen, extent = self._choose_model(scan), self._extent(scan)
+        chosen, extent = self.form.choose_model(scan, self.doubts), self._extent(scan)
         obstacle = self.form.obstacle(scan) or self.run.cost.obstacle(extent)
         request, last = self.form.request(scan), self.judge.last()
         doubts: list[str] | None = []
@@ -194,16 +194,6 @@ class RestorePanel(QWidget):
         cost = LOOKING if doubts is None else self.run.cost.describe(extent, request, most)
         self.advice.setText(obstacle or (NEW if new else cost))
         self.view.follow()
-
-    def _choose_model(self, scan: Volume | LazyScan | None) -> bool:
-        """Take the model that doubts a new scan least; False while a thread still looks at it."""
-        if scan is None or self.form.chosen() or self.form.task.currentText() == "synthesize":
-            return True
-        able = self.form.able(scan)
-        least = self.doubts.least(able, scan) if able else ""
-        if least:
-            self.form.choose(least)
-        return least is not None
 
     def _extent(self, scan: Volume | LazyScan | None) -> Extent:
         request = self.form.request(scan)
