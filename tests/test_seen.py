@@ -85,10 +85,11 @@ def test_scans_are_brought_to_the_recipes_grid_or_refused(data, tmp_path, cached
     assert {tuple(scan.image.shape) for scan in moved} == {(28, 28, 28)}
     assert torch.equal((moved[2].organ > 0) & (moved[2].image > 0), moved[2].organ > 0)
     wide = with_pack(table(), spacing_range=[0.6, 1.2])
-    seen = seen_of(scans_of(wide), parse_recipe(wide).pack)
+    seen = seen_of(scans_of(wide), parse_recipe(wide))
     assert (seen.scans, seen.patients, seen.modality) == (4, 3, ())
-    assert seen.spacing_range == pytest.approx((0.7, 1.0), abs=1e-6) and seen.spacing == pytest.approx((0.95,) * 3)
-    again = seen_of(scans_of(wide), parse_recipe(wide).pack)
+    assert seen.spacing_range == pytest.approx((0.7 / 1.5, 1.0), abs=1e-6)  # crops are made larger, too
+    assert seen.spacing == pytest.approx((0.95,) * 3)
+    again = seen_of(scans_of(wide), parse_recipe(wide))
     assert again == seen  # a cache says the same when it is read
 
 
@@ -117,7 +118,7 @@ def test_a_model_vouches_for_what_it_saw_and_synthesizes_on_that_grid(tmp_path, 
     seen = json.loads((tmp_path / "pack" / "pack.json").read_text())["seen"]
     assert (seen["scans"], seen["patients"], seen["modality"]) == (1, 1, [scan.modality])
     turned = sorted(scan.geometry.spacing)
-    assert seen["spacing_range"] == pytest.approx([turned[0], turned[-1]])
+    assert seen["spacing_range"] == pytest.approx([turned[0] / few["augment_zoom"], turned[-1]])
     assert "1 scans of 1 patients" in model.card and f"modality: {scan.modality}; voxels" in model.card
     assert model.fits(scan) == []
     wide = Geometry.from_spacing((24, 24, 16), [3 * s for s in scan.geometry.spacing])
@@ -138,7 +139,7 @@ def test_what_no_scan_says_is_the_recipes_word(tmp_path):
         "source": [{"folder": ".", "coarsen": [1, 2]}]
     }
     scans = load_scans(parse_recipe(recipe), tmp_path)
-    seen = seen_of(scans, parse_recipe(recipe).pack)
+    seen = seen_of(scans, parse_recipe(recipe))
     assert seen.scans == len(scans) and seen.spacing_range is None and seen.spacing is None
     told = parse_recipe(recipe).pack.model_copy(update={"seen": seen})
     assert told.trained_range == (0.5, 3.0) and told.trained_spacing == (1, 1, 1)

@@ -17,7 +17,7 @@ from torch import Tensor
 from medldm.errors import EmptyInput, InputError, RunError
 from medldm.io.array_cache import ArrayCache, cache_key
 from medldm.io.manifest import Row, load_manifest, rows_of_folder, split_rows
-from medldm.pack import AutoencoderPack, SeenTable
+from medldm.pack import SeenTable
 from medldm.recipe import Recipe, Source
 from medldm.stage_tables import GeneratorStage, TrajectoryStage
 from medldm.training.scan import Facts, Scan, load_scan, maps_of, table_of, words_of
@@ -49,14 +49,16 @@ def _rows(recipe: Recipe, source: Source, data: Path, part: str) -> list[Row]:
     return train if part == "train" else validation
 
 
-def seen_of(scans: Sequence[Scan], pack: AutoencoderPack) -> SeenTable:
-    """What scans say of themselves, all together; block averages of them (`Source.coarsen`) are seen, too."""
+def seen_of(scans: Sequence[Scan], recipe: Recipe) -> SeenTable:
+    """What scans say of themselves, all together; block averages of them (`Source.coarsen`) and crops that are made
+    larger (`Recipe.augment_zoom`) are seen, too."""
     modalities, sizes, whole = Counter[str](), list[float](), list[tuple[float, ...]]()
     for scan in scans:
         modalities.update([scan.facts.modality] if scan.facts.modality else [])
         if scan.facts.spacing is not None:
-            along = scan.facts.spacing[: pack.dims]
-            sizes += [min(along) * min(scan.source.coarsen), max(along) * max(scan.source.coarsen)]
+            along = scan.facts.spacing[: recipe.pack.dims]
+            finest = min(along) * min(scan.source.coarsen) / recipe.augment_zoom
+            sizes += [finest, max(along) * max(scan.source.coarsen)]
             whole += [scan.facts.spacing] * scan.source.synthesis
     patients = {(scan.source.folder, scan.patient) for scan in scans}
     table: dict[str, object] = {"scans": len(scans), "patients": len(patients)}

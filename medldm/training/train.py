@@ -260,7 +260,7 @@ class _Training:
         if self.writer is not None:
             self.writer.close()
         if self.fabric.is_global_zero:
-            pack = self.recipe.pack.model_copy(update={"seen": seen_of(self.scans, self.recipe.pack)})
+            pack = self.recipe.pack.model_copy(update={"seen": seen_of(self.scans, self.recipe)})
             pack = forget_guides(pack, self.networks)
             card = write_card(self.recipe, pack, self.done, command=command)
             parts = [self.scans] if self.held_out is self.scans else [self.scans, self.held_out]
