@@ -1,4 +1,4 @@
-"""Windows to look at a scan through: by centre and width in HU, or by percentiles where the unit means nothing."""
+"""Windows to look at a scan through: by centre and width in HU, or by percentiles where values mean nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medldm import LazyScan, MedldmError, Volume
+from medldm.appearance import seem_hu
 
 CT = {  # centre, width in HU: the values in common use (Radiopaedia, "Windowing (CT)")
     "soft tissue": (40, 400),
@@ -29,6 +30,7 @@ SAMPLED = 2_000_000
 _LOOKED_AT, _OF_A_SLICE = 5, 100_000  # slices of a scan that is read slice by slice, values of each
 _known: WeakKeyDictionary[LazyScan, NDArray[np.float32]] = WeakKeyDictionary()
 
+_seem_hu: WeakKeyDictionary[Volume | LazyScan, bool] = WeakKeyDictionary()
 _limits: WeakKeyDictionary[Volume | LazyScan, dict[str, tuple[float, float]]] = WeakKeyDictionary()
 
 
@@ -53,8 +55,8 @@ def _values_of_slices(scan: LazyScan) -> NDArray[np.float32]:
 
 
 def windows_for(volume: Volume | LazyScan) -> tuple[str, ...]:
-    """Names of the windows that suit a scan's unit; the first is the one it is opened with."""
-    return tuple(CT if volume.unit == "HU" else PERCENTILES)
+    """Names of the windows that suit a scan's values; the first is the one it is opened with."""
+    return tuple(CT if _in_hu(volume) else PERCENTILES)
 
 
 def limits(volume: Volume | LazyScan, name: str = "") -> tuple[float, float]:
@@ -62,7 +64,7 @@ def limits(volume: Volume | LazyScan, name: str = "") -> tuple[float, float]:
 
     Raises KeyError for a name that is none of them.
     """
-    if volume.unit == "HU":
+    if _in_hu(volume):
         centre, width = CT[name or "soft tissue"]
         return centre - width / 2, centre + width / 2
     if volume.unit == "grey8" and not name:
@@ -73,3 +75,12 @@ def limits(volume: Volume | LazyScan, name: str = "") -> tuple[float, float]:
         low, high = (float(v) for v in np.percentile(values_of(volume), PERCENTILES[name]))
         found[name] = low, high if high > low else low + 1
     return found[name]
+
+
+def _in_hu(volume: Volume | LazyScan) -> bool:
+    """Whether values are HU: as the file says, or, since NIfTI says no unit, as they lie."""
+    if volume.unit != "arbitrary":
+        return volume.unit == "HU"
+    if volume not in _seem_hu:
+        _seem_hu[volume] = seem_hu(values_of(volume))
+    return _seem_hu[volume]

@@ -106,6 +106,7 @@ def test_the_model_that_doubts_a_scan_least_is_taken_and_another_choice_is_kept(
         drop(path, opening=panel.opening)
         until(panel.start.isEnabled)  # a large scan is looked at by a thread
         assert panel.form.model.currentText() == model and not panel.banner.isVisible()
+    assert panel.view.window_.currentText() == "soft tissue"  # as of any CT, though the file says no unit
     for of, keys, wanted in ((1, "brain", "brain-t1-2mm"), (0, "", "brain-t1-2mm"), (1, "ct-", "ct-torso")):
         panel.form.scan.setCurrentText(viewer.layers[of].name)
         qtbot.keyClicks(panel.form.model, keys)
