@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +138,14 @@ def in_plane(case: Case, factor: int) -> Image:
 def through_plane(case: Case, factor: int) -> Image:
     """Brain: mean over `factor` voxels along superior-inferior."""
     return block_average(case.truth, coarse(case, factor))
+
+
+def whole_blocks(case: Case) -> Case:
+    """Without the uppermost slices that no block of any factor would be full of."""
+    part = [slice(None)] * 3
+    part[case.superior] = slice(case.truth.shape[case.superior] // max(FACTORS) * max(FACTORS))
+    mask = None if case.mask is None else case.mask[tuple(part)]
+    return replace(case, truth=case.truth[tuple(part)], mask=mask)
 
 
 def coarse(case: Case, factor: int) -> tuple[int, int, int]:

@@ -259,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for task in tasks(area, quick=chosen.quick):
             more_rows, more_bars = run_task(
                 task,
-                cases,
+                [protocol.whole_blocks(case) for case in cases] if task.degrade is _through_plane else cases,
                 quick=chosen.quick,
                 skip_slow=chosen.skip_slow,
                 skip_model=chosen.skip_model,

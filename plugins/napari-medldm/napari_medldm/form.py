@@ -124,12 +124,12 @@ class RestoreForm(QWidget):
             self._layout.addRow(text, widget)
         self._rows = rows
         self.conditions = Conditions(self._layout, self.draw)
+        self.model.currentTextChanged.connect(self._keep_model)  # before anybody looks at what is kept
         for box in (self.scan, self.task, self.model, self.scale, self.place):
             box.currentTextChanged.connect(self._on_change)
         for box in (self.dial, self.samples, self.steps, self.count, self.guidance):
             box.valueChanged.connect(self._on_change)
         self.model.activated.connect(lambda: self._take_model(self.model.currentText()))
-        self.model.currentTextChanged.connect(self._keep_model)
         self.conditions.changed.connect(self._on_change)
         self.advanced.toggled.connect(self._on_change)
         self.estimated.toggled.connect(self._on_change)
@@ -176,9 +176,12 @@ class RestoreForm(QWidget):
         self._entry = entry
 
     def able(self, volume: Volume | LazyScan | None) -> list[str]:
-        """Models that can do the task on a scan, first the one that is set."""
-        task = self.task.currentText()
+        """Models that can do the task on a scan, first the one that is set: the one chosen for the scan, if it can."""
+        task, entry, self._entry = self.task.currentText(), self._entry, None  # what is set for want of it is not kept
         self.model.mark(None if task == "synthesize" else volume, task)
+        if entry is not None and entry.model in self.model.able():
+            self.model.setCurrentText(entry.model)
+        self._entry = entry
         return self.model.able()
 
     def choose_model(self, scan: Volume | LazyScan | None, doubts: Doubts) -> bool:

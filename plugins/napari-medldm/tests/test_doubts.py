@@ -116,3 +116,6 @@ def test_the_model_that_doubts_a_scan_least_is_taken_and_another_choice_is_kept(
     for of, wanted in ((0, "brain-t1-2mm"), (1, "ct-torso")):
         panel.form.scan.setCurrentText(viewer.layers[of].name)
         assert panel.form.model.currentText() == wanted
+    for task, wanted in (("inpaint", "brain-t1-2mm"), ("denoise", "ct-torso")):  # which cannot inpaint
+        panel.form.task.setCurrentText(task)
+        assert panel.form.model.currentText() == wanted
