@@ -14,6 +14,8 @@ pytestmark = pytest.mark.usefixtures("display")
 @pytest.fixture
 def patients(viewer, panel, pack, tmp_path):
     """Files of two scans that lie far apart, the second with twice the noise; opened one after the other."""
+    panel.form.model.addItem(pack)
+    panel.form.model.setCurrentText(pack)  # which doubts neither, so that both are to be restored by it
     rng = np.random.default_rng(0)
     for number, name in enumerate(("first", "second")):
         shape = (20, 24, 16 + 6 * number)
@@ -24,8 +26,6 @@ def patients(viewer, panel, pack, tmp_path):
         volume = Volume(array.astype(np.float32), Geometry(affine, shape), "arbitrary", "MR")
         medldm.write(volume, tmp_path / f"{name}.nii.gz")
         viewer.open(str(tmp_path / f"{name}.nii.gz"), plugin="napari-medldm")
-    panel.form.model.addItem(pack)
-    panel.form.model.setCurrentText(pack)
     return viewer.layers["first"], viewer.layers["second"]
 
 
